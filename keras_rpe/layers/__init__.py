@@ -1,0 +1,19 @@
+"""Layers of which the graphs are made."""
+
+from keras_rpe.layers.crop_like import CropLike
+from keras_rpe.layers.feature_fusion import FeatureFusion
+from keras_rpe.layers.image_normalization import ImageNormalization
+from keras_rpe.layers.instance_decoder import InstanceDecoder
+from keras_rpe.layers.mean_shift_rnn import MeanShiftRNN
+from keras_rpe.layers.pad_to_multiple import PadToMultiple
+from keras_rpe.layers.spherical_embedding import SphericalEmbedding
+
+__all__ = [
+    "CropLike",
+    "FeatureFusion",
+    "ImageNormalization",
+    "InstanceDecoder",
+    "MeanShiftRNN",
+    "PadToMultiple",
+    "SphericalEmbedding",
+]

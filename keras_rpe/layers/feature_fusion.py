@@ -1,0 +1,94 @@
+"""Features of several strides into one map."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+Tensor = Any
+
+
+@keras.saving.register_keras_serializable(package="keras_rpe")
+class FeatureFusion(keras.layers.Layer):
+    """Fuse the features of a backbone, from the coarsest to the finest.
+
+    Each stage: a 1×1 convolution brings the finer features to the common width, the coarser ones
+    are doubled in size (nearest) and added, and a 3×3 convolution with batch normalisation and
+    ReLU follows. A top-down pathway as in feature pyramid networks (Lin et al., CVPR 2017).
+
+    Args:
+        filters: Common width.
+        **kwargs: Of `keras.layers.Layer`.
+
+    Input shape:
+        A list of maps, finest first, each half as high and wide as the one before:
+        `(batch, H/2^k, W/2^k, C_k)`.
+
+    Output shape:
+        `(batch, H, W, filters)`, at the resolution of the first map.
+
+    Raises:
+        ValueError: If `filters` is below 1 or the input is not a list of maps.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_rpe.layers import FeatureFusion
+        >>> maps = [np.zeros((1, 16, 16, 8), "float32"), np.zeros((1, 8, 8, 12), "float32")]
+        >>> tuple(FeatureFusion(32)(maps).shape)
+        (1, 16, 16, 32)
+    """
+
+    def __init__(self, filters: int = 64, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if filters < 1:
+            raise ValueError(f"`filters` must be at least 1. Received: filters={filters}")
+        self.filters = filters
+        self.laterals: list[Any] = []
+        self.smooths: list[Any] = []
+        self.up = keras.layers.UpSampling2D(2, interpolation="nearest", dtype=self.dtype_policy)
+
+    def build(self, input_shape: list[tuple[int | None, ...]]) -> None:
+        """Make a lateral convolution for each map and a fusing one for each but the coarsest."""
+        if not isinstance(input_shape, (list, tuple)) or not all(len(s) == 4 for s in input_shape):
+            raise ValueError(
+                "The input of FeatureFusion must be a list of maps (batch, H, W, C). "
+                f"Received: shapes {input_shape}"
+            )
+        for level, shape in enumerate(input_shape):
+            lateral = keras.layers.Conv2D(
+                self.filters, 1, dtype=self.dtype_policy, name=f"lateral_{level}"
+            )
+            lateral.build(shape)
+            self.laterals.append(lateral)
+            fused = (None, None, None, self.filters)
+            smooth = keras.Sequential(
+                [
+                    keras.layers.Conv2D(
+                        self.filters, 3, padding="same", use_bias=False, dtype=self.dtype_policy
+                    ),
+                    keras.layers.BatchNormalization(dtype=self.dtype_policy),
+                    keras.layers.ReLU(dtype=self.dtype_policy),
+                ],
+                name=f"smooth_{level}",
+            )
+            smooth.build(fused)
+            self.smooths.append(smooth)
+
+    def call(self, inputs: list[Tensor], training: bool | None = None) -> Tensor:
+        """Return the fused map."""
+        x = None
+        for features, lateral, smooth in list(zip(inputs, self.laterals, self.smooths))[::-1]:
+            finer = lateral(features)
+            x = smooth(finer if x is None else finer + self.up(x), training=training)
+        return x
+
+    def compute_output_shape(
+        self, input_shape: list[tuple[int | None, ...]]
+    ) -> tuple[int | None, ...]:
+        """Shape of the fused map."""
+        return (*input_shape[0][:-1], self.filters)
+
+    def get_config(self) -> dict[str, Any]:
+        """Configuration from which the layer can be made again."""
+        return {**super().get_config(), "filters": self.filters}

@@ -1,0 +1,179 @@
+"""The recurrent grouping module."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_rpe.ops import at_least_float32, mean_shift, merge_windows, partition_windows
+
+Tensor = Any
+
+
+@keras.saving.register_keras_serializable(package="keras_rpe")
+class MeanShiftRNN(keras.layers.Layer):
+    """Group embeddings by a fixed number of loops of mean shift, each differentiable.
+
+    In a loop every pixel moves to the mean of all pixels of its image, weighted by the kernel
+    exp((x_i·x_j - 1)/δ²), and back onto the sphere; the kernel is taken anew from the moved pixels
+    (blurring mean shift). Kong & Fowlkes (CVPR 2018), section 4. The cost is O(N² D) time a loop
+    for N pixels, but O(N D) memory, forward and backward, and the gradient is exact. On TensorFlow
+    the loops are one `tf.while_loop`. They run in float32 under mixed precision.
+
+    Args:
+        iterations: Number of loops T.
+        bandwidth: Kernel width δ. Above 0.3, large groups swallow small ones; at 0.1, little moves
+            that is not already close.
+        step_size: η in (0, 1], the share of the way to the mean that a pixel goes in a loop.
+        trainable_bandwidth: Whether δ is learned (as its logarithm), starting from `bandwidth`.
+        return_sequences: Whether to return the embeddings after every loop.
+        window_size: Longest side, in pixels, of windows that are grouped each for itself, which
+            makes the time linear in the size of the image. Only for maps; default: no windows,
+            every pixel sees the whole image.
+        block_size: Side of the tiles in which the kernel is formed, in pixels.
+        **kwargs: Of `keras.layers.Layer`.
+
+    Input shape:
+        Unit embeddings `(batch, H, W, D)` or `(batch, N, D)`, D static.
+
+    Output shape:
+        That of the input; with `return_sequences`, `(iterations, ...)` before it.
+
+    Raises:
+        ValueError: If an argument is out of its range or the input is not of rank 3 or 4.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_rpe.layers import MeanShiftRNN
+        >>> x = np.random.normal(size=(1, 8, 8, 3)).astype("float32")
+        >>> x /= np.linalg.norm(x, axis=-1, keepdims=True)
+        >>> MeanShiftRNN(iterations=4, return_sequences=True)(x).shape.as_list()
+        [4, 1, 8, 8, 3]
+    """
+
+    def __init__(
+        self,
+        iterations: int = 5,
+        bandwidth: float = 0.2,
+        step_size: float = 1.0,
+        trainable_bandwidth: bool = False,
+        return_sequences: bool = False,
+        window_size: int | None = None,
+        block_size: int = 256,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if not 0.0 < bandwidth < math.inf:
+            raise ValueError(
+                f"`bandwidth` must be positive and finite. Received: bandwidth={bandwidth}"
+            )
+        if not 0.0 < step_size <= 1.0:
+            raise ValueError(f"`step_size` must be in (0, 1]. Received: step_size={step_size}")
+        self.iterations = _positive_integer("iterations", iterations)
+        self.bandwidth = float(bandwidth)
+        self.step_size = float(step_size)
+        self.trainable_bandwidth = trainable_bandwidth
+        self.return_sequences = return_sequences
+        self.window_size = window_size and _positive_integer("window_size", window_size)
+        self.block_size = _positive_integer("block_size", block_size)
+        self.log_bandwidth: Any = None
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Check the rank and make the weight of a trainable bandwidth."""
+        rank = len(input_shape)
+        if rank not in (3, 4) or input_shape[-1] is None or (rank == 3 and self.window_size):
+            raise ValueError(
+                "The input of MeanShiftRNN must be of shape (batch, H, W, D), or (batch, N, D) "
+                f"without `window_size`, with a known D. Received: input_shape={input_shape}, "
+                f"window_size={self.window_size}"
+            )
+        if self.trainable_bandwidth:
+            self.log_bandwidth = self.add_weight(
+                shape=(),
+                initializer=keras.initializers.Constant(math.log(self.bandwidth)),
+                dtype="float64" if self.compute_dtype == "float64" else "float32",
+                autocast=False,
+                name="log_bandwidth",
+            )
+
+    def call(
+        self,
+        inputs: Tensor,
+        iterations: int | None = None,
+        return_sequences: bool | None = None,
+    ) -> Tensor:
+        """Return the moved embeddings.
+
+        `iterations` and `return_sequences` stand in for those of the layer in this call: a model
+        may train with more loops than it serves with.
+        """
+        iterations = (
+            self.iterations if iterations is None else _positive_integer("iterations", iterations)
+        )
+        sequences = self.return_sequences if return_sequences is None else return_sequences
+        x, weights = at_least_float32(inputs), None
+        depth = inputs.shape[-1]
+        if self.window_size:
+            x, weights = partition_windows(x, self.window_size)
+        elif len(inputs.shape) == 4:
+            shape = ops.shape(x)
+            x = ops.reshape(x, (shape[0], shape[1] * shape[2], depth))
+        bandwidth = self.bandwidth if self.log_bandwidth is None else ops.exp(self.log_bandwidth)
+        x = mean_shift(
+            x,
+            bandwidth=bandwidth,
+            iterations=iterations,
+            step_size=self.step_size,
+            weights=weights,
+            return_sequences=sequences,
+            block_size=self.block_size,
+        )
+        if sequences:
+            # Windows and images of all loops are put back in one go.
+            lists = ops.shape(x)
+            x = ops.reshape(x, (iterations * lists[1], lists[2], depth))
+            like = ops.repeat(inputs[..., :1], iterations, axis=0) if self.window_size else None
+        else:
+            like = inputs
+        if self.window_size:
+            x = merge_windows(x, like, self.window_size)
+        shape = ops.shape(inputs)
+        lead = (iterations,) if sequences else ()
+        return ops.cast(ops.reshape(x, (*lead, *shape[:-1], depth)), self.compute_dtype)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Shape of the moved embeddings."""
+        return ((self.iterations,) if self.return_sequences else ()) + tuple(input_shape)
+
+    def compute_output_spec(
+        self,
+        inputs: keras.KerasTensor,
+        iterations: int | None = None,
+        return_sequences: bool | None = None,
+    ) -> keras.KerasTensor:
+        """Shape and dtype of the moved embeddings in such a call."""
+        sequences = self.return_sequences if return_sequences is None else return_sequences
+        lead = (iterations or self.iterations,) if sequences else ()
+        return keras.KerasTensor((*lead, *inputs.shape), dtype=self.compute_dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """Configuration from which the layer can be made again."""
+        return {
+            **super().get_config(),
+            "iterations": self.iterations,
+            "bandwidth": self.bandwidth,
+            "step_size": self.step_size,
+            "trainable_bandwidth": self.trainable_bandwidth,
+            "return_sequences": self.return_sequences,
+            "window_size": self.window_size,
+            "block_size": self.block_size,
+        }
+
+
+def _positive_integer(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"`{name}` must be an integer of at least 1. Received: {name}={value!r}")
+    return value

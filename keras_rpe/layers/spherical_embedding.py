@@ -1,0 +1,126 @@
+"""The normalised embedding head."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_rpe.ops import at_least_float32
+
+Tensor = Any
+
+
+@keras.saving.register_keras_serializable(package="keras_rpe")
+class SphericalEmbedding(keras.layers.Layer):
+    """Send every pixel to a point on the unit sphere: a 1×1 convolution, then unit length.
+
+    x = v / (‖v‖ + ε), Kong & Fowlkes (CVPR 2018), section 3. The length is taken in float32
+    whatever the dtype policy.
+
+    A convolution sees position only through its padding, so like objects far apart get the same
+    embedding. With `coordinates`, two channels with each pixel's row and column, from -1 to 1
+    across the map, are appended to the features.
+
+    Args:
+        dim: Dimension D of the embedding. In D dimensions, 2 D instances fit at margin 0.5.
+        coordinates: Whether to append the coordinate channels.
+        epsilon: ε, which keeps a zero vector at zero.
+        use_bias: Whether the convolution has a bias.
+        kernel_initializer: Initializer of the convolution.
+        kernel_regularizer: Regularizer of the convolution.
+        **kwargs: Of `keras.layers.Layer`.
+
+    Input shape:
+        `(batch, H, W, C)`, C static.
+
+    Output shape:
+        `(batch, H, W, dim)`, rows of unit length.
+
+    Raises:
+        ValueError: If `dim` is below 2, `epsilon` is not positive, or the input is not of rank 4.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_rpe.layers import SphericalEmbedding
+        >>> x = SphericalEmbedding(8)(np.random.rand(2, 5, 6, 3).astype("float32"))
+        >>> tuple(x.shape), bool(np.allclose(np.linalg.norm(x, axis=-1), 1, atol=1e-3))
+        ((2, 5, 6, 8), True)
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        coordinates: bool = False,
+        epsilon: float = 1e-5,
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        kernel_regularizer: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if not (isinstance(dim, int) and dim >= 2):
+            raise ValueError(f"`dim` must be an integer of at least 2. Received: dim={dim}")
+        if not epsilon > 0:
+            raise ValueError(f"`epsilon` must be positive. Received: epsilon={epsilon}")
+        self.dim = dim
+        self.coordinates = coordinates
+        self.epsilon = epsilon
+        self.projection = keras.layers.Conv2D(
+            dim,
+            1,
+            use_bias=use_bias,
+            kernel_initializer=kernel_initializer,
+            kernel_regularizer=kernel_regularizer,
+            dtype=self.dtype_policy,
+            name="projection",
+        )
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Create the convolution for the static number of channels."""
+        if len(input_shape) != 4 or input_shape[-1] is None:
+            raise ValueError(
+                "The input of SphericalEmbedding must be of shape (batch, H, W, C) with a known C. "
+                f"Received: input_shape={tuple(input_shape)}"
+            )
+        self.projection.build((*input_shape[:-1], input_shape[-1] + 2 * self.coordinates))
+
+    def call(self, inputs: Tensor) -> Tensor:
+        """Return the unit embeddings of a feature map."""
+        if self.coordinates:
+            inputs = ops.concatenate([inputs, _coordinates(inputs)], axis=-1)
+        v = at_least_float32(self.projection(inputs))
+        # The floor keeps the gradient of the root finite at a zero vector.
+        length = ops.sqrt(ops.maximum(ops.sum(ops.square(v), -1, keepdims=True), 1e-24))
+        return ops.cast(v / (length + self.epsilon), self.compute_dtype)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Shape of the embeddings."""
+        return (*input_shape[:-1], self.dim)
+
+    def get_config(self) -> dict[str, Any]:
+        """Configuration from which the layer can be made again."""
+        return {
+            **super().get_config(),
+            "dim": self.dim,
+            "coordinates": self.coordinates,
+            "epsilon": self.epsilon,
+            "use_bias": self.projection.use_bias,
+            "kernel_initializer": keras.initializers.serialize(self.projection.kernel_initializer),
+            "kernel_regularizer": keras.regularizers.serialize(self.projection.kernel_regularizer),
+        }
+
+
+def _coordinates(x: Tensor) -> Tensor:
+    """Row and column of each pixel, from -1 to 1, shape `(batch, H, W, 2)`."""
+    height, width = ops.shape(x)[1], ops.shape(x)[2]
+    zero = ops.zeros_like(x[..., :1])
+
+    def ramp(n: Tensor | int) -> Tensor:
+        index = ops.arange(n, dtype=x.dtype)
+        return (2.0 * index + 1.0) / ops.cast(n, x.dtype) - 1.0
+
+    rows = zero + ops.reshape(ramp(height), (1, height, 1, 1))
+    columns = zero + ops.reshape(ramp(width), (1, 1, width, 1))
+    return ops.concatenate([rows, columns], axis=-1)

@@ -1,0 +1,97 @@
+"""Backbones by name, and the pyramid of any other Keras model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from keras_rpe.models.backbones.applications import APPLICATIONS, applications_backbone
+from keras_rpe.models.backbones.unet_encoder import unet_encoder
+
+_SIDE = 256  # The side of the image at which the strides of a foreign model are measured.
+
+
+def backbone_names() -> list[str]:
+    """Names that `backbone=` accepts.
+
+    Example:
+        >>> from keras_rpe.models.backbones import backbone_names
+        >>> backbone_names()
+        ['unet_small', 'resnet50', 'mobilenet_v2']
+    """
+    return ["unet_small", *APPLICATIONS]
+
+
+def make_backbone(name: str, weights: str | None = None) -> keras.Model:
+    """Build a backbone by name.
+
+    Args:
+        name: One of `backbone_names()`.
+        weights: `None` for random weights, "imagenet" for networks of keras.applications, or the
+            path of a weights file.
+
+    Returns:
+        A model from images `(batch, H, W, 3)`, floats in [0, 1], to a dictionary of features.
+
+    Raises:
+        ValueError: If the name is unknown or the weights cannot be had.
+    """
+    if name == "unet_small":
+        model = unet_encoder()
+        if weights is not None:
+            try:
+                model.load_weights(weights)
+            except Exception as error:
+                raise ValueError(
+                    "`weights` of unet_small must be None or the path of a weights file of it. "
+                    f"Received: weights={weights!r}"
+                ) from error
+        return model
+    if name in APPLICATIONS:
+        return applications_backbone(name, weights)
+    raise ValueError(
+        f"`backbone` must be a keras.Model or one of {', '.join(backbone_names())}. "
+        f"Received: backbone={name!r}"
+    )
+
+
+def pyramid(backbone: keras.Model) -> tuple[keras.Model, list[int]]:
+    """The features of a backbone, finest first, one for each stride.
+
+    Takes a Keras model with several outputs (a list or a dictionary), a KerasHub backbone
+    (`pyramid_outputs`) or a KerasCV backbone (`pyramid_level_inputs`).
+
+    Args:
+        backbone: The model, from images `(batch, H, W, 3)`.
+
+    Returns:
+        A model from images to a list of features, and their strides, each twice the one before.
+
+    Raises:
+        ValueError: If the model has no pyramid of features, or a stride is missing in it.
+    """
+    if hasattr(backbone, "pyramid_outputs"):
+        outputs: Any = backbone.pyramid_outputs
+    elif hasattr(backbone, "pyramid_level_inputs"):
+        names = backbone.pyramid_level_inputs
+        outputs = [backbone.get_layer(name).output for name in names.values()]
+    else:
+        outputs = backbone.output
+    outputs = list(outputs.values()) if isinstance(outputs, dict) else outputs
+    outputs = list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
+    features = keras.Model(backbone.inputs[0], outputs, name=f"{backbone.name}_features")
+    shapes = features.compute_output_shape((1, _SIDE, _SIDE, 3))
+    finest: dict[int, Any] = {}
+    for output, shape in zip(outputs, shapes):
+        if len(shape) == 4 and shape[1] and _SIDE % shape[1] == 0 and shape[1] == shape[2]:
+            # Of several maps with one stride, the last is the deepest.
+            finest[_SIDE // shape[1]] = output
+    strides = sorted(finest)
+    if not strides or any(b != 2 * a for a, b in zip(strides, strides[1:])):
+        raise ValueError(
+            "`backbone` must give features at strides that double, such as 2, 4, 8, 16. "
+            f"Received: {backbone.name!r} with strides {strides} of output shapes {shapes}"
+        )
+    maps = [finest[stride] for stride in strides]
+    return keras.Model(backbone.inputs[0], maps, name=features.name), strides

@@ -1,0 +1,340 @@
+"""The instance segmenter: pixels in, instances out."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_rpe.layers import (
+    CropLike,
+    FeatureFusion,
+    ImageNormalization,
+    InstanceDecoder,
+    MeanShiftRNN,
+    PadToMultiple,
+    SphericalEmbedding,
+)
+from keras_rpe.models.backbones import make_backbone, pyramid
+from keras_rpe.models.image_array import rgb_array
+from keras_rpe.models.instances import Instances
+from keras_rpe.models.segmenter_losses import default_losses, targets
+from keras_rpe.models.task import Task
+
+Tensor = Any
+
+
+@keras.saving.register_keras_serializable(package="keras_rpe")
+class InstanceSegmenter(Task):
+    """Segment the instances of an image by recurrent pixel embedding.
+
+    Kong & Fowlkes (CVPR 2018). A backbone and a feature fusion feed two heads: unit embeddings,
+    which mean shift then groups, and class scores of each pixel. The margin loss is taken on the
+    embeddings before and after every loop, so the grouping is trained through. The decoder is
+    part of the graph as well.
+
+    Args:
+        backbone: A name ("unet_small", which trains on a CPU, "mobilenet_v2", "resnet50"), or a
+            Keras model from images `(batch, H, W, 3)` in [0, 1] to features at strides that
+            double, or a KerasHub or KerasCV backbone.
+        embedding_dim: Dimension D of the embedding.
+        num_classes: Classes other than the background. With 1, all instances are of one class.
+        iterations: Loops of mean shift in training, each with a loss of its own.
+        bandwidth: Kernel width δ of the mean shift.
+        step_size: η in (0, 1] of the mean shift.
+        trainable_bandwidth: Whether δ is learned.
+        inference_iterations: Loops when predicting; default: as in training.
+        window_size: Side of the windows that are grouped each for itself, in cells of the
+            embedding map, so that time grows linearly with the image; `None`: whole images.
+        margin: Margin α of the loss.
+        coordinates: Whether the embedding head sees each pixel's position.
+        output_stride: Stride of the embedding map; default: the finest of the backbone.
+        fusion_filters: Width of the fused features.
+        percentiles: Percentiles of each image that become 0 and 1; `None`: images are in [0, 1].
+        ignore_label: Id of void pixels in the instance maps.
+        decoder: An `InstanceDecoder`; default: one with its default thresholds.
+        backbone_weights: Weights of a backbone made by name: `None`, "imagenet" or a path.
+        name: Name of the model.
+        **kwargs: Of `keras.Model`.
+
+    Input shape:
+        Images `(batch, H, W, C)` of any size and value range, C = 1, 3 or 4.
+
+    Output shape:
+        A dictionary for training: `embedding` and `shift_1` … `shift_T`, `(batch, h, w, D)`, and
+        `semantic`, logits `(batch, H, W, num_classes + 1)`; h and w are H and W over the output
+        stride, rounded up to whole strides of the backbone. `predict` and `predict_instances` give
+        instances instead.
+
+    Raises:
+        ValueError: If an argument is out of its range, or the backbone has no pyramid.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_rpe.models import InstanceSegmenter
+        >>> model = InstanceSegmenter(backbone="unet_small", embedding_dim=8, iterations=2)
+        >>> model.compile("adam")
+        >>> images = np.random.randint(0, 255, (2, 32, 32, 3), "uint8")
+        >>> maps = np.random.randint(0, 3, (2, 32, 32))
+        >>> history = model.fit(images, maps, verbose=0)
+        >>> model.predict_instances(images[0]).labels.shape
+        (32, 32)
+    """
+
+    def __init__(
+        self,
+        backbone: str | keras.Model = "unet_small",
+        embedding_dim: int = 16,
+        num_classes: int = 1,
+        iterations: int = 5,
+        bandwidth: float = 0.2,
+        step_size: float = 1.0,
+        trainable_bandwidth: bool = False,
+        inference_iterations: int | None = None,
+        window_size: int | None = 64,
+        margin: float = 0.5,
+        coordinates: bool = False,
+        output_stride: int | None = None,
+        fusion_filters: int = 64,
+        percentiles: tuple[float, float] | None = (1.0, 99.8),
+        ignore_label: int | None = None,
+        decoder: InstanceDecoder | None = None,
+        backbone_weights: str | None = None,
+        name: str = "instance_segmenter",
+        **kwargs: Any,
+    ) -> None:
+        if num_classes < 1:
+            raise ValueError(f"`num_classes` must be at least 1. Received: {num_classes}")
+        network = make_backbone(backbone, backbone_weights) if _is_name(backbone) else backbone
+        features, strides = pyramid(network)
+        output_stride = output_stride or strides[0]
+        if output_stride not in strides:
+            raise ValueError(
+                f"`output_stride` must be one of the strides {strides} of the backbone. "
+                f"Received: output_stride={output_stride}"
+            )
+        # The heads and the grouping keep float32 under mixed precision: they are a small part
+        # of the work, and 16 bits are too few for the sums of a kernel.
+        precise = _precise_dtype()
+        normalization = ImageNormalization(*percentiles) if percentiles else None
+        fusion = FeatureFusion(fusion_filters, name="fusion")
+        embed = SphericalEmbedding(
+            embedding_dim, coordinates=coordinates, dtype=precise, name="embedding"
+        )
+        classify = keras.layers.Conv2DTranspose(
+            num_classes + 1,
+            2 * output_stride if output_stride > 1 else 1,
+            strides=output_stride,
+            padding="same",
+            dtype=precise,
+            name="classes",
+        )
+        mean_shift = MeanShiftRNN(
+            iterations,
+            bandwidth,
+            step_size,
+            trainable_bandwidth,
+            window_size=window_size,
+            dtype=precise,
+            name="mean_shift",
+        )
+
+        images = keras.Input((None, None, None if normalization else 3), name="image")
+        x = normalization(images) if normalization else images
+        maps = features(PadToMultiple(strides[-1], name="pad")(x))
+        maps = list(maps) if isinstance(maps, (list, tuple)) else [maps]
+        fused = fusion(maps[strides.index(output_stride) :])
+        embedding = embed(fused)
+        logits = CropLike(dtype=precise, name="crop")(classify(fused), images)
+        loops = mean_shift(embedding, return_sequences=True)
+        outputs = {"embedding": embedding, "semantic": logits}
+        outputs |= {f"shift_{t + 1}": loops[t] for t in range(iterations)}
+        super().__init__(images, outputs, name=name, **kwargs)
+
+        self.backbone = network
+        self.pixel_network = keras.Model(images, [embedding, logits], name="pixel_network")
+        self.mean_shift = mean_shift
+        self.decoder = decoder or InstanceDecoder(dtype=precise, name="decoder")
+        self.num_classes = num_classes
+        self.embedding_dim = embedding_dim
+        self.inference_iterations = inference_iterations
+        self.margin = margin
+        self.output_stride = output_stride
+        self.ignore_label = ignore_label
+        self._arguments = {
+            "backbone": backbone,
+            "embedding_dim": embedding_dim,
+            "num_classes": num_classes,
+            "iterations": iterations,
+            "bandwidth": bandwidth,
+            "step_size": step_size,
+            "trainable_bandwidth": trainable_bandwidth,
+            "inference_iterations": inference_iterations,
+            "window_size": window_size,
+            "margin": margin,
+            "coordinates": coordinates,
+            "output_stride": output_stride,
+            "fusion_filters": fusion_filters,
+            "percentiles": percentiles,
+            "ignore_label": ignore_label,
+        }
+        self._compiled_group: Any = None
+
+    def compile(
+        self, optimizer: Any = "adam", loss: Any = "auto", loss_weights: Any = None, **kwargs: Any
+    ) -> None:
+        """Configure training.
+
+        Args:
+            optimizer: Name or optimizer.
+            loss: "auto" for the margin loss on `embedding` and every `shift_t`, each of weight 1,
+                and cross-entropy on `semantic`; or a dictionary with a loss for each output.
+            loss_weights: Dictionary of a factor for each output.
+            **kwargs: Of `keras.Model.compile`.
+        """
+        if isinstance(loss, str) and loss == "auto":
+            loss = default_losses(self.output_names_of_losses, self.margin)
+        super().compile(optimizer=optimizer, loss=loss, loss_weights=loss_weights, **kwargs)
+
+    @property
+    def output_names_of_losses(self) -> list[str]:
+        """Names of the outputs, which are those of their losses."""
+        return ["embedding", *self._shift_names(), "semantic"]
+
+    def _shift_names(self) -> list[str]:
+        return [f"shift_{t + 1}" for t in range(self.mean_shift.iterations)]
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Tensor:
+        """Return the sum of the losses of all outputs for instance maps `y`.
+
+        Args:
+            x: Images.
+            y: Instance maps, integers `(batch, H, W)`; with several classes, a dictionary of
+                `instances` and `classes`, both `(batch, H, W)`, 0 = background.
+            y_pred: Outputs of the model.
+            sample_weight: Weight of each image, `(batch,)`.
+            training: Whether in training.
+        """
+        y = targets(
+            y, y_pred, self.output_names_of_losses, self.output_stride, self.num_classes,
+            self.ignore_label,
+        )
+        if sample_weight is not None and not isinstance(sample_weight, dict):
+            sample_weight = {name: sample_weight for name in y}
+        return super().compute_loss(
+            x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training
+        )
+
+    def embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Give the embeddings before mean shift and the class logits of images.
+
+        Args:
+            images: `(batch, H, W, C)`.
+
+        Returns:
+            Unit embeddings `(batch, h, w, D)` and logits `(batch, H, W, num_classes + 1)`.
+        """
+        embedding, logits = self.pixel_network(images, training=False)
+        return embedding, logits
+
+    def group(self, images: Tensor) -> dict[str, Tensor]:
+        """Segment images inside the graph: what is served.
+
+        Args:
+            images: `(batch, H, W, C)`, any value range.
+
+        Returns:
+            As `InstanceDecoder`.
+        """
+        embedding, logits = self.embed(images)
+        shifted = self.mean_shift(embedding, iterations=self.inference_iterations)
+        scores = ops.softmax(logits, axis=-1)[..., 1:]
+        return self.decoder(shifted, scores)
+
+    def predict_step(self, data: Any) -> dict[str, Tensor]:
+        """Segment one batch in `predict`."""
+        images = data[0] if isinstance(data, (tuple, list)) else data
+        return self.group(images)
+
+    def predict_instances(self, image: Any) -> Instances:
+        """Segment one image.
+
+        Args:
+            image: `(H, W)` gray, `(H, W, 3)` RGB or `(H, W, 4)` RGBA, of any size from 8 pixels a
+                side, any integer or float data type and value range.
+
+        Returns:
+            The instances: label map, scores, boxes, classes.
+
+        Raises:
+            ValueError: If it is not one such image, or not finite.
+        """
+        array = rgb_array(image)[None]
+        result = {k: ops.convert_to_numpy(v)[0] for k, v in self._group_compiled(array).items()}
+        n = int(result["num_instances"])
+        if n >= self.decoder.max_instances:
+            warnings.warn(
+                f"The image has {n} or more instances, and those beyond `max_instances` of the "
+                "decoder were dropped.",
+                stacklevel=2,
+            )
+        return Instances(
+            result["labels"], result["scores"][:n], result["boxes"][:n], result["classes"][:n]
+        )
+
+    def _group_compiled(self, images: np.ndarray) -> dict[str, Tensor]:
+        if keras.backend.backend() != "tensorflow":
+            return self.group(images)
+        if self._compiled_group is None:
+            import tensorflow as tf
+
+            # One trace for images of all sizes.
+            signature = tf.TensorSpec((None, None, None, 3), "float32")
+            self._compiled_group = tf.function(self.group, input_signature=[signature])
+        return self._compiled_group(images)
+
+    def get_config(self) -> dict[str, Any]:
+        """Configuration from which the model can be made again."""
+        config = dict(self._arguments)
+        if not _is_name(config["backbone"]):
+            config["backbone"] = keras.saving.serialize_keras_object(self.backbone)
+        config["decoder"] = keras.saving.serialize_keras_object(self.decoder)
+        return {**config, "name": self.name}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> InstanceSegmenter:
+        """Make a model from its configuration, with random weights."""
+        config = dict(config)
+        for part in ("backbone", "decoder"):
+            if isinstance(config.get(part), dict):
+                config[part] = keras.saving.deserialize_keras_object(
+                    config[part], custom_objects=custom_objects
+                )
+        if config.get("percentiles"):
+            config["percentiles"] = tuple(config["percentiles"])
+        return cls(**config)
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compile as a saved model was."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if getattr(self, "optimizer", None) is not None and self.built:
+            self.optimizer.build(self.trainable_variables)
+
+
+def _is_name(backbone: Any) -> bool:
+    return isinstance(backbone, str)
+
+
+def _precise_dtype() -> str:
+    policy = keras.config.dtype_policy()
+    return "float32" if policy.compute_dtype in ("float16", "bfloat16") else policy.name

@@ -1,0 +1,40 @@
+"""Pure functions on tensors that the layers and losses are made of."""
+
+from keras_rpe.ops.connected_components import (
+    connected_components,
+    embedding_links,
+    grow_labels,
+    shift_map,
+)
+from keras_rpe.ops.instances import instance_boxes, instance_means, label_areas, number_labels
+from keras_rpe.ops.loops import repeat, run_while
+from keras_rpe.ops.mean_shift import mean_shift
+from keras_rpe.ops.pair_loss import (
+    calibrated_cosine_similarity,
+    pair_margin_terms,
+    pair_weights,
+)
+from keras_rpe.ops.precision import at_least_float32
+from keras_rpe.ops.resampling import sample_nearest
+from keras_rpe.ops.windows import merge_windows, partition_windows
+
+__all__ = [
+    "at_least_float32",
+    "calibrated_cosine_similarity",
+    "connected_components",
+    "embedding_links",
+    "grow_labels",
+    "instance_boxes",
+    "instance_means",
+    "label_areas",
+    "mean_shift",
+    "merge_windows",
+    "number_labels",
+    "pair_margin_terms",
+    "pair_weights",
+    "partition_windows",
+    "repeat",
+    "run_while",
+    "sample_nearest",
+    "shift_map",
+]

@@ -1,0 +1,68 @@
+"""Loops that run inside the graph on every backend: the one place where the backends differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import ops
+
+Tensor = Any
+State = tuple[Tensor, ...]
+
+
+def repeat(body: Callable[..., State], state: State, iterations: int) -> State:
+    """Apply `body` a fixed number of times; reverse-mode differentiable.
+
+    TensorFlow gets a `tf.while_loop` with a static bound (without it, its gradient does not
+    compile under XLA), JAX a `fori_loop` with static bounds (its `while_loop` has no reverse
+    gradient), any other backend a plain loop.
+
+    Args:
+        body: Takes the index (a scalar integer) and the state, returns the next state.
+        state: Tuple of tensors whose shapes and dtypes `body` keeps.
+        iterations: How often `body` is applied, a Python integer.
+
+    Returns:
+        The state after the last iteration.
+
+    Example:
+        >>> from keras_rpe.ops import repeat
+        >>> float(repeat(lambda i, x: (2.0 * x,), (1.0,), 5)[0])
+        32.0
+    """
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        return ops.while_loop(
+            lambda i, *_: i < iterations,
+            lambda i, *s: (i + 1, *body(i, *s)),
+            (0, *state),
+            maximum_iterations=iterations,
+        )[1:]
+    if backend == "jax":
+        return ops.fori_loop(0, iterations, lambda i, s: body(i, *s), state)
+    for i in range(iterations):
+        state = body(i, *state)
+    return state
+
+
+def run_while(cond: Callable[..., Tensor], body: Callable[..., State], state: State) -> State:
+    """Apply `body` for as long as `cond` holds; one iteration in memory at a time, no gradient.
+
+    TensorFlow runs up to ten iterations of a loop side by side, each with its own temporaries,
+    and Keras' own `while_loop` does not let a caller bound that.
+
+    Args:
+        cond: Takes the state, returns a scalar boolean.
+        body: Takes the state, returns the next one of the same shapes and dtypes.
+        state: Tuple of tensors.
+
+    Returns:
+        The first state for which `cond` does not hold.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.while_loop(cond, body, state, parallel_iterations=1)
+    return ops.while_loop(cond, body, state)

@@ -1,0 +1,23 @@
+"""Precision of the steps that half precision cannot carry."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+Tensor = Any
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Cast float16 and bfloat16 to float32, and leave float32 and float64 as they are.
+
+    Args:
+        x: A tensor of floats of any shape.
+
+    Returns:
+        The same values and shape.
+    """
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    return ops.cast(x, "float32") if dtype in ("float16", "bfloat16") else x
