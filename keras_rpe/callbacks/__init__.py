@@ -1,0 +1,6 @@
+"""Callbacks for training instance segmentation."""
+
+from keras_rpe.callbacks.instance_evaluation import InstanceEvaluation
+from keras_rpe.callbacks.training_state import TrainingState
+
+__all__ = ["InstanceEvaluation", "TrainingState"]

@@ -66,7 +66,7 @@ def mean_shift(
         [[[0.99, 0.14], [0.99, 0.14], [-1.0, 0.0]]]
     """
     x = ops.convert_to_tensor(x)
-    kappa = 1.0 / ops.square(ops.cast(bandwidth, x.dtype))
+    kappa = 1.0 / ops.square(ops.convert_to_tensor(bandwidth, dtype=x.dtype))
     weights = ops.ones_like(x[..., :1]) if weights is None else ops.cast(weights, x.dtype)
     n, depth = ops.shape(x)[1], x.shape[-1]
     if isinstance(n, int):

@@ -1,0 +1,97 @@
+"""Train the bundled preset `nuclei` on the 2018 Data Science Bowl images (BBBC038, CC0).
+
+    python examples/train_nuclei.py DSB2018_FOLDER --out runs/nuclei
+
+The folder holds `images/ID.png` and `instances/ID.png`. A seventh of the images, chosen by a hash
+of their names, is held out; the run's `validation.txt` and `validation_fluorescence.txt` list
+them, for `keras-rpe evaluate DSB2018_FOLDER --names runs/nuclei/validation_fluorescence.txt`.
+Killed and started again with the same command, training continues. At the end the last weights
+are written as a preset into `OUT/preset`.
+"""
+
+import argparse
+import math
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_rpe.callbacks import InstanceEvaluation, TrainingState
+from keras_rpe.data import (
+    LabelPair,
+    find_label_pairs,
+    label_folder,
+    read_image,
+    read_labels,
+    split_pairs,
+)
+from keras_rpe.models import InstanceSegmenter
+from keras_rpe.models.image_array import rgb_array
+
+
+def is_fluorescence(pair: LabelPair) -> bool:
+    """Whether an image is gray with a dark background, as fluorescence images are."""
+    image = rgb_array(read_image(pair.image))
+    gray = image.mean(axis=-1)
+    colorless = np.abs(image - gray[..., None]).max() <= 2
+    return bool(colorless and np.median(gray) < 0.5 * gray.max() and gray.mean() < 100)
+
+
+def main() -> None:
+    """Split, train, and write the preset."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--epochs", type=int, default=32)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only-split", action="store_true", help="write the lists and stop")
+    options = parser.parse_args()
+
+    keras.utils.set_random_seed(options.seed)
+    training, validation = split_pairs(find_label_pairs(options.folder), 1 / 7, seed=0)
+    fluorescence = [pair for pair in validation if is_fluorescence(pair)]
+    options.out.mkdir(parents=True, exist_ok=True)
+    for name, pairs in (
+        ("training", training),
+        ("validation", validation),
+        ("validation_fluorescence", fluorescence),
+        ("validation_stained", [pair for pair in validation if pair not in fluorescence]),
+    ):
+        (options.out / f"{name}.txt").write_text("".join(f"{pair.name}\n" for pair in pairs))
+        print(f"{name}: {len(pairs)} images")
+    if options.only_split:
+        return
+
+    names = [pair.name for pair in training]
+    dataset = label_folder(
+        options.folder, crop_size=128, batch_size=options.batch_size, seed=options.seed, names=names
+    )
+    restored = TrainingState.restore(options.out)
+    if restored is None:
+        model = InstanceSegmenter("unet_small", embedding_dim=16, iterations=3, window_size=32)
+        steps = options.epochs * math.ceil(len(names) / options.batch_size)
+        rate = keras.optimizers.schedules.CosineDecay(
+            1e-6, steps, alpha=1e-2, warmup_target=2e-3, warmup_steps=steps // 50
+        )
+        model.compile(keras.optimizers.AdamW(rate, weight_decay=1e-4, global_clipnorm=1.0))
+        epoch = 0
+    else:
+        model, epoch = restored
+    watched = [(read_image(p.image), read_labels(p.instances)) for p in validation[:24]]
+    model.fit(
+        dataset,
+        epochs=options.epochs,
+        initial_epoch=epoch,
+        verbose=2,
+        callbacks=[
+            InstanceEvaluation(watched, thresholds=(0.5, 0.75), frequency=4),
+            keras.callbacks.CSVLogger(str(options.out / "log.csv"), append=True),
+            TrainingState(options.out, monitor="val_ap50", mode="max"),
+        ],
+    )
+    model.save_to_preset(options.out / "preset")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""Scores of whole images at the end of an epoch."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Iterable, Sequence
+from functools import reduce
+from operator import add
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_rpe.metrics.matching import Matching, check_ignore_label, check_thresholds, matching
+
+
+def _read_pair(index: int, pair: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return the image and the label map of a pair as arrays, or raise `ValueError`."""
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        raise ValueError(
+            "`data` must hold pairs (image, labels). "
+            f"Received: an element {index} of type {type(pair).__name__}"
+        )
+    image, labels = (keras.ops.convert_to_numpy(part) for part in pair)
+    fits = image.ndim in (2, 3) and labels.ndim == 2 and image.shape[:2] == labels.shape
+    if not fits or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            "`data` must hold single images (H, W) or (H, W, channels), each with an integer label "
+            f"map (H, W). Received: in pair {index} an image of shape {image.shape} and labels of "
+            f"shape {labels.shape} and dtype {labels.dtype}"
+        )
+    return image, labels
+
+
+class InstanceEvaluation(keras.callbacks.Callback):
+    """Segments whole images at the end of an epoch and logs how well the instances match.
+
+    Calls `model.predict_instances(image).labels` image by image, so the images may differ in
+    size, and adds `ap` and `pq` (average precision and panoptic quality, see `Matching`; counts
+    pooled over all images) to the logs for each threshold: "val_ap50", "val_pq50" for 0.5. Put it
+    before `EarlyStopping` or `ModelCheckpoint` in the list of callbacks, and they can monitor
+    these names (with `mode="max"`). Epochs that `frequency` skips log nothing.
+
+    Args:
+        data: pairs (image, labels) that can be read again every epoch: a list, or a finite
+            `tf.data.Dataset` that is not batched. An image has shape (H, W) or (H, W, channels),
+            in whatever value range the model's `predict_instances` takes; labels are an integer
+            map (H, W) with 0 as background.
+        thresholds: the IoU thresholds, each in (0, 1].
+        frequency: evaluate every so many epochs, at least 1.
+        prefix: what the logged names start with.
+        ignore_label: label of void pixels in the label maps, or None.
+
+    Raises:
+        ValueError: if an argument is not as described; `data` is checked by its first pair here
+            and by every pair when it is read.
+        TypeError: if the model that is trained has no `predict_instances`, before training.
+
+    Example:
+        >>> labels = np.array([[0, 1, 1], [2, 0, 1]])
+        >>> evaluation = InstanceEvaluation([(labels / 2.0, labels)], thresholds=(0.5, 0.75))
+        >>> evaluation.names
+        ('val_ap50', 'val_pq50', 'val_ap75', 'val_pq75')
+    """
+
+    def __init__(
+        self,
+        data: Iterable[tuple[Any, Any]],
+        thresholds: Sequence[float] = (0.5,),
+        frequency: int = 1,
+        prefix: str = "val_",
+        ignore_label: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.thresholds = check_thresholds(thresholds)
+        self.ignore_label = check_ignore_label(ignore_label)
+        if len(set(self.thresholds)) < len(self.thresholds):
+            raise ValueError(
+                f"`thresholds` must differ from each other. Received: thresholds={thresholds!r}"
+            )
+        valid = isinstance(frequency, numbers.Integral) and not isinstance(frequency, bool)
+        if not valid or frequency < 1:
+            raise ValueError(
+                f"`frequency` must be an integer of at least 1. Received: frequency={frequency!r}"
+            )
+        if not isinstance(prefix, str):
+            raise ValueError(f"`prefix` must be a string. Received: prefix={prefix!r}")
+        self.frequency = int(frequency)
+        self.names = tuple(
+            f"{prefix}{figure}{100 * threshold:g}"
+            for threshold in self.thresholds
+            for figure in ("ap", "pq")
+        )
+        self.data = data
+        self._check_data()
+
+    def _check_data(self) -> None:
+        """Refuse what cannot be read every epoch, by its first pair."""
+        try:
+            pairs = iter(self.data)
+        except TypeError:
+            pairs = None
+        if pairs is None or pairs is self.data:
+            raise ValueError(
+                "`data` must be a list or a dataset of pairs (image, labels) that can be read "
+                f"again every epoch. Received: {type(self.data).__name__}"
+            )
+        # tf.data says -1 of a data set that repeats without end.
+        if hasattr(self.data, "cardinality") and int(self.data.cardinality()) == -1:
+            raise ValueError("`data` must end. Received: a data set of infinite cardinality")
+        first = next(pairs, None)
+        if first is None:
+            raise ValueError("`data` must hold at least one pair (image, labels). Received: none")
+        _read_pair(0, first)
+
+    def set_model(self, model: Any) -> None:
+        """Take the model to evaluate; Keras calls this before training."""
+        if not callable(getattr(model, "predict_instances", None)):
+            raise TypeError(
+                "`model` must have a method predict_instances(image) to be evaluated by "
+                f"InstanceEvaluation. Received: {type(model).__name__}"
+            )
+        super().set_model(model)
+
+    def evaluate(self) -> dict[str, float]:
+        """Segment all images with the model as it is, and return the figures by name.
+
+        Raises:
+            ValueError: if a pair is not as `data` asks for, or a prediction differs from its
+                labels in shape.
+        """
+        images: list[list[Matching]] = []
+        for index, pair in enumerate(self.data):
+            image, labels = _read_pair(index, pair)
+            predicted = keras.ops.convert_to_numpy(self.model.predict_instances(image).labels)
+            try:
+                images.append(matching(labels, predicted, self.thresholds, self.ignore_label))
+            except ValueError as error:
+                raise ValueError(f"Image {index}: {error}") from None
+        if not images:
+            raise ValueError("`data` must hold at least one pair (image, labels). Received: none")
+        pooled = [reduce(add, column) for column in zip(*images)]
+        figures = [f for m in pooled for f in (m.average_precision, m.panoptic_quality)]
+        return dict(zip(self.names, figures))
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Add the figures to the logs of the epoch."""
+        if (epoch + 1) % self.frequency == 0 and logs is not None:
+            logs.update(self.evaluate())

@@ -1,0 +1,37 @@
+"""Images and label images: single files, folders, and random crops for training."""
+
+from keras_rpe.data.augmentation import default_augmentation
+from keras_rpe.data.image_file import (
+    IMAGE_SUFFIXES,
+    find_images,
+    read_image,
+    read_labels,
+    write_image,
+    write_labels,
+)
+from keras_rpe.data.image_file_error import ImageFileError
+from keras_rpe.data.label_folder import label_folder
+from keras_rpe.data.label_folder_error import LabelFolderError
+from keras_rpe.data.label_pairs import (
+    LabelPair,
+    check_label_pairs,
+    find_label_pairs,
+    split_pairs,
+)
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "ImageFileError",
+    "LabelFolderError",
+    "LabelPair",
+    "check_label_pairs",
+    "default_augmentation",
+    "find_images",
+    "find_label_pairs",
+    "label_folder",
+    "read_image",
+    "read_labels",
+    "split_pairs",
+    "write_image",
+    "write_labels",
+]

@@ -1,0 +1,253 @@
+"""Read and write single images and label images: PNG, JPEG and TIFF."""
+
+import contextlib
+import glob
+import io
+import os
+import uuid
+from pathlib import Path
+
+import numpy as np
+import tifffile
+from PIL import Image
+
+from keras_rpe.data.image_decoding import decode
+from keras_rpe.data.image_file_error import ImageFileError
+from keras_rpe.data.image_header import ImageHeader, read_header
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+"""The file endings, in lower case, that count as images in a folder or a glob."""
+
+MIN_SIDE = 8
+"""The smallest height and width of an image, in pixels."""
+
+_MAX_ID = 2**31 - 1
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """Read one image with the values that the file stores.
+
+    Palette images become RGB, images of one bit 0 and 255, gray with alpha RGBA, and CMYK or
+    YCbCr RGB. 16-bit PNGs keep their 16 bits. An EXIF orientation is left alone, so that the
+    image stays on top of its labels. TIFF values that are neither 8 nor 16 bits without sign
+    become float32.
+
+    Args:
+        path: a PNG, JPEG or TIFF file; its first bytes count, not its ending.
+
+    Returns:
+        An array of shape (H, W), (H, W, 3) or (H, W, 4) of uint8, uint16 or float32.
+
+    Raises:
+        ImageFileError: the file is missing, empty, a folder, cut short, no image, a stack of
+            several images, smaller than 8 pixels on a side, larger than 2**28 pixels (PNG and
+            JPEG: than Pillow's own limit, if that is lower), or holds NaN or infinite pixels.
+
+    Example:
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_image(folder + "/cell.png", np.full((10, 12, 3), 7, "uint8"))
+    ...     image = read_image(folder + "/cell.png")
+    >>> image.shape, image.dtype.name, int(image.max())
+    ((10, 12, 3), 'uint8', 7)
+    """
+    path = Path(path)
+    header = read_header(path)
+    if min(header.height, header.width) < MIN_SIDE:
+        raise ImageFileError(
+            f"{path} has {header.height} x {header.width} pixels, fewer than {MIN_SIDE} on a side."
+        )
+    if header.channels not in (1, 3, 4) and not (header.kind == "png" and header.channels == 2):
+        raise ImageFileError(f"{path} has {header.channels} channels, not 1, 3 or 4.")
+    image = decode(path, header, labels=False)
+    if image.dtype == bool:
+        image = image.astype(np.uint8) * 255
+    if image.dtype not in (np.uint8, np.uint16):
+        if image.dtype.kind not in "iuf":
+            raise ImageFileError(f"{path} holds values of type {image.dtype}, not real numbers.")
+        with np.errstate(over="ignore"):
+            image = image.astype(np.float32)
+        if not np.isfinite(image).all():
+            raise ImageFileError(f"{path} holds NaN or infinite pixels.")
+    return np.ascontiguousarray(image)
+
+
+def read_labels(path: str | Path) -> np.ndarray:
+    """Read one label image: 0 is background, every other number the id of an instance.
+
+    Args:
+        path: a PNG of 8 or 16 bits (a palette PNG gives its indices) or a TIFF of integers.
+
+    Returns:
+        An int32 array of shape (H, W).
+
+    Raises:
+        ImageFileError: the file cannot be read (see `read_image`), is a JPEG, has several
+            channels or a type with fractions, or an id is negative or above 2**31 - 1.
+
+    Example:
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_labels(folder + "/cell.tif", np.diag([7, 0, 60000]))
+    ...     read_labels(folder + "/cell.tif").tolist()
+    [[7, 0, 0], [0, 0, 0], [0, 0, 60000]]
+    """
+    path = Path(path)
+    header = read_header(path)
+    check_label_header(path, header)
+    labels = decode(path, header, labels=True)
+    if labels.dtype == bool:
+        return labels.astype(np.int32)
+    if labels.size and int(labels.min()) < 0:
+        raise ImageFileError(
+            f"{path} holds negative ids, the lowest is {labels.min()}; 0 is background."
+        )
+    if labels.size and int(labels.max()) > _MAX_ID:
+        raise ImageFileError(f"{path} holds ids above 2**31 - 1, the highest is {labels.max()}.")
+    return np.ascontiguousarray(labels, dtype=np.int32)
+
+
+def check_label_header(path: Path, header: ImageHeader) -> None:
+    """Raise `ImageFileError` where the header alone shows that a file holds no labels."""
+    if header.kind == "jpeg":
+        raise ImageFileError(f"{path} is a JPEG, which changes ids: store labels as PNG or TIFF.")
+    if header.channels != 1:
+        raise ImageFileError(f"{path} has {header.channels} channels, but labels have one.")
+    if header.dtype.kind not in "iub":
+        raise ImageFileError(f"{path} holds values of type {header.dtype}, not whole-number ids.")
+
+
+def write_labels(path: str | Path, labels: np.ndarray) -> None:
+    """Write a label image, whole or not at all.
+
+    Args:
+        path: the file to write: `.png` gives a PNG of 16 bits, `.tif` or `.tiff` a zlib
+            compressed TIFF of 16 bits, or of 32 where an id needs them.
+        labels: integers of shape (H, W), none negative.
+
+    Raises:
+        ImageFileError: the labels or the ending are not as above, or an id above 65535 is to
+            go into a PNG.
+        OSError: the file cannot be written; nothing is left behind.
+
+    Example:
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_labels(folder + "/cell.png", np.eye(2, dtype=int))
+    ...     [file.name for file in Path(folder).iterdir()]
+    ['cell.png']
+    """
+    path = Path(path)
+    labels = np.asarray(labels)
+    if labels.ndim != 2 or labels.size == 0 or labels.dtype.kind not in "iub":
+        raise ImageFileError(
+            f"{path} needs labels that are integers of shape (H, W). "
+            f"Received: labels of shape {labels.shape} and type {labels.dtype}"
+        )
+    lowest, highest = int(labels.min()), int(labels.max())
+    if lowest < 0 or highest > _MAX_ID:
+        raise ImageFileError(
+            f"{path} needs ids from 0 to 2**31 - 1. Received: ids from {lowest} to {highest}"
+        )
+    buffer = io.BytesIO()
+    suffix = path.suffix.lower()
+    if suffix == ".png":
+        if highest > 65535:
+            raise ImageFileError(
+                f"{path} cannot hold the id {highest}, a PNG ends at 65535: write "
+                f"{path.with_suffix('.tif').name} instead."
+            )
+        Image.fromarray(labels.astype(np.uint16)).save(buffer, format="PNG")
+    elif suffix in (".tif", ".tiff"):
+        stored = labels.astype(np.uint16 if highest <= 65535 else np.uint32)
+        tifffile.imwrite(buffer, stored, compression="zlib", photometric="minisblack")
+    else:
+        raise ImageFileError(f"{path} needs the ending .png, .tif or .tiff for labels.")
+    _write_whole(path, buffer.getvalue())
+
+
+def write_image(path: str | Path, rgb: np.ndarray) -> None:
+    """Write an RGB image as PNG, whole or not at all.
+
+    Args:
+        path: the file to write, with the ending `.png`.
+        rgb: uint8 values of shape (H, W, 3).
+
+    Raises:
+        ImageFileError: the image or the ending is not as above.
+        OSError: the file cannot be written; nothing is left behind.
+
+    Example:
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_image(folder + "/black.png", np.zeros((8, 8, 3), "uint8"))
+    """
+    path = Path(path)
+    rgb = np.asarray(rgb)
+    if path.suffix.lower() != ".png":
+        raise ImageFileError(f"{path} needs the ending .png for an image.")
+    if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.size == 0 or rgb.dtype != np.uint8:
+        raise ImageFileError(
+            f"{path} needs an image of uint8 values of shape (H, W, 3). "
+            f"Received: shape {rgb.shape} and type {rgb.dtype}"
+        )
+    buffer = io.BytesIO()
+    Image.fromarray(rgb).save(buffer, format="PNG")
+    _write_whole(path, buffer.getvalue())
+
+
+def find_images(path: str | Path) -> list[Path]:
+    """List the image files that a path stands for.
+
+    Args:
+        path: a file (taken whatever its ending), a folder (its own image files, not those of
+            folders inside) or a glob such as `scans/*.png`.
+
+    Returns:
+        The files, sorted by path; hidden files are left out of folders and globs.
+
+    Raises:
+        ImageFileError: there is none.
+
+    Example:
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_image(folder + "/b.png", np.zeros((8, 8, 3), "uint8"))
+    ...     write_image(folder + "/a.png", np.zeros((8, 8, 3), "uint8"))
+    ...     [file.name for file in find_images(folder)]
+    ['a.png', 'b.png']
+    """
+    text, path = str(path), Path(path)
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        found = list(path.iterdir())
+        problem = f"{path} holds no image files ({', '.join(IMAGE_SUFFIXES)})."
+    elif glob.has_magic(text):
+        found = [Path(name) for name in glob.glob(text, recursive=True)]  # noqa: PTH207
+        problem = f"{path} matches no image files ({', '.join(IMAGE_SUFFIXES)})."
+    else:
+        raise ImageFileError(f"{path} does not exist.")
+    images = sorted(
+        file
+        for file in found
+        if file.suffix.lower() in IMAGE_SUFFIXES
+        and not file.name.startswith(".")
+        and file.is_file()
+    )
+    if not images:
+        raise ImageFileError(problem)
+    return images
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    """Write through a temporary file beside the target, so that no half of it is ever seen."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+        os.replace(temporary, path)  # noqa: PTH105
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise

@@ -1,0 +1,297 @@
+"""One-to-one matching of predicted instances to true ones, and the figures that follow from it."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, overload
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import linear_sum_assignment
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Counts of a one-to-one matching between true and predicted instances.
+
+    A figure whose denominator is zero is 1.0 where there is neither a true nor a predicted
+    instance (nothing was asked and nothing claimed), else 0.0. Matchings of the same threshold
+    add up with `+`, which pools their counts.
+
+    Attributes:
+        threshold: the smallest IoU of a matched pair, in (0, 1].
+        tp: number of matched pairs.
+        fp: number of predicted instances without a partner.
+        fn: number of true instances without a partner.
+        n_true: number of true instances, `tp + fn`.
+        n_pred: number of predicted instances, `tp + fp`.
+        sum_iou: sum of the IoU of the matched pairs.
+
+    Example:
+        >>> m = Matching(threshold=0.5, tp=3, fp=1, fn=0, n_true=3, n_pred=4, sum_iou=2.4)
+        >>> m.precision, m.recall, m.average_precision
+        (0.75, 1.0, 0.75)
+    """
+
+    threshold: float
+    tp: int
+    fp: int
+    fn: int
+    n_true: int
+    n_pred: int
+    sum_iou: float
+
+    def _ratio(self, numerator: float, denominator: float) -> float:
+        if denominator == 0:
+            return float(self.n_true == 0 and self.n_pred == 0)
+        return numerator / denominator
+
+    @property
+    def precision(self) -> float:
+        """Fraction of the predicted instances that are matched, tp / (tp + fp)."""
+        return self._ratio(self.tp, self.n_pred)
+
+    @property
+    def recall(self) -> float:
+        """Fraction of the true instances that are matched, tp / (tp + fn)."""
+        return self._ratio(self.tp, self.n_true)
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of precision and recall, 2 tp / (2 tp + fp + fn)."""
+        return self._ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn)
+
+    @property
+    def average_precision(self) -> float:
+        """The score of the 2018 Data Science Bowl at one threshold, tp / (tp + fp + fn)."""
+        return self._ratio(self.tp, self.tp + self.fp + self.fn)
+
+    @property
+    def mean_matched_iou(self) -> float:
+        """Mean IoU of the matched pairs."""
+        return self._ratio(self.sum_iou, self.tp)
+
+    @property
+    def mean_true_iou(self) -> float:
+        """Sum of the matched IoU by the number of true instances: a missed one counts as 0."""
+        return self._ratio(self.sum_iou, self.n_true)
+
+    @property
+    def panoptic_quality(self) -> float:
+        """Panoptic quality of one class (Kirillov et al., 2019), sum_iou / (tp + fp/2 + fn/2)."""
+        return self._ratio(self.sum_iou, self.tp + self.fp / 2 + self.fn / 2)
+
+    def __add__(self, other: Matching) -> Matching:
+        if not isinstance(other, Matching):
+            return NotImplemented
+        if self.threshold != other.threshold:
+            raise ValueError(
+                "Only matchings of the same `threshold` add up. "
+                f"Received: thresholds {self.threshold} and {other.threshold}"
+            )
+        return Matching(
+            threshold=self.threshold,
+            tp=self.tp + other.tp,
+            fp=self.fp + other.fp,
+            fn=self.fn + other.fn,
+            n_true=self.n_true + other.n_true,
+            n_pred=self.n_pred + other.n_pred,
+            sum_iou=self.sum_iou + other.sum_iou,
+        )
+
+
+class _Overlaps(NamedTuple):
+    """The pairs of instances that share a pixel; `true` and `pred` number instances from 1."""
+
+    true: np.ndarray
+    pred: np.ndarray
+    iou: np.ndarray
+    n_true: int
+    n_pred: int
+
+
+def check_threshold(threshold: Any, minimum: float = 0.0) -> float:
+    """Return an IoU threshold as a float of six decimals, or raise `ValueError`.
+
+    The rounding makes `np.arange(0.5, 1, 0.05)` mean 0.6 where it says 0.6000000000000001, so that
+    an IoU of exactly 3/5 reaches it.
+    """
+    valid = isinstance(threshold, numbers.Real) and not isinstance(threshold, bool)
+    rounded = round(float(threshold), 6) if valid else math.nan
+    if not (minimum <= rounded <= 1.0 and rounded > 0.0):
+        accepted = f"from {minimum} to 1" if minimum > 0 else "above 0 and at most 1"
+        raise ValueError(
+            f"`threshold` must be a number {accepted}. Received: threshold={threshold!r}"
+        )
+    return rounded
+
+
+def check_ignore_label(ignore_label: Any) -> int | None:
+    """Return `ignore_label` as an int of 32 bits or None, or raise `ValueError`."""
+    if ignore_label is None:
+        return None
+    valid = isinstance(ignore_label, numbers.Integral) and not isinstance(ignore_label, bool)
+    if not valid or not -(2**31) <= int(ignore_label) < 2**31:
+        raise ValueError(
+            "`ignore_label` must be an integer of 32 bits or None. "
+            f"Received: ignore_label={ignore_label!r}"
+        )
+    return int(ignore_label)
+
+
+def _check_label_map(name: str, labels: Any) -> np.ndarray:
+    try:
+        array = np.asarray(labels)
+    except ValueError:
+        raise ValueError(
+            f"`{name}` must be an integer array with 2 or 3 axes. Received: rows of unequal length"
+        ) from None
+    if not np.issubdtype(array.dtype, np.integer) or array.ndim not in (2, 3):
+        raise ValueError(
+            f"`{name}` must be an integer array with 2 or 3 axes. "
+            f"Received: dtype={array.dtype}, shape={array.shape}"
+        )
+    return array
+
+
+def _check_non_negative(name: str, labels: np.ndarray) -> None:
+    if labels.size and labels.min() < 0:
+        raise ValueError(
+            f"`{name}` must hold 0 (background) and positive ids. "
+            f"Received: a smallest value of {labels.min()}"
+        )
+
+
+def _numbered(labels: np.ndarray) -> tuple[np.ndarray, int]:
+    """Number the ids 1..n in ascending order, background staying 0; return them and n."""
+    ids, inverse = np.unique(labels, return_inverse=True)
+    if ids.size and ids[0] == 0:
+        return inverse, ids.size - 1
+    return inverse + 1, ids.size
+
+
+def _overlaps(labels_true: Any, labels_pred: Any, ignore_label: int | None) -> _Overlaps:
+    true = _check_label_map("labels_true", labels_true)
+    pred = _check_label_map("labels_pred", labels_pred)
+    if true.shape != pred.shape:
+        raise ValueError(
+            "`labels_true` and `labels_pred` must have the same shape. "
+            f"Received: shapes {true.shape} and {pred.shape}"
+        )
+    _check_non_negative("labels_pred", pred)
+    true, pred = true.ravel(), pred.ravel()
+    if ignore_label is not None:
+        counted = true != ignore_label
+        true, pred = true[counted], pred[counted]
+    _check_non_negative("labels_true", true)
+
+    true, n_true = _numbered(true)
+    pred, n_pred = _numbered(pred)
+    area_true, area_pred = np.bincount(true), np.bincount(pred)
+    shared = (true > 0) & (pred > 0)
+    # One number a pair, so that only pairs which do overlap take memory.
+    pairs = true[shared].astype(np.int64) * (n_pred + 1) + pred[shared]
+    pairs, intersection = np.unique(pairs, return_counts=True)
+    i, j = np.divmod(pairs, n_pred + 1)
+    iou = intersection / (area_true[i] + area_pred[j] - intersection)
+    return _Overlaps(i, j, iou, n_true, n_pred)
+
+
+def _assign(overlaps: _Overlaps, threshold: float) -> Matching:
+    """Match as many pairs of IoU >= threshold as possible, and of those the best overlapping."""
+    valid = overlaps.iou >= threshold
+    i, j, iou = overlaps.true[valid], overlaps.pred[valid], overlaps.iou[valid]
+    alone = (np.bincount(i)[i] == 1) & (np.bincount(j)[j] == 1)
+    matched = list(iou[alone])
+    # Only instances with several candidates, which are few, need an assignment.
+    rows, i = np.unique(i[~alone], return_inverse=True)
+    columns, j = np.unique(j[~alone], return_inverse=True)
+    if rows.size:
+        table = np.zeros((rows.size, columns.size))
+        table[i, j] = iou[~alone]
+        # One pair more outweighs any sum of IoU, which is at most min(table.shape).
+        score = np.where(table > 0, table + min(table.shape) + 1, 0.0)
+        chosen = table[linear_sum_assignment(score, maximize=True)]
+        matched.extend(chosen[chosen > 0])
+    tp = len(matched)
+    return Matching(
+        threshold=threshold,
+        tp=tp,
+        fp=overlaps.n_pred - tp,
+        fn=overlaps.n_true - tp,
+        n_true=overlaps.n_true,
+        n_pred=overlaps.n_pred,
+        sum_iou=math.fsum(matched),
+    )
+
+
+def check_thresholds(threshold: Any) -> list[float]:
+    """Return a threshold or a sequence of them as a list of floats, or raise `ValueError`."""
+    thresholds = [check_threshold(value) for value in np.atleast_1d(threshold).tolist()]
+    if not thresholds:
+        raise ValueError("`threshold` must hold at least one number. Received: an empty sequence")
+    return thresholds
+
+
+@overload
+def matching(
+    labels_true: npt.ArrayLike,
+    labels_pred: npt.ArrayLike,
+    threshold: float = ...,
+    ignore_label: int | None = ...,
+) -> Matching: ...
+
+
+@overload
+def matching(
+    labels_true: npt.ArrayLike,
+    labels_pred: npt.ArrayLike,
+    threshold: Sequence[float] | np.ndarray,
+    ignore_label: int | None = ...,
+) -> list[Matching]: ...
+
+
+def matching(
+    labels_true: npt.ArrayLike,
+    labels_pred: npt.ArrayLike,
+    threshold: float | Sequence[float] | np.ndarray = 0.5,
+    ignore_label: int | None = None,
+) -> Matching | list[Matching]:
+    """Match the instances of two label maps one to one.
+
+    A pair may match where its intersection over union (IoU) is at least `threshold`. Of all such
+    matchings the one with most pairs counts, and among those the one with the largest sum of IoU
+    (`scipy.optimize.linear_sum_assignment`). Memory grows with the pixels and the overlapping
+    pairs, not with the ids.
+
+    Args:
+        labels_true: integer label map (H, W), or (D, H, W) for a volume; 0 is background, and the
+            other ids are positive, of any size and in any order.
+        labels_pred: integer label map of the same shape, likewise.
+        threshold: the smallest IoU of a matched pair, in (0, 1], or a sequence of such; taken
+            with six decimals.
+        ignore_label: pixels with this label in `labels_true` are void: both maps are read
+            without them, so a prediction that lies there altogether counts nowhere.
+
+    Returns:
+        A `Matching`, or a list of them where `threshold` is a sequence. Two maps without any
+        instance score 1.0.
+
+    Raises:
+        ValueError: if a map is not an integer array of 2 or 3 axes, holds a negative id, or the
+            shapes differ; if a threshold lies outside (0, 1].
+
+    Example:
+        >>> true = np.array([[1, 1, 0, 7], [1, 1, 0, 7]])
+        >>> pred = np.array([[4, 4, 0, 0], [4, 0, 9, 9]])
+        >>> m = matching(true, pred, threshold=0.5)
+        >>> m.tp, m.fp, m.fn, m.sum_iou
+        (1, 1, 1, 0.75)
+    """
+    thresholds = check_thresholds(threshold)
+    overlaps = _overlaps(labels_true, labels_pred, check_ignore_label(ignore_label))
+    matchings = [_assign(overlaps, value) for value in thresholds]
+    return matchings[0] if np.ndim(threshold) == 0 else matchings

@@ -1,0 +1,241 @@
+import itertools
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+from scipy import ndimage
+
+from keras_rpe.metrics import Matching, matching
+
+THRESHOLDS = (0.1, 0.25, 0.5, 0.6, 0.75, 1.0)
+
+# Few ids on few pixels, so that ties and several candidates for one instance are frequent.
+label_maps = st.tuples(st.integers(1, 4), st.integers(1, 5)).flatmap(
+    lambda shape: st.tuples(
+        hnp.arrays(np.int32, shape, elements=st.integers(0, 4)),
+        hnp.arrays(np.int32, shape, elements=st.integers(0, 4)),
+    )
+)
+
+
+def real_labels(data_root):
+    path = sorted((data_root / "dsb2018" / "train" / "instances").glob("*.png"))[1]
+    return np.array(Image.open(path))
+
+
+def loop_ious(true, pred):
+    """IoU of all pairs of ids, pixel set by pixel set."""
+    true_ids = [i for i in np.unique(true) if i != 0]
+    pred_ids = [j for j in np.unique(pred) if j != 0]
+    ious = np.zeros((len(true_ids), len(pred_ids)))
+    for a, i in enumerate(true_ids):
+        for b, j in enumerate(pred_ids):
+            first = {tuple(p) for p in np.argwhere(true == i)}
+            second = {tuple(p) for p in np.argwhere(pred == j)}
+            ious[a, b] = len(first & second) / len(first | second)
+    return ious
+
+
+def loop_matching(ious, threshold):
+    """Best (pairs, sum of IoU) over every one-to-one assignment."""
+    if ious.shape[0] > ious.shape[1]:
+        ious = ious.T
+    n, m = ious.shape
+    best = (0, 0.0)
+    for columns in itertools.permutations(range(m), n):
+        chosen = [ious[row, column] for row, column in enumerate(columns)]
+        chosen = [iou for iou in chosen if iou >= threshold]
+        best = max(best, (len(chosen), sum(chosen)))
+    return best
+
+
+@settings(max_examples=150, deadline=None)
+@given(maps=label_maps)
+def test_equals_the_best_of_all_assignments(maps):
+    true, pred = maps
+    ious = loop_ious(true, pred)
+    for m in matching(true, pred, THRESHOLDS):
+        pairs, sum_iou = loop_matching(ious, m.threshold)
+        assert (m.tp, m.n_true, m.n_pred) == (pairs, *ious.shape)
+        assert (m.fn, m.fp) == (m.n_true - m.tp, m.n_pred - m.tp)
+        assert m.sum_iou == pytest.approx(sum_iou, abs=1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(maps=label_maps, seed=st.integers(0, 2**31))
+def test_ids_and_their_order_do_not_matter(maps, seed):
+    rng = np.random.default_rng(seed)
+    renamed = []
+    for labels in maps:
+        ids = rng.choice(2**40, size=4, replace=False) + 1
+        renamed.append(np.concatenate([[0], ids])[labels])
+    assert matching(*renamed, THRESHOLDS) == matching(*maps, THRESHOLDS)
+
+
+@settings(max_examples=60, deadline=None)
+@given(maps=label_maps, void=st.integers(0, 4))
+def test_ignored_pixels_leave_both_maps(maps, void):
+    true, pred = maps
+    kept = true != void
+    expected = matching(true[kept][None], pred[kept][None], THRESHOLDS)
+    assert matching(true, pred, THRESHOLDS, ignore_label=void) == expected
+
+
+def test_hand_computed_example():
+    true = np.array([[1, 1, 1, 1, 0, 0], [2, 2, 0, 0, 3, 3], [0, 0, 0, 0, 3, 3]])
+    pred = np.array([[9, 9, 9, 0, 0, 5], [0, 0, 0, 0, 7, 7], [0, 0, 6, 6, 7, 0]])
+    m = matching(true, pred, threshold=0.5)
+    assert (m.tp, m.fp, m.fn, m.n_true, m.n_pred) == (2, 2, 1, 3, 4)
+    assert m.sum_iou == 1.5
+    assert m.precision == 0.5
+    assert m.recall == pytest.approx(2 / 3)
+    assert m.f1 == pytest.approx(4 / 7)
+    assert m.average_precision == pytest.approx(0.4)
+    assert m.mean_matched_iou == 0.75
+    assert m.mean_true_iou == 0.5
+    assert m.panoptic_quality == pytest.approx(1.5 / 3.5)
+    assert matching(true, pred, threshold=0.76).tp == 0
+
+
+def test_more_pairs_go_before_larger_iou():
+    # The best pair (1, 1) of IoU 3/5 would leave instance 2 alone; (1, 2) and (2, 1) are two pairs.
+    true = np.array([[1, 1, 1, 1, 2, 0]])
+    pred = np.array([[2, 1, 1, 1, 1, 0]])
+    assert matching(true, pred, threshold=0.6).tp == 1
+    m = matching(true, pred, threshold=0.2)
+    assert m.tp == 2
+    assert m.sum_iou == pytest.approx(0.25 + 0.25)
+
+
+def test_volumes_and_other_integer_types():
+    true = np.arange(24, dtype=np.uint16).reshape(2, 3, 4) // 6
+    m = matching(true, true.astype(np.uint64), threshold=1.0)
+    assert (m.tp, m.fp, m.fn, m.sum_iou) == (3, 0, 0, 3.0)
+
+
+def test_threshold_grids_made_by_arange_reach_exact_fractions():
+    true = np.array([[1, 1, 1, 1, 1]])
+    pred = np.array([[1, 1, 1, 0, 0]])
+    grid = np.arange(0.5, 1.0, 0.05)[:4]
+    assert grid[2] > 0.6
+    assert [m.tp for m in matching(true, pred, grid)] == [1, 1, 1, 0]
+
+
+def test_a_sequence_gives_a_list_and_a_number_gives_one():
+    labels = np.array([[1, 0]])
+    assert isinstance(matching(labels, labels), Matching)
+    assert matching(labels, labels, [0.5]) == [matching(labels, labels, 0.5)]
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (0, 4)])
+def test_nothing_true_and_nothing_predicted_is_perfect(shape):
+    m = matching(np.zeros(shape, int), np.zeros(shape, int))
+    figures = (m.precision, m.recall, m.f1, m.average_precision)
+    assert (*figures, m.mean_matched_iou, m.mean_true_iou, m.panoptic_quality) == (1.0,) * 7
+
+
+@pytest.mark.parametrize("swap", [False, True])
+def test_one_empty_map_scores_zero(swap):
+    maps = [np.array([[1, 2]]), np.array([[0, 0]])]
+    m = matching(*(maps[::-1] if swap else maps))
+    assert (m.tp, m.fp, m.fn) == ((0, 2, 0) if swap else (0, 0, 2))
+    figures = (m.precision, m.recall, m.f1, m.average_precision)
+    assert (*figures, m.mean_matched_iou, m.mean_true_iou, m.panoptic_quality) == (0.0,) * 7
+
+
+def test_huge_ids_and_thousands_of_instances_stay_cheap():
+    rng = np.random.default_rng(0)
+    ids = rng.choice(2**62, size=5000, replace=False) + 1
+    labels = np.repeat(ids, 4).reshape(100, 200)
+    started = time.perf_counter()
+    m = matching(labels, labels[::-1, ::-1], threshold=0.9)
+    assert time.perf_counter() - started < 2.0
+    assert m.tp == 5000
+
+
+def test_matchings_add_up_at_one_threshold_only():
+    labels, empty = np.array([[1, 2]]), np.array([[1, 0]])
+    total = matching(labels, labels) + matching(labels, empty)
+    assert (total.tp, total.fp, total.fn, total.n_true, total.n_pred) == (3, 0, 1, 4, 3)
+    with pytest.raises(ValueError, match=r"same `threshold`.*Received: thresholds 0.5 and 0.6"):
+        matching(labels, labels, 0.5) + matching(labels, labels, 0.6)
+    with pytest.raises(TypeError):
+        matching(labels, labels) + 1
+
+
+@pytest.mark.parametrize(
+    ("true", "pred", "message"),
+    [
+        ([[1.0]], [[1]], r"`labels_true` must be an integer array.*Received: dtype=float64"),
+        ([[1]], [[np.nan]], r"`labels_pred` must be an integer array.*Received: dtype=float64"),
+        ([[True]], [[1]], r"`labels_true` must be an integer array.*Received: dtype=bool"),
+        ([1], [1], r"2 or 3 axes.*shape=\(1,\)"),
+        ([[1], [1, 2]], [[1]], r"`labels_true`.*rows of unequal length"),
+        ([[1, 2]], [[1]], r"same shape.*Received: shapes \(1, 2\) and \(1, 1\)"),
+        ([[-1]], [[1]], r"`labels_true` must hold 0.*smallest value of -1"),
+        ([[1]], [[-2]], r"`labels_pred` must hold 0.*smallest value of -2"),
+    ],
+)
+def test_bad_maps_are_refused_in_one_sentence(true, pred, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        matching(true, pred)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("threshold", [0, -0.5, 1.01, np.nan, np.inf, True, None, "0.5", [[0.5]]])
+def test_bad_thresholds_are_refused(threshold):
+    with pytest.raises(ValueError, match=r"`threshold` must be a number above 0 and at most 1"):
+        matching([[1]], [[1]], threshold)
+
+
+def test_no_threshold_is_refused():
+    with pytest.raises(ValueError, match=r"at least one number"):
+        matching([[1]], [[1]], [])
+
+
+@pytest.mark.parametrize("ignore_label", [1.0, True, "1", 2**31])
+def test_bad_ignore_labels_are_refused(ignore_label):
+    with pytest.raises(ValueError, match=r"`ignore_label` must be an integer"):
+        matching([[1]], [[1]], ignore_label=ignore_label)
+
+
+def test_a_negative_label_may_be_void_but_not_predicted():
+    m = matching([[-1, -1, 3]], [[5, 5, 5]], ignore_label=-1)
+    assert (m.tp, m.sum_iou) == (1, 1.0)
+    with pytest.raises(ValueError, match=r"`labels_pred`"):
+        matching([[-1]], [[-1]], ignore_label=-1)
+
+
+def test_real_nuclei_against_themselves_and_a_shifted_copy(data_root):
+    labels = real_labels(data_root)
+    same = matching(labels, labels, threshold=1.0)
+    assert same.n_true > 20
+    assert (same.tp, same.panoptic_quality) == (same.n_true, 1.0)
+
+    shifted = np.roll(labels, 2, axis=1)
+    ious = loop_ious(labels, shifted)
+    for m in matching(labels, shifted, (0.65, 0.7)):
+        # No instance has two candidates here.
+        valid = ious >= m.threshold
+        assert valid.sum(axis=0).max() == valid.sum(axis=1).max() == 1
+        assert 0 < m.tp < m.n_true
+        assert m.tp == np.count_nonzero(valid)
+        assert m.sum_iou == pytest.approx(ious[valid].sum())
+
+
+def test_real_nuclei_against_an_eroded_copy(data_root):
+    labels = real_labels(data_root)
+    inner = ndimage.minimum_filter(labels, 3) == ndimage.maximum_filter(labels, 3)
+    eroded = np.where(inner, labels, 0)
+    areas, left = (np.bincount(x.ravel(), minlength=labels.max() + 1) for x in (labels, eroded))
+    # What is left of an instance lies inside it, so its IoU is the ratio of the areas.
+    ratios = left[1:][areas[1:] > 0] / areas[1:][areas[1:] > 0]
+    for m in matching(labels, eroded, (0.6, 0.65)):
+        assert 0 < m.tp < m.n_true
+        assert m.tp == np.count_nonzero(ratios >= m.threshold)
+        assert m.n_pred == np.count_nonzero(ratios)
+        assert m.sum_iou == pytest.approx(ratios[ratios >= m.threshold].sum())

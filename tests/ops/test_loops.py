@@ -1,0 +1,22 @@
+import numpy as np
+import tensorflow as tf
+from keras_rpe.ops import repeat, run_while
+
+
+def test_repeat_is_differentiable_and_a_while_op() -> None:
+    @tf.function
+    def cube(x):
+        return repeat(lambda i, y: (y * x,), (tf.ones_like(x),), 3)[0]
+
+    x = tf.constant(2.0)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = cube(x)
+    assert (float(y), float(tape.gradient(y, x))) == (8.0, 12.0)
+    operations = {op.type for op in cube.get_concrete_function(x).graph.get_operations()}
+    assert operations & {"While", "StatelessWhile"}
+
+
+def test_run_while_counts() -> None:
+    state = run_while(lambda i, x: i < 4, lambda i, x: (i + 1, 2 * x), (0, np.ones(3)))
+    np.testing.assert_array_equal(state[1], 16 * np.ones(3))

@@ -1,0 +1,184 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from keras_rpe.ops import mean_shift
+from reference import dense_mean_shift, unit_points
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 8, 9, 16, 23, 64])
+@pytest.mark.parametrize("step_size", [1.0, 0.4])
+def test_equals_the_dense_kernel_for_any_number_of_points(n: int, step_size: float) -> None:
+    x = unit_points((3, n, 5), seed=n, spread=0.4)
+    y = mean_shift(x, bandwidth=0.3, iterations=3, step_size=step_size, block_size=8)
+    for result, points in zip(np.asarray(y), x):
+        np.testing.assert_allclose(result, dense_mean_shift(points, 0.3, 3, step_size), atol=1e-12)
+
+
+def test_golden_step() -> None:
+    x = np.array([[[1, 0, 0], [0.8, 0.6, 0], [0, 0.6, 0.8], [0, 0, 1]]], "float32")
+    one = np.asarray(mean_shift(x, bandwidth=6**-0.5, iterations=1))[0]
+    np.testing.assert_allclose(one[0], [0.989386, 0.145267, 0.003557], atol=1e-6)
+    np.testing.assert_allclose(one[1], [0.873673, 0.486264, 0.015609], atol=1e-6)
+    one = np.asarray(mean_shift(x, bandwidth=0.2, iterations=1))[0]
+    np.testing.assert_allclose(one[0], [0.999992, 0.004021, 0], atol=1e-6)
+    np.testing.assert_allclose(one[1], [0.802406, 0.596778, 0], atol=1e-6)
+
+
+def test_return_sequences_are_the_loops() -> None:
+    x = unit_points((2, 30, 4), spread=0.5)
+    sequence = np.asarray(mean_shift(x, 0.4, 4, return_sequences=True, block_size=8))
+    assert sequence.shape == (4, 2, 30, 4)
+    for t in range(4):
+        np.testing.assert_allclose(
+            sequence[t, 1], dense_mean_shift(x[1], 0.4, t + 1), atol=1e-12
+        )
+
+
+def test_weights_say_who_attracts() -> None:
+    x = unit_points((1, 20, 3), spread=0.6)
+    weights = np.random.default_rng(1).uniform(0, 2, (1, 20, 1))
+    weights[0, 5:9] = 0
+    y = np.asarray(mean_shift(x, 0.5, 2, weights=weights, block_size=8))[0]
+    np.testing.assert_allclose(y, dense_mean_shift(x[0], 0.5, 2, 1.0, weights[0, :, 0]), atol=1e-12)
+
+
+def _gradients(x: np.ndarray, bandwidth: float, target: np.ndarray, **kwargs):
+    x, bandwidth = tf.constant(x), tf.constant(bandwidth, x.dtype)
+    with tf.GradientTape() as tape:
+        tape.watch([x, bandwidth])
+        loss = tf.reduce_sum(mean_shift(x, bandwidth, **kwargs) * target)
+    return [np.asarray(g) for g in tape.gradient(loss, [x, bandwidth])]
+
+
+@pytest.mark.parametrize("sequences", [False, True])
+@pytest.mark.parametrize(("step_size", "weighted"), [(1.0, False), (0.6, True)])
+def test_gradient_equals_finite_differences(
+    step_size: float, weighted: bool, sequences: bool
+) -> None:
+    rng = np.random.default_rng(0)
+    x = unit_points((1, 19, 4), spread=0.5)
+    weights = rng.uniform(0.1, 2, (1, 19, 1)) if weighted else None
+    target = rng.normal(size=(3, 1, 19, 4) if sequences else (1, 19, 4))
+    kwargs = {
+        "iterations": 3,
+        "step_size": step_size,
+        "weights": weights,
+        "return_sequences": sequences,
+        "block_size": 8,
+    }
+
+    def loss(x: np.ndarray, bandwidth: float) -> float:
+        return float(np.sum(np.asarray(mean_shift(x, bandwidth, **kwargs)) * target))
+
+    dx, dbandwidth = _gradients(x, 0.4, target, **kwargs)
+    step = 1e-5
+    numeric = np.zeros_like(x)
+    for index in np.ndindex(*x.shape):
+        delta = np.zeros_like(x)
+        delta[index] = step
+        numeric[index] = (loss(x + delta, 0.4) - loss(x - delta, 0.4)) / (2 * step)
+    assert np.abs(dx - numeric).max() <= 1e-6 * np.abs(numeric).max()
+    slope = (loss(x, 0.4 + step) - loss(x, 0.4 - step)) / (2 * step)
+    assert abs(dbandwidth - slope) <= 1e-6 * abs(slope)
+
+
+def test_gradient_equals_autodiff_of_the_dense_kernel() -> None:
+    x = unit_points((1, 70, 6), spread=0.5)
+    target = np.random.default_rng(2).normal(size=x.shape)
+    y = tf.constant(x)
+    with tf.GradientTape() as tape:
+        tape.watch(y)
+        z = y
+        for _ in range(5):
+            kernel = tf.exp((z @ tf.transpose(z, (0, 2, 1)) - 1) / 0.3**2)
+            z = kernel @ z / tf.reduce_sum(kernel, axis=-1, keepdims=True)
+            z /= tf.norm(z, axis=-1, keepdims=True)
+        loss = tf.reduce_sum(z * target)
+    expected = np.asarray(tape.gradient(loss, y))
+    dx, _ = _gradients(x, 0.3, target, iterations=5, block_size=16)
+    np.testing.assert_allclose(dx, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(2, 40), st.integers(2, 6), st.integers(0, 10**6))
+def test_permutation_and_rotation_equivariance(n: int, depth: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    x = unit_points((1, n, depth), seed=seed, spread=0.7)
+    rotation, _ = np.linalg.qr(rng.normal(size=(depth, depth)))
+    order = rng.permutation(n)
+    y = np.asarray(mean_shift(x, 0.4, 3, block_size=8))
+    moved = np.asarray(mean_shift(x[:, order] @ rotation, 0.4, 3, block_size=8))
+    np.testing.assert_allclose(moved, y[:, order] @ rotation, atol=1e-9)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 40), st.sampled_from([0.05, 0.2, 1.0, 30.0]), st.integers(0, 10**6))
+def test_results_are_unit_and_finite(n: int, bandwidth: float, seed: int) -> None:
+    x = unit_points((1, n, 3), seed=seed).astype("float32")
+    y = np.asarray(mean_shift(x, bandwidth, 4, block_size=8))
+    lengths = np.linalg.norm(y, axis=-1)
+    # A wide kernel may bring opposite points to a mean without direction, which stays short.
+    assert np.all(np.isfinite(y)) and np.all(lengths < 1 + 1e-4)
+    if bandwidth <= 0.2:
+        np.testing.assert_allclose(lengths, 1, atol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-3, 30.0, 1e4])
+def test_points_off_the_sphere_never_give_nan(scale: float) -> None:
+    x = (scale * unit_points((1, 33, 4))).astype("float32")
+    dx, _ = _gradients(x, 0.1, np.ones_like(x), iterations=3, block_size=8)
+    assert np.all(np.isfinite(np.asarray(mean_shift(x, 0.1, 3, block_size=8))))
+    assert np.all(np.isfinite(dx))
+
+
+def test_no_quadratic_tensor_is_kept() -> None:
+    """No tensor of the traced forward and backward graph has N x N elements."""
+    n, block = 2048, 64
+
+    @tf.function
+    def step(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_sum(mean_shift(x, 0.2, 3, block_size=block) ** 4)
+        return tape.gradient(loss, x)
+
+    graph = step.get_concrete_function(tf.TensorSpec((1, n, 8))).graph
+    graphs, largest = [graph], 0
+    while graphs:
+        current = graphs.pop()
+        for op in current.get_operations():
+            for output in op.outputs:
+                if output.shape.is_fully_defined():
+                    largest = max(largest, output.shape.num_elements())
+            for attribute in ("body", "cond"):
+                if op.type in ("While", "StatelessWhile"):
+                    name = op.get_attr(attribute).name
+                    graphs.append(current._get_function(name).graph)
+    assert n * block <= largest <= 4 * n * block
+
+
+def test_xla_with_dynamic_shapes_has_the_same_gradient() -> None:
+    x = unit_points((2, 37, 4), spread=0.5).astype("float32")
+
+    def step(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_sum(mean_shift(x, 0.3, 4, block_size=16, return_sequences=True) ** 3)
+        return tape.gradient(loss, x)
+
+    signature = [tf.TensorSpec((None, None, 4))]
+    plain = tf.function(step, input_signature=signature)(x)
+    compiled = tf.function(step, input_signature=signature, jit_compile=True)(x)
+    np.testing.assert_allclose(compiled, plain, atol=1e-4)
+
+
+def test_every_golden_loop(golden_root) -> None:
+    golden = np.load(golden_root / "mean_shift_digits_a.npz")["embeddings"]
+    n, depth = 64 * 64, 3
+    for loop in range(4):
+        x = golden[loop, ::3].reshape(-1, n, depth)
+        y = keras.ops.convert_to_numpy(mean_shift(x, bandwidth=0.2, iterations=1))
+        assert np.abs(y - golden[loop + 1, ::3].reshape(-1, n, depth)).max() < 1e-4

@@ -1,0 +1,54 @@
+"""Plain NumPy in float64, by the formulas and with loops where that is plainest."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def unit_points(shape: tuple[int, ...], seed: int = 0, spread: float | None = None) -> np.ndarray:
+    """Random points of the sphere; with `spread`, in four clusters of that width."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=shape)
+    if spread is not None:
+        centers = rng.normal(size=(4, shape[-1]))
+        x = centers[rng.integers(0, 4, shape[:-1])] + spread * x
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def dense_mean_shift(
+    x: np.ndarray,
+    bandwidth: float,
+    iterations: int = 1,
+    step_size: float = 1.0,
+    weights: np.ndarray | None = None,
+) -> np.ndarray:
+    """Kong & Fowlkes (2018), section 4, with the whole kernel, for one set of points (N, D)."""
+    weights = np.ones(len(x)) if weights is None else weights
+    for _ in range(iterations):
+        kernel = np.exp((x @ x.T - 1) / bandwidth**2) * weights[:, None]
+        p = kernel / kernel.sum(axis=0)
+        y = step_size * p.T @ x + (1 - step_size) * x
+        x = y / np.linalg.norm(y, axis=-1, keepdims=True)
+    return x
+
+
+def pair_loss_by_loops(
+    labels: np.ndarray,
+    x: np.ndarray,
+    margin: float,
+    power: int = 1,
+    void: int | None = None,
+) -> tuple[float, float]:
+    """Both terms of the pair loss of one image, pair by pair."""
+    index = [i for i, label in enumerate(labels) if label != void]
+    sizes = {label: sum(labels[i] == label for i in index) for label in {labels[i] for i in index}}
+    positive = negative = 0.0
+    for i in index:
+        for j in index:
+            weight = 1.0 / (sizes[labels[i]] * sizes[labels[j]] * len(sizes) ** 2)
+            s = (1 + x[i] @ x[j]) / 2
+            if labels[i] == labels[j]:
+                positive += weight * (1 - s**power)
+            else:
+                negative += weight * max(0.0, s - margin) ** power
+    return positive, negative
