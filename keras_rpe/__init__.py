@@ -1,6 +1,23 @@
 """Recurrent pixel embedding for instance grouping: pixels in, instances out, in one graph."""
 
-from keras_rpe import layers, losses, models, ops
+import sys
+from pathlib import Path
+
 from keras_rpe.version import __version__
 
-__all__ = ["__version__", "layers", "losses", "metrics", "models", "ops"]
+# All classes are imported at once, so that Keras can load a model that holds them. Only the
+# command line imports what each command needs: its help should not wait for TensorFlow.
+if Path(sys.argv[0] if sys.argv else "").stem != "keras-rpe":
+    from keras_rpe import callbacks, data, layers, losses, metrics, models, ops, visualization
+
+__all__ = [
+    "__version__",
+    "callbacks",
+    "data",
+    "layers",
+    "losses",
+    "metrics",
+    "models",
+    "ops",
+    "visualization",
+]

@@ -106,8 +106,8 @@ def _check_saved_model(model: keras.Model, inputs: Inputs, expected: Any, tmp_pa
     import tensorflow as tf
 
     model.export(tmp_path / "saved_model", verbose=False)
-    served = tf.saved_model.load(tmp_path / "saved_model").serve(_tensors(inputs))
-    _compare(served, expected, 1e-5, "SavedModel")
+    loaded = tf.saved_model.load(tmp_path / "saved_model")
+    _compare(loaded.serve(_tensors(inputs)), expected, 1e-5, "SavedModel")
 
 
 def _check_litert(model: keras.Model, inputs: Inputs, expected: Any, tmp_path: Path) -> None:

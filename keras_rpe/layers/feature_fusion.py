@@ -50,7 +50,7 @@ class FeatureFusion(keras.layers.Layer):
 
     def build(self, input_shape: list[tuple[int | None, ...]]) -> None:
         """Make a lateral convolution for each map and a fusing one for each but the coarsest."""
-        if not isinstance(input_shape, (list, tuple)) or not all(len(s) == 4 for s in input_shape):
+        if not all(isinstance(shape, (list, tuple)) and len(shape) == 4 for shape in input_shape):
             raise ValueError(
                 "The input of FeatureFusion must be a list of maps (batch, H, W, C). "
                 f"Received: shapes {input_shape}"

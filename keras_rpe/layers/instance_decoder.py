@@ -106,7 +106,8 @@ class InstanceDecoder(keras.layers.Layer):
         labels, count = number_labels(labels, self.max_instances)
         class_means = instance_means(class_scores, labels, self.max_instances)
         there = ops.arange(1, self.max_instances + 1) <= ops.expand_dims(count, -1)
-        classes = ops.cast(ops.argmax(class_means, axis=-1), "int32") + 1
+        # Keras' argmax compares bit patterns, for which mobile runtimes have no operator.
+        classes = ops.cast(ops.top_k(class_means, 1)[1][..., 0], "int32") + 1
         return {
             "labels": labels,
             "scores": ops.cast(ops.sum(class_means, axis=-1), "float32"),
@@ -125,6 +126,10 @@ class InstanceDecoder(keras.layers.Layer):
         labels = self._without_specks(labels, cell)
         # A seam is a cell or two wide; growing fills it from both sides.
         labels = grow_labels(labels, coarse, 2)
+        # A component keeps the name of a pixel of its own image when the images grow.
+        first = ops.reshape(ops.arange(ops.shape(x)[0], dtype="int32"), (-1, 1, 1))
+        named = ops.cast(labels > 0, "int32")
+        labels += named * first * ops.cast(height * width - h * w, "int32")
         labels = sample_nearest(labels, height, width) * ops.cast(foreground, "int32")
         # The finer mask may reach a cell beyond the coarse one.
         return grow_labels(labels, foreground, 3)

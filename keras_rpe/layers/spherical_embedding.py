@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
-from keras_rpe.ops import at_least_float32
+from keras_rpe.ops import at_least_float32, coordinate_channels, rotate_by_position
 
 Tensor = Any
+
+_SHORTEST = 1e-5
 
 
 @keras.saving.register_keras_serializable(package="keras_rpe")
@@ -21,11 +24,16 @@ class SphericalEmbedding(keras.layers.Layer):
 
     A convolution sees position only through its padding, so like objects far apart get the same
     embedding. With `coordinates`, two channels with each pixel's row and column, from -1 to 1
-    across the map, are appended to the features.
+    across the map, are appended to the features. With `position_periods`, the sphere is rotated
+    with position: what the features say of a pixel is then read relative to its place, so an
+    object can take its own centre as its embedding, anywhere in an image of any size.
 
     Args:
         dim: Dimension D of the embedding. In D dimensions, 2 D instances fit at margin 0.5.
         coordinates: Whether to append the coordinate channels.
+        position_periods: Periods, in pixels of the map, of the rotation of the embedding with
+            position, as in `keras_rpe.ops.rotate_by_position`; needs an even `dim`. `None`: no
+            rotation. Half a period should exceed the distance of neighbouring objects' centres.
         epsilon: ε, which keeps a zero vector at zero.
         use_bias: Whether the convolution has a bias.
         kernel_initializer: Initializer of the convolution.
@@ -39,7 +47,8 @@ class SphericalEmbedding(keras.layers.Layer):
         `(batch, H, W, dim)`, rows of unit length.
 
     Raises:
-        ValueError: If `dim` is below 2, `epsilon` is not positive, or the input is not of rank 4.
+        ValueError: If `dim` is below 2, `epsilon` is not positive, `position_periods` are not or
+            `dim` is odd with them, or the input is not of rank 4.
 
     Example:
         >>> import numpy as np
@@ -53,6 +62,7 @@ class SphericalEmbedding(keras.layers.Layer):
         self,
         dim: int,
         coordinates: bool = False,
+        position_periods: Sequence[float] | None = None,
         epsilon: float = 1e-5,
         use_bias: bool = True,
         kernel_initializer: Any = "glorot_uniform",
@@ -64,8 +74,16 @@ class SphericalEmbedding(keras.layers.Layer):
             raise ValueError(f"`dim` must be an integer of at least 2. Received: dim={dim}")
         if not epsilon > 0:
             raise ValueError(f"`epsilon` must be positive. Received: epsilon={epsilon}")
+        if position_periods is not None and (
+            dim % 2 or not position_periods or min(position_periods) <= 0
+        ):
+            raise ValueError(
+                "`position_periods` must be None or positive numbers together with an even `dim`. "
+                f"Received: position_periods={position_periods}, dim={dim}"
+            )
         self.dim = dim
         self.coordinates = coordinates
+        self.position_periods = position_periods and [float(p) for p in position_periods]
         self.epsilon = epsilon
         self.projection = keras.layers.Conv2D(
             dim,
@@ -89,11 +107,16 @@ class SphericalEmbedding(keras.layers.Layer):
     def call(self, inputs: Tensor) -> Tensor:
         """Return the unit embeddings of a feature map."""
         if self.coordinates:
-            inputs = ops.concatenate([inputs, _coordinates(inputs)], axis=-1)
+            inputs = ops.concatenate([inputs, coordinate_channels(inputs)], axis=-1)
         v = at_least_float32(self.projection(inputs))
-        # The floor keeps the gradient of the root finite at a zero vector.
-        length = ops.sqrt(ops.maximum(ops.sum(ops.square(v), -1, keepdims=True), 1e-24))
-        return ops.cast(v / (length + self.epsilon), self.compute_dtype)
+        squared = ops.sum(ops.square(v), axis=-1, keepdims=True)
+        x = v / (ops.sqrt(ops.maximum(squared, 1e-24)) + self.epsilon)
+        # A vector this short has no direction to learn from, and its gradient, up to 1/ε, would
+        # overflow float16.
+        x = ops.where(squared > _SHORTEST**2, x, ops.stop_gradient(x))
+        if self.position_periods:
+            x = rotate_by_position(x, self.position_periods)
+        return ops.cast(x, self.compute_dtype)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Shape of the embeddings."""
@@ -105,22 +128,9 @@ class SphericalEmbedding(keras.layers.Layer):
             **super().get_config(),
             "dim": self.dim,
             "coordinates": self.coordinates,
+            "position_periods": self.position_periods,
             "epsilon": self.epsilon,
             "use_bias": self.projection.use_bias,
             "kernel_initializer": keras.initializers.serialize(self.projection.kernel_initializer),
             "kernel_regularizer": keras.regularizers.serialize(self.projection.kernel_regularizer),
         }
-
-
-def _coordinates(x: Tensor) -> Tensor:
-    """Row and column of each pixel, from -1 to 1, shape `(batch, H, W, 2)`."""
-    height, width = ops.shape(x)[1], ops.shape(x)[2]
-    zero = ops.zeros_like(x[..., :1])
-
-    def ramp(n: Tensor | int) -> Tensor:
-        index = ops.arange(n, dtype=x.dtype)
-        return (2.0 * index + 1.0) / ops.cast(n, x.dtype) - 1.0
-
-    rows = zero + ops.reshape(ramp(height), (1, height, 1, 1))
-    columns = zero + ops.reshape(ramp(width), (1, 1, width, 1))
-    return ops.concatenate([rows, columns], axis=-1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -50,7 +51,11 @@ class InstanceSegmenter(Task):
         window_size: Side of the windows that are grouped each for itself, in cells of the
             embedding map, so that time grows linearly with the image; `None`: whole images.
         margin: Margin α of the loss.
-        coordinates: Whether the embedding head sees each pixel's position.
+        coordinates: Whether the embedding head sees each pixel's position in the whole image.
+        position_periods: Periods, in cells of the embedding map, of the rotation of the embedding
+            with position, which tells like objects at different places apart and lets a network
+            trained on crops segment images of any size; `None`: none, as in the paper, and for an
+            odd `embedding_dim`.
         output_stride: Stride of the embedding map; default: the finest of the backbone.
         fusion_filters: Width of the fused features.
         percentiles: Percentiles of each image that become 0 and 1; `None`: images are in [0, 1].
@@ -87,7 +92,7 @@ class InstanceSegmenter(Task):
     def __init__(
         self,
         backbone: str | keras.Model = "unet_small",
-        embedding_dim: int = 16,
+        embedding_dim: int = 24,
         num_classes: int = 1,
         iterations: int = 5,
         bandwidth: float = 0.2,
@@ -97,6 +102,7 @@ class InstanceSegmenter(Task):
         window_size: int | None = 64,
         margin: float = 0.5,
         coordinates: bool = False,
+        position_periods: Sequence[float] | None = (12.0, 24.0, 48.0),
         output_stride: int | None = None,
         fusion_filters: int = 64,
         percentiles: tuple[float, float] | None = (1.0, 99.8),
@@ -122,7 +128,11 @@ class InstanceSegmenter(Task):
         normalization = ImageNormalization(*percentiles) if percentiles else None
         fusion = FeatureFusion(fusion_filters, name="fusion")
         embed = SphericalEmbedding(
-            embedding_dim, coordinates=coordinates, dtype=precise, name="embedding"
+            embedding_dim,
+            coordinates=coordinates,
+            position_periods=position_periods,
+            dtype=precise,
+            name="embedding",
         )
         classify = keras.layers.Conv2DTranspose(
             num_classes + 1,
@@ -176,6 +186,7 @@ class InstanceSegmenter(Task):
             "window_size": window_size,
             "margin": margin,
             "coordinates": coordinates,
+            "position_periods": position_periods and [float(p) for p in position_periods],
             "output_stride": output_stride,
             "fusion_filters": fusion_filters,
             "percentiles": percentiles,

@@ -14,6 +14,7 @@ from keras_rpe.ops.pair_loss import (
     pair_margin_terms,
     pair_weights,
 )
+from keras_rpe.ops.positions import coordinate_channels, rotate_by_position
 from keras_rpe.ops.precision import at_least_float32
 from keras_rpe.ops.resampling import sample_nearest
 from keras_rpe.ops.windows import merge_windows, partition_windows
@@ -22,6 +23,7 @@ __all__ = [
     "at_least_float32",
     "calibrated_cosine_similarity",
     "connected_components",
+    "coordinate_channels",
     "embedding_links",
     "grow_labels",
     "instance_boxes",
@@ -34,6 +36,7 @@ __all__ = [
     "pair_weights",
     "partition_windows",
     "repeat",
+    "rotate_by_position",
     "run_while",
     "sample_nearest",
     "shift_map",

@@ -29,7 +29,7 @@ def number_labels(labels: Tensor, max_instances: int) -> tuple[Tensor, Tensor]:
 
     Args:
         labels: As `connected_components` gives them: int32 `(batch, H, W)`, each component named
-            by 1 + the flat index of a pixel of its own.
+            by 1 + the flat index, in the whole batch, of a pixel of its image.
         max_instances: Components beyond that many in an image become background.
 
     Returns:
@@ -38,7 +38,7 @@ def number_labels(labels: Tensor, max_instances: int) -> tuple[Tensor, Tensor]:
     """
     shape = ops.shape(labels)
     flat = ops.reshape(labels, (-1,))
-    # A component whose own pixel was removed still has a name, so pixels are counted by name.
+    # The pixel that names a component need not be part of it, so pixels are counted by name.
     present = ops.segment_sum(ops.cast(flat > 0, "int32"), flat, ops.size(flat) + 1)
     present = ops.reshape(ops.cast(present[1:] > 0, "int32"), (shape[0], shape[1] * shape[2]))
     number = ops.cumsum(present, axis=1) * present

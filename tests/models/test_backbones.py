@@ -1,0 +1,64 @@
+import keras
+import numpy as np
+import pytest
+from keras_rpe.models import InstanceSegmenter
+from keras_rpe.models.backbones import backbone_names, make_backbone, pyramid
+
+
+@pytest.mark.parametrize("name", backbone_names())
+def test_every_name_gives_a_pyramid(name: str) -> None:
+    features, strides = pyramid(make_backbone(name))
+    assert strides == [2, 4, 8, 16, 32][: len(strides)]
+    maps = features(np.zeros((1, 64, 96, 3), "float32"))
+    assert [tuple(m.shape[1:3]) for m in maps] == [(64 // s, 96 // s) for s in strides]
+
+
+def test_resnet50_segments() -> None:
+    model = InstanceSegmenter("resnet50", embedding_dim=8, iterations=1, output_stride=4)
+    model.compile("sgd")
+    images = np.random.default_rng(0).random((1, 40, 70, 3))
+    logs = model.train_on_batch(images, np.ones((1, 40, 70), "int32"), return_dict=True)
+    assert np.isfinite(logs["loss"])
+    assert model.predict_instances(images[0]).labels.shape == (40, 70)
+
+
+def test_any_keras_model_with_several_outputs() -> None:
+    x = inputs = keras.Input((None, None, 3))
+    maps = []
+    for width in (4, 8, 8, 12):
+        x = keras.layers.Conv2D(width, 3, strides=2, padding="same", activation="relu")(x)
+        maps.append(x)
+    model = keras.Model(inputs, {"late": maps[3], "b": maps[2], "a": maps[1], "first": maps[0]})
+    assert pyramid(model)[1] == [2, 4, 8, 16]
+    segmenter = InstanceSegmenter(model, embedding_dim=4, iterations=1)
+    clone = InstanceSegmenter.from_config(segmenter.get_config())
+    assert clone.count_params() == segmenter.count_params()
+
+
+def test_pyramids_of_other_libraries() -> None:
+    class LikeKerasHub(keras.Model):
+        @property
+        def pyramid_outputs(self):
+            return {"P2": self.get_layer("two").output, "P1": self.get_layer("one").output}
+
+    inputs = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(4, 3, strides=2, padding="same", name="one")(inputs)
+    x = keras.layers.Conv2D(4, 3, strides=2, padding="same", name="two")(x)
+    x = keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(x))
+    assert pyramid(LikeKerasHub(inputs, x))[1] == [2, 4]
+
+    class LikeKerasCV(keras.Model):
+        pyramid_level_inputs = {"P1": "one", "P2": "two"}  # noqa: RUF012
+
+    assert pyramid(LikeKerasCV(inputs, x))[1] == [2, 4]
+
+
+def test_errors() -> None:
+    inputs = keras.Input((None, None, 3))
+    flat = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(inputs))
+    with pytest.raises(ValueError, match="`backbone` must give features at strides that double"):
+        pyramid(flat)
+    with pytest.raises(ValueError, match="`weights` must be None, 'imagenet'"):
+        make_backbone("mobilenet_v2", weights="no/such/file.h5")
+    with pytest.raises(ValueError, match="`weights` of unet_small must be None or the path"):
+        make_backbone("unet_small", weights="no/such/file.weights.h5")

@@ -1,0 +1,229 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras_rpe.layers import InstanceDecoder
+from keras_rpe.losses import CosineMarginLoss
+from keras_rpe.models import InstanceSegmenter
+from keras_rpe.models.backbones import unet_encoder
+
+RNG = np.random.default_rng(0)
+
+
+def tiny(**kwargs) -> InstanceSegmenter:
+    """A segmenter that is fast to build."""
+    settings = {"embedding_dim": 8, "iterations": 2, "fusion_filters": 8, "window_size": 16}
+    return InstanceSegmenter(unet_encoder((8, 16), blocks=1), **{**settings, **kwargs})
+
+
+def scene(height: int = 32, width: int = 40) -> tuple[np.ndarray, np.ndarray]:
+    """Two images with bright squares, and their instance maps."""
+    labels = np.zeros((2, height, width), "int32")
+    labels[0, 4:14, 4:14], labels[0, 4:14, 14:24], labels[1, 18:28, 8:20] = 1, 2, 1
+    images = 40.0 * (labels[..., None] > 0) + RNG.normal(10, 2, (*labels.shape, 1))
+    return np.repeat(images, 3, axis=-1).astype("float32"), labels
+
+
+def test_logs_a_loss_for_every_loop_and_learns() -> None:
+    model = tiny()
+    model.compile(keras.optimizers.Adam(5e-3))
+    images, labels = scene()
+    dataset = tf.data.Dataset.from_tensors((images, labels)).repeat(20)
+    logs = model.fit(dataset, epochs=2, verbose=0).history
+    parts = {"embedding_loss", "shift_1_loss", "shift_2_loss", "semantic_loss"}
+    assert parts | {"loss"} == set(logs)
+    np.testing.assert_allclose(logs["loss"], np.sum([logs[name] for name in parts], 0), rtol=1e-3)
+    assert logs["loss"][1] < 0.5 * logs["loss"][0]
+    assert model.evaluate(dataset.take(1), verbose=0, return_dict=True)["loss"] > 0
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float32"])
+def test_one_step_under_xla_on_odd_sizes_without_and_with_one_instance(policy: str) -> None:
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = tiny()
+        model.compile("adam", jit_compile=True)
+        for height, width, instances in ((32, 32, 0), (27, 41, 1)):
+            images = RNG.integers(0, 255, (1, height, width, 3)).astype("uint8")
+            labels = np.zeros((1, height, width), "int32")
+            labels[0, 5:15, 5:15] = instances
+            logs = model.train_on_batch(images, labels, return_dict=True)
+            assert np.isfinite(list(logs.values())).all()
+            assert all(np.isfinite(w).all() for w in model.get_weights())
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def test_images_of_several_sizes_are_traced_once() -> None:
+    model = tiny()
+    model.compile("adam", run_eagerly=False)
+    traces = []
+    inner = model.compute_loss
+
+    def counting(*args, **kwargs):
+        traces.append(1)
+        return inner(*args, **kwargs)
+
+    model.compute_loss = counting
+
+    def generate():
+        for size in (16, 24, 33, 40, 16, 51):
+            yield RNG.random((1, size, size + 3, 3)), np.ones((1, size, size + 3), "int32")
+
+    signature = (
+        tf.TensorSpec((None, None, None, 3), "float32"),
+        tf.TensorSpec((None, None, None), "int32"),
+    )
+    dataset = tf.data.Dataset.from_generator(generate, output_signature=signature)
+    logs = model.fit(dataset, epochs=3, verbose=0).history
+    assert np.isfinite(logs["loss"]).all()
+    # Keras traces the step once to build its metrics and once to run it.
+    assert len(traces) <= 2
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        RNG.integers(0, 255, (33, 47)).astype("uint8"),
+        RNG.integers(0, 65535, (20, 64, 1)).astype("uint16"),
+        RNG.normal(size=(64, 20, 3)),
+        RNG.integers(0, 255, (31, 31, 4)).astype("int64"),
+        RNG.random((8, 9)) > 0.5,
+    ],
+)
+def test_predict_takes_any_image(image: np.ndarray) -> None:
+    result = tiny().predict_instances(image)
+    assert result.labels.shape == image.shape[:2]
+    assert result.labels.dtype == np.int32
+    assert result.boxes.shape == (len(result), 4)
+    assert result.classes.shape == result.areas.shape == (len(result),)
+    assert result.labels.max() == len(result)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((1, 1)), "at least 8 pixels"),
+        (np.zeros((5, 40, 40)), "must be one image"),
+        (np.zeros((2, 20, 20, 3)), "must be one image"),
+        (np.full((20, 20), np.nan), "must be finite"),
+        (np.full((20, 20), 1e39), "must be finite"),
+        (np.array([["a"] * 20] * 20), "must hold booleans, integers or floats"),
+        (np.zeros((20, 20, 2)), "must be one image"),
+    ],
+)
+def test_predict_refuses_other_things(image: np.ndarray, message: str) -> None:
+    with pytest.raises(ValueError, match=f"`image` .*{message}"):
+        tiny().predict_instances(image)
+
+
+def test_predict_ignores_scale_of_pixels_and_gray_is_rgb() -> None:
+    model = tiny(percentiles=(1, 99))
+    gray = RNG.integers(0, 255, (40, 40)).astype("uint8")
+    first = model.predict_instances(gray).labels
+    np.testing.assert_array_equal(first, model.predict_instances(np.dstack([gray] * 3)).labels)
+    np.testing.assert_array_equal(first, model.predict_instances(gray.astype("uint16") * 64).labels)
+
+
+def test_predict_gives_instances_for_a_batch() -> None:
+    model = tiny()
+    images, _ = scene()
+    batch = model.predict(images, verbose=0)
+    for k in range(2):
+        one = model.predict_instances(images[k])
+        np.testing.assert_array_equal(batch["labels"][k], one.labels)
+        assert batch["num_instances"][k] == len(one)
+
+
+def test_one_trace_for_all_sizes() -> None:
+    model = tiny()
+    for size in (16, 24, 40, 33):
+        model.predict_instances(np.zeros((size, size + 1)))
+    assert model._compiled_group.experimental_get_tracing_count() == 1
+
+
+def test_save_and_load_keep_everything(tmp_path) -> None:
+    model = tiny(decoder=InstanceDecoder(min_area=3), ignore_label=99, trainable_bandwidth=True)
+    model.compile("adam")
+    images, labels = scene()
+    model.fit(images, labels, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    first, second = loaded.get_config(), model.get_config()
+    first.pop("backbone"), second.pop("backbone")
+    assert first == second
+    np.testing.assert_array_equal(
+        loaded.predict_instances(images[0]).labels, model.predict_instances(images[0]).labels
+    )
+    assert int(loaded.optimizer.iterations) == int(model.optimizer.iterations) == 1
+    keras.utils.set_random_seed(1)
+    logs = loaded.train_on_batch(images, labels, return_dict=True)
+    assert logs.keys() == model.train_on_batch(images, labels, return_dict=True).keys()
+
+
+def test_several_classes() -> None:
+    model = tiny(num_classes=3)
+    model.compile(keras.optimizers.Adam(1e-2))
+    images, labels = scene()
+    classes = np.where(labels > 0, labels + 1, 0)
+    dataset = tf.data.Dataset.from_tensors((images, {"instances": labels, "classes": classes}))
+    model.fit(dataset.repeat(60), verbose=0)
+    result = model.predict_instances(images[1])
+    assert len(result) >= 1
+    assert result.classes[np.argmax(result.areas)] == 2
+    with pytest.raises(ValueError, match="'instances' and 'classes'"):
+        model.train_on_batch(images, labels)
+
+
+def test_void_pixels_are_left_out() -> None:
+    model = tiny(ignore_label=255)
+    images, labels = scene()
+    model.compile("sgd", loss=_all_pixels(model))
+    void = labels.copy()
+    void[:, :, 20:] = 255
+    other = np.where(void == 255, 255, labels)
+    y_pred = model(images)
+    moved = {k: np.array(v) for k, v in y_pred.items()}
+    moved["semantic"][:, :, 20:] += 7
+    a = model.compute_loss(y=void, y_pred=y_pred)
+    b = model.compute_loss(y=other, y_pred={k: tf.constant(v) for k, v in moved.items()})
+    np.testing.assert_allclose(float(a), float(b), rtol=1e-5)
+    assert abs(float(model.compute_loss(y=labels, y_pred=y_pred)) - float(a)) > 1e-4
+
+
+def _all_pixels(model: InstanceSegmenter) -> dict:
+    losses = {
+        name: CosineMarginLoss(num_samples=None, ignore_label=-1)
+        for name in model.output_names_of_losses
+    }
+    losses["semantic"] = keras.losses.SparseCategoricalCrossentropy(
+        from_logits=True, ignore_class=-1
+    )
+    return losses
+
+
+def test_gradients_pass_through_the_grouping() -> None:
+    """With a loss on the last loop alone, the backbone still learns."""
+    model = tiny()
+    images, labels = scene()
+    with tf.GradientTape() as tape:
+        last = model(images, training=True)["shift_2"]
+        loss = CosineMarginLoss(num_samples=None)(labels, last)
+    gradients = tape.gradient(loss, model.backbone.trainable_variables)
+    assert all(np.abs(g).max() > 0 for g in map(np.asarray, gradients))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"num_classes": 0}, "`num_classes` must"),
+        ({"output_stride": 3}, "`output_stride` must be one of the strides"),
+        ({"embedding_dim": 7}, "`position_periods` must"),
+        ({"iterations": 0}, "`iterations` must"),
+    ],
+)
+def test_wrong_arguments(wrong: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tiny(**wrong)
+    with pytest.raises(ValueError, match="`backbone` must be a keras.Model or one of unet_small"):
+        InstanceSegmenter("resnet51")
