@@ -8,7 +8,13 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_rpe.ops import at_least_float32, mean_shift, merge_windows, partition_windows
+from keras_rpe.ops import (
+    at_least_float32,
+    mean_shift,
+    merge_windows,
+    partition_windows,
+    sample_nearest,
+)
 
 Tensor = Any
 
@@ -36,11 +42,16 @@ class MeanShiftRNN(keras.layers.Layer):
         block_size: Side of the tiles in which the kernel is formed, in pixels.
         **kwargs: Of `keras.layers.Layer`.
 
-    Input shape:
-        Unit embeddings `(batch, H, W, D)` or `(batch, N, D)`, D static.
+    Call arguments:
+        inputs: Unit embeddings `(batch, H, W, D)` or `(batch, N, D)`, D static.
+        weights: Non-negative weight of each pixel as a neighbour, `(batch, N)`, or `(batch, H', W')`
+            with H' and W' the same whole multiple of H and W; pixels of weight 0, such as
+            background, move but attract none. Default: 1. No gradient flows to it.
+        iterations, return_sequences, window_size: In place of those of the layer in this call: a
+            model may train with other loops and windows than it serves with.
 
-    Output shape:
-        That of the input; with `return_sequences`, `(iterations, ...)` before it.
+    Returns of a call:
+        Embeddings of the shape of the input; with `return_sequences`, `(iterations, ...)` before.
 
     Raises:
         ValueError: If an argument is out of its range or the input is not of rank 3 or 4.
@@ -102,46 +113,33 @@ class MeanShiftRNN(keras.layers.Layer):
     def call(
         self,
         inputs: Tensor,
+        weights: Tensor | None = None,
         iterations: int | None = None,
         return_sequences: bool | None = None,
+        window_size: int | None = None,
     ) -> Tensor:
-        """Return the moved embeddings.
-
-        `iterations` and `return_sequences` stand in for those of the layer in this call: a model
-        may train with more loops than it serves with.
-        """
-        iterations = (
-            self.iterations if iterations is None else _positive_integer("iterations", iterations)
-        )
+        """Return the moved embeddings."""
+        loops = _positive_integer("iterations", iterations or self.iterations)
         sequences = self.return_sequences if return_sequences is None else return_sequences
-        x, weights = at_least_float32(inputs), None
-        depth = inputs.shape[-1]
-        if self.window_size:
-            x, weights = partition_windows(x, self.window_size)
-        elif len(inputs.shape) == 4:
-            shape = ops.shape(x)
-            x = ops.reshape(x, (shape[0], shape[1] * shape[2], depth))
-        bandwidth = self.bandwidth if self.log_bandwidth is None else ops.exp(self.log_bandwidth)
+        size = window_size or self.window_size
+        x, weights = _as_lists(at_least_float32(inputs), weights, size)
         x = mean_shift(
             x,
-            bandwidth=bandwidth,
-            iterations=iterations,
+            bandwidth=self.bandwidth if self.log_bandwidth is None else ops.exp(self.log_bandwidth),
+            iterations=loops,
             step_size=self.step_size,
             weights=weights,
             return_sequences=sequences,
             block_size=self.block_size,
         )
-        if sequences:
-            # Windows and images of all loops are put back in one go.
+        shape, depth = ops.shape(inputs), inputs.shape[-1]
+        lead = (loops,) if sequences else ()
+        if size:
             lists = ops.shape(x)
-            x = ops.reshape(x, (iterations * lists[1], lists[2], depth))
-            like = ops.repeat(inputs[..., :1], iterations, axis=0) if self.window_size else None
-        else:
-            like = inputs
-        if self.window_size:
-            x = merge_windows(x, like, self.window_size)
-        shape = ops.shape(inputs)
-        lead = (iterations,) if sequences else ()
+            if sequences:
+                # The windows of all loops are put back in one go, as of one larger batch.
+                x = ops.reshape(x, (loops * lists[1], lists[2], depth))
+            x = merge_windows(x, (math.prod(lead) * shape[0], shape[1], shape[2]), size)
         return ops.cast(ops.reshape(x, (*lead, *shape[:-1], depth)), self.compute_dtype)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
@@ -151,8 +149,10 @@ class MeanShiftRNN(keras.layers.Layer):
     def compute_output_spec(
         self,
         inputs: keras.KerasTensor,
+        weights: keras.KerasTensor | None = None,
         iterations: int | None = None,
         return_sequences: bool | None = None,
+        window_size: int | None = None,
     ) -> keras.KerasTensor:
         """Shape and dtype of the moved embeddings in such a call."""
         sequences = self.return_sequences if return_sequences is None else return_sequences
@@ -171,6 +171,28 @@ class MeanShiftRNN(keras.layers.Layer):
             "window_size": self.window_size,
             "block_size": self.block_size,
         }
+
+
+def _as_lists(
+    x: Tensor, weights: Tensor | None, window_size: int | None
+) -> tuple[Tensor, Tensor | None]:
+    """Points `(lists, N, D)`, one list for each window or image, and weights `(lists, N, 1)`."""
+    if weights is not None:
+        weights = ops.cast(weights, x.dtype)
+    if len(x.shape) == 3:
+        return x, None if weights is None else ops.expand_dims(weights, -1)
+    batch, height, width = ops.shape(x)[:3]
+    if weights is not None:
+        weights = ops.expand_dims(sample_nearest(weights, height, width), -1)
+    if window_size:
+        x, real = partition_windows(x, window_size)
+        if weights is not None:
+            real = real * partition_windows(weights, window_size)[0]
+        return x, real
+    pixels = height * width
+    if weights is not None:
+        weights = ops.reshape(weights, (batch, pixels, 1))
+    return ops.reshape(x, (batch, pixels, x.shape[-1])), weights
 
 
 def _positive_integer(name: str, value: int) -> int:

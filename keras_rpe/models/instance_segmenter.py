@@ -47,15 +47,20 @@ class InstanceSegmenter(Task):
         bandwidth: Kernel width δ of the mean shift.
         step_size: η in (0, 1] of the mean shift.
         trainable_bandwidth: Whether δ is learned.
-        inference_iterations: Loops when predicting; default: as in training.
         window_size: Side of the windows that are grouped each for itself, in cells of the
             embedding map, so that time grows linearly with the image; `None`: whole images.
+        inference_iterations: Loops when predicting; default: as in training.
+        inference_window_size: Side of the windows when predicting; default: as in training.
         margin: Margin α of the loss.
         coordinates: Whether the embedding head sees each pixel's position in the whole image.
         position_periods: Periods, in cells of the embedding map, of the rotation of the embedding
             with position, which tells like objects at different places apart and lets a network
             trained on crops segment images of any size; `None`: none, as in the paper, and for an
             odd `embedding_dim`.
+        embed_background: Whether the background is an instance of the pair loss and attracts
+            pixels in the mean shift, as in the paper; otherwise that is left to the class scores,
+            which then weigh the pixels of the mean shift. Needed for `position_periods`, which
+            leave the background without one place.
         output_stride: Stride of the embedding map; default: the finest of the backbone.
         fusion_filters: Width of the fused features.
         percentiles: Percentiles of each image that become 0 and 1; `None`: images are in [0, 1].
@@ -98,12 +103,14 @@ class InstanceSegmenter(Task):
         bandwidth: float = 0.2,
         step_size: float = 1.0,
         trainable_bandwidth: bool = False,
-        inference_iterations: int | None = None,
         window_size: int | None = 64,
+        inference_iterations: int | None = None,
+        inference_window_size: int | None = None,
         margin: float = 0.5,
         coordinates: bool = False,
         position_periods: Sequence[float] | None = (12.0, 24.0, 48.0),
         output_stride: int | None = None,
+        embed_background: bool = False,
         fusion_filters: int = 64,
         percentiles: tuple[float, float] | None = (1.0, 99.8),
         ignore_label: int | None = None,
@@ -157,9 +164,10 @@ class InstanceSegmenter(Task):
         maps = features(PadToMultiple(strides[-1], name="pad")(x))
         maps = list(maps) if isinstance(maps, (list, tuple)) else [maps]
         fused = fusion(maps[strides.index(output_stride) :])
-        embedding = embed(fused)
-        logits = CropLike(dtype=precise, name="crop")(classify(fused), images)
-        loops = mean_shift(embedding, return_sequences=True)
+        embedding, logits = embed(fused), classify(fused)
+        weights = None if embed_background else 1.0 - ops.softmax(logits)[..., 0]
+        loops = mean_shift(embedding, weights, return_sequences=True)
+        logits = CropLike(dtype=precise, name="crop")(logits, images)
         outputs = {"embedding": embedding, "semantic": logits}
         outputs |= {f"shift_{t + 1}": loops[t] for t in range(iterations)}
         super().__init__(images, outputs, name=name, **kwargs)
@@ -171,6 +179,8 @@ class InstanceSegmenter(Task):
         self.num_classes = num_classes
         self.embedding_dim = embedding_dim
         self.inference_iterations = inference_iterations
+        self.inference_window_size = inference_window_size
+        self.embed_background = embed_background
         self.margin = margin
         self.output_stride = output_stride
         self.ignore_label = ignore_label
@@ -182,12 +192,14 @@ class InstanceSegmenter(Task):
             "bandwidth": bandwidth,
             "step_size": step_size,
             "trainable_bandwidth": trainable_bandwidth,
-            "inference_iterations": inference_iterations,
             "window_size": window_size,
+            "inference_iterations": inference_iterations,
+            "inference_window_size": inference_window_size,
             "margin": margin,
             "coordinates": coordinates,
             "position_periods": position_periods and [float(p) for p in position_periods],
             "output_stride": output_stride,
+            "embed_background": embed_background,
             "fusion_filters": fusion_filters,
             "percentiles": percentiles,
             "ignore_label": ignore_label,
@@ -237,8 +249,13 @@ class InstanceSegmenter(Task):
             training: Whether in training.
         """
         y = targets(
-            y, y_pred, self.output_names_of_losses, self.output_stride, self.num_classes,
+            y,
+            y_pred,
+            self.output_names_of_losses,
+            self.output_stride,
+            self.num_classes,
             self.ignore_label,
+            self.embed_background,
         )
         if sample_weight is not None and not isinstance(sample_weight, dict):
             sample_weight = {name: sample_weight for name in y}
@@ -268,9 +285,37 @@ class InstanceSegmenter(Task):
             As `InstanceDecoder`.
         """
         embedding, logits = self.embed(images)
-        shifted = self.mean_shift(embedding, iterations=self.inference_iterations)
+        size, cells = ops.shape(images), ops.shape(embedding)
+        bottom = cells[1] * self.output_stride - size[1]
+        right = cells[2] * self.output_stride - size[2]
+        # Scores as large as the embedding map times its stride, and no instance in the padding.
         scores = ops.softmax(logits, axis=-1)[..., 1:]
-        return self.decoder(shifted, scores)
+        scores = ops.pad(scores, [[0, 0], [0, bottom], [0, right], [0, 0]])
+        shifted = self.shift(embedding, scores)
+        result = self.decoder(shifted, scores)
+        return {**result, "labels": result["labels"][:, : size[1], : size[2]]}
+
+    def shift(
+        self, embedding: Tensor, scores: Tensor, return_sequences: bool = False
+    ) -> Tensor:
+        """Group embeddings with the loops and windows of prediction.
+
+        Args:
+            embedding: Unit embeddings `(batch, h, w, D)`.
+            scores: Scores of the classes other than the background, `(batch, H, W, num_classes)`,
+                H and W the same whole multiple of h and w.
+            return_sequences: Whether to return the embeddings after every loop.
+
+        Returns:
+            `(batch, h, w, D)`, or `(loops, batch, h, w, D)`.
+        """
+        return self.mean_shift(
+            embedding,
+            None if self.embed_background else ops.sum(scores, axis=-1),
+            iterations=self.inference_iterations,
+            window_size=self.inference_window_size,
+            return_sequences=return_sequences,
+        )
 
     def predict_step(self, data: Any) -> dict[str, Tensor]:
         """Segment one batch in `predict`."""

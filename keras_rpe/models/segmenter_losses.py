@@ -40,6 +40,7 @@ def targets(
     stride: int,
     num_classes: int,
     ignore_label: int | None,
+    embed_background: bool,
 ) -> dict[str, Tensor]:
     """What each output is compared with.
 
@@ -51,6 +52,7 @@ def targets(
         stride: Stride of the embedding map.
         num_classes: Classes other than the background.
         ignore_label: Id of void pixels.
+        embed_background: Whether the background is an instance for the embeddings, or void.
 
     Returns:
         A map for each output: for `semantic` the classes `(batch, H, W)`, for the embeddings the
@@ -73,6 +75,8 @@ def targets(
         void = instances == ignore_label
         instances = ops.where(void, VOID, instances)
         classes = ops.where(void, VOID, classes)
+    if not embed_background:
+        instances = ops.where(instances == 0, VOID, instances)
     size, embedding = ops.shape(instances), ops.shape(y_pred["embedding"])
     bottom, right = embedding[1] * stride - size[1], embedding[2] * stride - size[2]
     padded = ops.pad(instances, [[0, 0], [0, bottom], [0, right]], constant_values=VOID)

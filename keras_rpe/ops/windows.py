@@ -25,25 +25,25 @@ def partition_windows(x: Tensor, size: int) -> tuple[Tensor, Tensor]:
         >>> from keras_rpe.ops import merge_windows, partition_windows
         >>> x = np.random.rand(2, 70, 30, 4).astype("float32")
         >>> windows, real = partition_windows(x, 32)
-        >>> tuple(windows.shape), bool(np.all(merge_windows(windows, x, 32) == x))
+        >>> tuple(windows.shape), bool(np.all(merge_windows(windows, x.shape, 32) == x))
         ((6, 720, 4), True)
     """
     x = ops.convert_to_tensor(x)
-    return _cut(x, x, size), _cut(ops.ones_like(x[..., :1]), x, size)
+    return _cut(x, size), _cut(ops.ones_like(x[..., :1]), size)
 
 
-def merge_windows(windows: Tensor, like: Tensor, size: int) -> Tensor:
+def merge_windows(windows: Tensor, shape: tuple[Any, ...], size: int) -> Tensor:
     """Undo `partition_windows`.
 
     Args:
         windows: Lists of points, `(batch · windows, points, D)`, D static.
-        like: The map that was cut, `(batch, H, W, ...)`, for its size.
+        shape: Shape of the map that was cut, `(batch, H, W, ...)`, of integers or scalar tensors.
         size: Longest side of a window, as when it was cut.
 
     Returns:
         Map of shape `(batch, H, W, D)`.
     """
-    batch, height, width = ops.shape(like)[:3]
+    batch, height, width = shape[:3]
     (rows, h), (columns, w) = _grid(height, size), _grid(width, size)
     x = ops.reshape(windows, (batch, rows, columns, h, w, windows.shape[-1]))
     x = ops.reshape(
@@ -58,8 +58,8 @@ def _grid(length: Tensor | int, size: int) -> tuple[Tensor | int, Tensor | int]:
     return count, -(-length // count)
 
 
-def _cut(x: Tensor, like: Tensor, size: int) -> Tensor:
-    batch, height, width = ops.shape(like)[:3]
+def _cut(x: Tensor, size: int) -> Tensor:
+    batch, height, width = ops.shape(x)[:3]
     (rows, h), (columns, w) = _grid(height, size), _grid(width, size)
     x = ops.pad(x, [[0, 0], [0, rows * h - height], [0, columns * w - width], [0, 0]])
     x = ops.reshape(x, (batch, rows, h, columns, w, x.shape[-1]))

@@ -1,0 +1,92 @@
+"""The options that choose a model, and the model that they choose."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from keras_rpe.cli.report import one_line, print_warning
+from keras_rpe.cli.tensorflow_import import import_tensorflow
+
+if TYPE_CHECKING:
+    from keras_rpe.models import Instances, InstanceSegmenter
+
+PresetOption = Annotated[
+    str | None,
+    typer.Option(help="Name of a bundled preset (see `keras-rpe presets`), or its folder."),
+]
+ModelOption = Annotated[
+    Path | None, typer.Option(help="A model that Keras saved: FILE.keras.", show_default=False)
+]
+
+
+def check_model_choice(preset: str | None, model: Path | None) -> None:
+    """Check that one of `--preset` and `--model` was given.
+
+    Raises:
+        typer.BadParameter: If none or both were.
+        ValueError: If the model file does not exist or has another ending.
+    """
+    if (preset is None) == (model is None):
+        raise typer.BadParameter("give either --preset or --model", param_hint="--preset")
+    if model is not None and not (model.is_file() and model.suffix == ".keras"):
+        raise ValueError(f"--model needs an existing .keras file. Received: {model}")
+
+
+def load_segmenter(preset: str | None, model: Path | None) -> InstanceSegmenter:
+    """Load the model of `--preset` or `--model`.
+
+    Args:
+        preset: Name or folder of a preset, or None.
+        model: A `.keras` file, or None.
+
+    Returns:
+        The model, not compiled.
+
+    Raises:
+        ValueError: If there is no such model, or its files are damaged.
+    """
+    check_model_choice(preset, model)
+    import_tensorflow()
+    import keras
+
+    from keras_rpe.models import InstanceSegmenter
+
+    if preset is not None:
+        return InstanceSegmenter.from_preset(preset)
+    assert model is not None
+    try:
+        loaded = keras.saving.load_model(model, compile=False)
+    except Exception as error:
+        # Keras raises whatever the unzipping, the JSON or the HDF5 of a damaged file raises.
+        raise ValueError(
+            f"--model {model} is damaged or of another kind: {one_line(error).split('. ')[0][:200]}"
+        ) from error
+    if not isinstance(loaded, InstanceSegmenter):
+        raise ValueError(
+            f"--model {model} must be an InstanceSegmenter. Received: a {type(loaded).__name__}"
+        )
+    return loaded
+
+
+def segment_image(model: InstanceSegmenter, image: Any, name: str) -> Instances:
+    """Segment one image and print what the model warns of as a line.
+
+    Args:
+        model: The model.
+        image: As `predict_instances` takes it.
+        name: What a warning calls the image.
+
+    Returns:
+        The instances.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", UserWarning)
+        instances = model.predict_instances(image)
+    for warning in caught:
+        print_warning(f"{name}: {' '.join(str(warning.message).split())}")
+    return instances

@@ -1,0 +1,63 @@
+"""What the tests of the commands share: a tiny preset, a small labelled folder, a runner."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from cli_outcome import Outcome
+
+from keras_rpe.cli import main
+from keras_rpe.data import write_image, write_labels
+from keras_rpe.models import InstanceSegmenter
+from keras_rpe.models.backbones import unet_encoder
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
+    """Run the command line in this process."""
+
+    def call(*arguments: object) -> Outcome:
+        capfd.readouterr()
+        code = main([str(argument) for argument in arguments])
+        return Outcome(code, *capfd.readouterr())
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> InstanceSegmenter:
+    keras.utils.set_random_seed(1)
+    model = InstanceSegmenter(
+        unet_encoder((8, 16), blocks=1), embedding_dim=4, iterations=1, fusion_filters=8
+    )
+    # An untrained model that calls most pixels foreground, so that there are instances.
+    model.get_layer("classes").bias.assign([0.0, 3.0])
+    return model
+
+
+@pytest.fixture(scope="session")
+def tiny_preset(tiny_model: InstanceSegmenter, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("presets") / "tiny"
+    tiny_model.save_to_preset(folder)
+    return folder
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> Path:
+    """Four images of two bright squares each with their labels."""
+    folder = tmp_path / "labelled"
+    for part in ("images", "instances"):
+        (folder / part).mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name in "abcd":
+        labels = np.zeros((32, 40), "int32")
+        labels[4:14, 5:15] = 1
+        labels[16:28, 20:34] = 300
+        image = rng.integers(0, 60, (32, 40, 3)) + 150 * (labels > 0)[..., None]
+        write_image(folder / "images" / f"{name}.png", image.astype("uint8"))
+        write_labels(folder / "instances" / f"{name}.png", labels)
+    return folder

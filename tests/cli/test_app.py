@@ -1,0 +1,78 @@
+import errno
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import keras_rpe
+from keras_rpe.cli import app, main
+
+ROOT = Path(keras_rpe.__file__).parents[1]
+# By its name the package knows the command and leaves the imports to it.
+START = "import sys; sys.argv[0] = 'keras-rpe'; from keras_rpe.cli import main; "
+COMMAND = [sys.executable, "-c", START + "sys.exit(main())"]
+
+
+def test_version(run):
+    assert run("--version").out == f"keras-rpe {keras_rpe.__version__}\n"
+
+
+def test_usage_errors(run):
+    for arguments in (["nothing"], ["segment"], ["train", "x", "--out", "y", "--epochs", "0"]):
+        outcome = run(*arguments)
+        assert outcome.code == 2
+        assert "Usage" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (ValueError("two\n lines"), 1, "error: two lines\n"),
+        (OSError(errno.ENOSPC, "No space left on device", "f"), 1,
+         "error: No space left on device: f\n"),
+        (OSError("h5 says no"), 1, "error: h5 says no\n"),
+        (MemoryError(), 1, "error: out of memory: MemoryError\n"),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), 1, ""),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)  # fmt: skip
+def test_errors_end_in_one_line(capfd, monkeypatch, error, code, text):
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(app, "app", fail)
+    assert main([]) == code
+    assert capfd.readouterr().err == text
+
+
+def test_help_in_a_process_without_tensorflow():
+    check = START + "code = main(['--help']); sys.exit(code or 3 * ('tensorflow' in sys.modules))"
+    result = subprocess.run(
+        [sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0
+    assert result.stderr == ""
+    for command in ("segment", "train", "evaluate", "demo", "presets"):
+        assert command in result.stdout
+
+
+def test_stderr_of_a_success_is_empty(labelled, tiny_preset, tmp_path):
+    arguments = [labelled / "images", "--preset", tiny_preset, "--out", tmp_path / "out"]
+    result = subprocess.run(
+        [*COMMAND, "segment", *map(str, arguments)],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"]])
+def test_reader_that_goes_away_is_no_error(words):
+    with subprocess.Popen(
+        [*COMMAND, *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""

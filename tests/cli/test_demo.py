@@ -1,0 +1,32 @@
+import socket
+
+from cli_outcome import assert_one_line_error
+from skimage import data
+
+from keras_rpe.data import read_image, read_labels
+
+
+def test_writes_pictures_and_labels(run, tiny_preset, tmp_path, monkeypatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the demo must not need the internet")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    out = tmp_path / "demo"
+    outcome = run("demo", "--preset", tiny_preset, "--out", out)
+    assert outcome.code == 0
+    assert outcome.err == ""
+    image = data.immunohistochemistry()
+    labels = read_labels(out / "labels.png")
+    count = int(labels.max())
+    assert outcome.out.splitlines()[0].split() == [str(count), "instance" + "s" * (count != 1)]
+    assert labels.shape == image.shape[:2]
+    assert (read_image(out / "image.png") == image).all()
+    assert read_image(out / "overlay.png").shape == image.shape
+    assert read_image(out / "loops.png").shape[1] > 3 * image.shape[1]
+    assert sorted(outcome.out.split()[2:]) == sorted(str(path) for path in out.iterdir())
+
+
+def test_unknown_preset_leaves_nothing(run, tmp_path):
+    outcome = run("demo", "--preset", "nothing", "--out", tmp_path / "demo")
+    assert_one_line_error(outcome, "'nothing'")
+    assert not (tmp_path / "demo").exists()

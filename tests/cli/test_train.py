@@ -1,0 +1,173 @@
+import csv
+import errno
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from cli_outcome import assert_one_line_error
+from test_app import COMMAND, ROOT
+
+from keras_rpe.callbacks import TrainingState
+from keras_rpe.models import InstanceSegmenter
+
+SMALL = ("--batch-size", 2, "--crop-size", 16, "--repeats", 1)
+
+
+def log_epochs(run: Path) -> list[int]:
+    with (run / "log.csv").open(newline="") as file:
+        return [int(row["epoch"]) for row in csv.DictReader(file)]
+
+
+def test_trains_continues_and_ends(run, labelled, tiny_preset, tmp_path):
+    out = tmp_path / "run"
+    command = ("train", labelled, "--preset", tiny_preset, "--out", out, *SMALL)
+    first = run(*command, "--epochs", 1)
+    assert first.code == 0
+    assert "epoch 1/1  loss " in first.out
+    assert "val_ap50 " in first.out
+    assert f"keras-rpe segment IMAGES --preset {out / 'preset'}" in first.out
+    assert "continuing" not in first.out
+
+    again = run(*command, "--epochs", 1)
+    assert again.code == 0
+    assert "all 1 epochs are done" in again.out
+
+    # What a run leaves that was killed between its log and its state.
+    with (out / "log.csv").open("a") as file:
+        file.write("1,0,0,0,0,0,0,0\n")
+    more = run(*command, "--epochs", 2)
+    assert more.code == 0
+    assert "continuing after epoch 1" in more.out
+    assert "epoch 2/2" in more.out
+    assert "epoch 1/" not in more.out
+    assert log_epochs(out) == [0, 1]
+    assert (out / "best.keras").is_file()
+
+    result = run("segment", labelled / "images", "--preset", out / "preset", "--out", out / "res")
+    assert result.code == 0
+    notes = json.loads((out / "preset" / "metadata.json").read_text())
+    assert notes["trained_on"] == "3 images of labelled"
+    assert 0 <= notes["figures"]["val_ap50"] <= 1
+
+    other = run(*command[:-4], "--crop-size", 24, "--repeats", 1, "--epochs", 2)
+    assert_one_line_error(other, "--crop-size 16, not 24")
+    assert "repeats" not in other.err
+    (labelled / "images" / "a.png").unlink()
+    (labelled / "instances" / "a.png").unlink()
+    assert_one_line_error(run(*command, "--epochs", 2), "4 images", "3 images")
+
+
+def test_stalled_run_ends_at_once_and_its_preset_is_completed(
+    run, labelled, tiny_preset, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(
+        "keras_rpe.callbacks.InstanceEvaluation.evaluate", lambda self: {"val_ap50": 0.25}
+    )
+    out = tmp_path / "run"
+    command = ("train", labelled, "--preset", tiny_preset, "--out", out, *SMALL, "--patience", 1)
+    first = run(*command, "--epochs", 9)
+    assert first.code == 0
+    assert "epoch 2/9" in first.out
+    assert "epoch 3/9" not in first.out
+    (out / "preset" / "metadata.json").unlink()
+    again = run(*command, "--epochs", 9)
+    assert again.code == 0
+    assert "ended after epoch 2" in again.out
+    assert "epoch 3/9" not in again.out
+    assert InstanceSegmenter.from_preset(out / "preset").embedding_dim == 4
+
+
+def test_small_folders_get_enough_steps():
+    from keras_rpe.cli.train import _repeats
+
+    for images, batch in [(17, 8), (3, 2), (128, 8), (129, 8), (1, 1)]:
+        steps = images * _repeats(images, batch) / batch
+        assert steps >= 16
+    assert _repeats(500, 8) == 1
+
+
+def test_loss_that_is_not_finite(run, labelled, tiny_preset, tmp_path):
+    out = tmp_path / "run"
+    outcome = run(
+        "train", labelled, "--preset", tiny_preset, "--out", out, *SMALL,
+        "--learning-rate", "1e38", "--repeats", 4, "--epochs", 2,
+    )  # fmt: skip
+    assert_one_line_error(outcome, "not finite", "--learning-rate")
+    assert not list(out.glob("epoch-*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        (["--backbone", "vgg"], "backbone"),
+        (["--learning-rate", "-1"], "--learning-rate"),
+        (["--learning-rate", "nan"], "--learning-rate"),
+        (["--validation-split", "1.5"], "validation_split"),
+        (["--preset", "nothing"], "'nothing'"),
+    ],
+)
+def test_bad_options_leave_nothing(run, labelled, tmp_path, options, part):
+    outcome = run("train", labelled, "--out", tmp_path / "run", *options)
+    assert_one_line_error(outcome, part)
+    assert not (tmp_path / "run").exists()
+
+
+def test_preset_or_backbone(run, labelled, tmp_path):
+    options = ("--preset", "nuclei", "--backbone", "unet_small")
+    assert run("train", labelled, "--out", tmp_path / "run", *options).code == 2
+
+
+def test_out_is_a_file(run, labelled, tiny_preset, tmp_path):
+    (tmp_path / "run").write_text("mine")
+    outcome = run("train", labelled, "--preset", tiny_preset, "--out", tmp_path / "run")
+    assert_one_line_error(outcome, "--out", "is a file")
+    assert (tmp_path / "run").read_text() == "mine"
+
+
+def test_disk_is_full(run, labelled, tiny_preset, tmp_path, monkeypatch):
+    real = os.replace
+
+    def fill(source: Path, target: Path) -> None:
+        if Path(target).name.startswith("epoch-"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(source, target)
+
+    monkeypatch.setattr("os.replace", fill)
+    out = tmp_path / "run"
+    outcome = run("train", labelled, "--preset", tiny_preset, "--out", out, *SMALL)
+    assert_one_line_error(outcome, "No space left")
+    assert not list(out.glob("epoch-*"))
+    assert not list(out.glob(".*"))
+
+
+def test_folder_with_another_run(run, labelled, tiny_preset, tmp_path):
+    (tmp_path / "run" / "epoch-0003").mkdir(parents=True)
+    command = ("train", labelled, "--preset", tiny_preset, "--out", tmp_path / "run", *SMALL)
+    assert_one_line_error(run(*command), "settings.json")
+    (tmp_path / "run" / "settings.json").write_text("[")
+    assert_one_line_error(run(*command), "settings.json", "damaged")
+
+
+def test_killed_run_continues(run, labelled, tiny_preset, tmp_path):
+    out = tmp_path / "run"
+    command = ["train", labelled, "--preset", tiny_preset, "--out", out, *SMALL]
+    words = [str(word) for word in [*command, "--epochs", 10000]]
+    with subprocess.Popen(
+        [*COMMAND, *words], cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True
+    ) as process:
+        deadline = time.monotonic() + 120
+        while not list(out.glob("epoch-*")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.kill(process.pid, signal.SIGKILL)
+    restored = TrainingState.restore(out)
+    assert restored is not None
+    epoch = restored[1]
+    outcome = run(*command, "--epochs", epoch + 1)
+    assert outcome.code == 0
+    assert f"continuing after epoch {epoch}" in outcome.out
+    assert f"epoch {epoch + 1}/{epoch + 1}" in outcome.out
+    assert log_epochs(out) == list(range(epoch + 1))

@@ -1,0 +1,129 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_rpe.data import default_augmentation
+from keras_rpe.data.augmentation import MAX_ZOOM_OUT, keep_middle
+
+IDS = (0.0, 7.0, 2000.0, 60000.0)
+
+
+def checkers(batch: int, side: int) -> np.ndarray:
+    rows, columns = np.indices((side, side))
+    masks = np.array(IDS)[(rows // 12 + 2 * (columns // 12)) % 4]
+    return np.repeat(masks[None, ..., None], batch, 0).astype("float32")
+
+
+def through_tf_data(augment, images: np.ndarray, masks: np.ndarray) -> tuple:
+    data = {"images": images, "segmentation_masks": masks}
+    out = next(iter(tf.data.Dataset.from_tensors(data).map(augment)))
+    return out["images"].numpy(), out["segmentation_masks"].numpy()
+
+
+@pytest.fixture(params=["float32", "mixed_float16"])
+def _policy(request):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(request.param)
+    yield
+    keras.config.set_dtype_policy(before)
+
+
+@pytest.mark.usefixtures("_policy")
+@pytest.mark.parametrize("crop_size", [None, (32, 24)])
+def test_ids_survive(crop_size):
+    masks = checkers(6, 64)
+    images = np.repeat(masks / 100, 3, -1)
+    changed, changed_masks = through_tf_data(default_augmentation(1, crop_size), images, masks)
+    side = crop_size or (64, 64)
+    assert changed.shape == (6, *side, 3)
+    assert changed_masks.shape == (6, *side, 1)
+    assert changed.dtype == changed_masks.dtype == np.float32
+    assert set(np.unique(changed_masks)) == set(IDS)
+    assert not np.array_equal(changed_masks[0], changed_masks[1])
+
+
+@pytest.mark.parametrize("crop_size", [None, (40, 40)])
+def test_image_and_mask_move_together(crop_size):
+    masks = (checkers(8, 96) == 7).astype("float32")
+    images = np.repeat(masks * 200 + 20, 3, -1)
+    changed, changed_masks = through_tf_data(default_augmentation(2, crop_size), images, masks)
+    for image, mask in zip(changed[..., 0], changed_masks[..., 0]):
+        inside = image[mask > 0].mean()
+        outside = image[mask == 0].mean()
+        wrong = (image > (inside + outside) / 2) != (mask > 0)
+        assert wrong.mean() < 0.05
+    assert not np.array_equal(changed_masks, masks[:, : changed_masks.shape[1], :40])
+
+
+def test_middle_shows_only_real_pixels():
+    """With the margin that `label_folder` gives, nothing is continued by reflection."""
+    side = 2 * int(np.ceil(MAX_ZOOM_OUT * np.hypot(32, 32) / 2)) + 1
+    rows, columns = np.indices((side, side)) - side // 2
+    masks = (np.hypot(rows, columns) <= side / 2).astype("float32")
+    masks = np.repeat(masks[None, ..., None], 16, 0)
+    images = np.zeros((16, side, side, 3), "float32")
+    _, changed = through_tf_data(default_augmentation(3, (32, 32)), images, masks)
+    assert changed.min() == 1
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (0, 255), (3, 60000), (-5, 8)])
+def test_values_stay_in_the_range_of_the_image(low, high):
+    images = np.random.default_rng(0).uniform(low, high, (4, 32, 32, 3)).astype("float32")
+    changed, _ = through_tf_data(default_augmentation(4), images, checkers(4, 32))
+    assert np.isfinite(changed).all()
+    for before, after in zip(images, changed):
+        # The reduction over pixels happens after turning, which can only narrow the range.
+        slack = 1e-4 * (high - low)
+        assert after.min() >= min(before.min(), 0) - slack
+        assert after.max() <= before.max() + slack
+        assert after.std() > 0
+    assert not np.allclose(changed.mean((1, 2, 3)), images.mean((1, 2, 3)), rtol=1e-3)
+
+
+@pytest.mark.parametrize("value", [0.0, 9.0, -3.0])
+def test_constant_image_stays_finite(value):
+    images = np.full((2, 16, 16, 3), value, "float32")
+    changed, _ = through_tf_data(default_augmentation(5), images, checkers(2, 16))
+    assert np.isfinite(changed).all()
+    if value == 0:
+        assert not changed.any()
+
+
+def test_gray_stays_gray():
+    gray = np.random.default_rng(0).uniform(0, 255, (3, 32, 32, 1)).astype("float32")
+    changed, _ = through_tf_data(default_augmentation(6), np.repeat(gray, 3, -1), checkers(3, 32))
+    assert np.ptp(changed, axis=-1).max() < 1e-3
+
+
+def test_seed_repeats_the_sequence_and_calls_differ():
+    masks = checkers(2, 32)
+    images = np.repeat(masks, 3, -1)
+
+    def run(seed: int | None) -> list[np.ndarray]:
+        data = tf.data.Dataset.from_tensors({"images": images, "segmentation_masks": masks})
+        mapped = data.repeat(2).map(default_augmentation(seed))
+        return [out["images"].numpy() for out in mapped]
+
+    first, again, other = run(1), run(1), run(2)
+    np.testing.assert_array_equal(first, again)
+    assert not np.allclose(first[0], first[1])
+    assert not np.allclose(first[0], other[0])
+    keras.utils.set_random_seed(3)
+    drawn = run(None)
+    keras.utils.set_random_seed(3)
+    np.testing.assert_array_equal(drawn, run(None))
+
+
+def test_caller_keeps_its_dictionary():
+    images, masks = tf.zeros((1, 16, 16, 3)), tf.zeros((1, 16, 16, 1))
+    data = {"images": images, "segmentation_masks": masks}
+    default_augmentation(1)(data)
+    assert data["images"] is images
+    assert data["segmentation_masks"] is masks
+
+
+def test_keep_middle():
+    batch = tf.reshape(tf.range(2 * 5 * 6 * 1), (2, 5, 6, 1))
+    np.testing.assert_array_equal(keep_middle(batch, (3, 2)), batch[:, 1:4, 2:4])
+    np.testing.assert_array_equal(keep_middle(batch, (9, 2)), batch[:, :, 2:4])

@@ -1,0 +1,145 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from keras_rpe.data.label_crops import (
+    cut,
+    draw_corner,
+    labelled_image,
+    relabel_pieces,
+    rgb_float,
+)
+
+
+def blobs(shape: tuple[int, int], seed: int) -> np.ndarray:
+    """Random rectangles with sparse ids; later ones may cut earlier ones in two."""
+    rng = np.random.default_rng(seed)
+    labels = np.zeros(shape, np.int32)
+    for number in rng.choice([7, 2000, 60000, 2**31 - 1], 6):
+        top, left = rng.integers(0, shape)
+        height, width = rng.integers(1, 9, 2)
+        labels[top : top + height, left : left + width] = number
+    return labels
+
+
+def pieces_by_flood(labels: np.ndarray) -> np.ndarray:
+    out = np.zeros(labels.shape, int)
+    found = 0
+    for start in zip(*np.nonzero(labels)):
+        if out[start]:
+            continue
+        found += 1
+        out[start] = found
+        todo = [start]
+        while todo:
+            row, column = todo.pop()
+            for r in range(max(row - 1, 0), min(row + 2, labels.shape[0])):
+                for c in range(max(column - 1, 0), min(column + 2, labels.shape[1])):
+                    if labels[r, c] == labels[start] and not out[r, c]:
+                        out[r, c] = found
+                        todo.append((r, c))
+    return out
+
+
+def same_partition(one: np.ndarray, other: np.ndarray) -> bool:
+    links = set(zip(one.ravel().tolist(), other.ravel().tolist()))
+    return len(links) == len({a for a, _ in links}) == len({b for _, b in links})
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), height=st.integers(1, 20), width=st.integers(1, 20))
+def test_pieces_are_numbered_from_one(seed, height, width):
+    labels = blobs((height, width), seed)
+    pieces = relabel_pieces(labels)
+    assert pieces.dtype == np.int32
+    assert sorted(set(pieces.ravel()) - {0}) == list(range(1, pieces.max() + 1))
+    np.testing.assert_array_equal(pieces > 0, labels > 0)
+    assert same_partition(pieces, pieces_by_flood(labels))
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), background=st.booleans(), sparse=st.booleans())
+def test_labelled_image_keeps_the_instances(seed, background, sparse):
+    labels = blobs((20, 24), seed)
+    if not sparse:
+        labels = labels % 1000
+    if not background:
+        labels[labels == 0] = 5
+    item = labelled_image(np.zeros((20, 24)), labels)
+    assert item.labels.dtype == np.uint16
+    np.testing.assert_array_equal(item.labels > 0, labels > 0)
+    assert same_partition(item.labels, labels)
+    assert len(item.boxes) == item.labels.max() == len(set(labels.ravel()) - {0})
+    assert item.boxes == ndimage.find_objects(item.labels.astype(int))
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (4, 5, 3), (4, 5, 4)])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_rgb_float(shape, dtype):
+    image = np.random.default_rng(0).uniform(0, 200, shape).astype(dtype)
+    rgb = rgb_float(image)
+    assert rgb.dtype == np.float32
+    wanted = np.stack([image] * 3, -1) if len(shape) == 2 else image[..., :3]
+    np.testing.assert_array_equal(rgb, wanted)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    shape=st.tuples(st.integers(8, 30), st.integers(8, 30)),
+    size=st.tuples(st.integers(1, 30), st.integers(1, 30)),
+    margin=st.tuples(st.integers(0, 12), st.integers(0, 12)),
+)
+def test_cut_equals_padding_then_slicing(seed, shape, size, margin):
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 255, (*shape, 3)).astype("uint8")
+    item = labelled_image(image, blobs(shape, seed))
+    corner = draw_corner(item, size, rng)
+    pixels, labels = cut(item, corner, size, margin)
+    wanted, wanted_labels = image, item.labels
+    for axis in (0, 1):
+        assert min(0, shape[axis] - size[axis]) <= corner[axis]
+        assert corner[axis] <= max(0, shape[axis] - size[axis])
+        far = size[axis] + margin[axis]
+        pad = [(far, far) if i == axis else (0, 0) for i in range(3)]
+        inside = shape[axis] >= size[axis]
+        wanted = np.pad(wanted, pad, "reflect" if inside else "edge")
+        wanted_labels = np.pad(wanted_labels, pad[:2], "reflect" if inside else "constant")
+        start = corner[axis] - margin[axis] + far
+        kept = [slice(None)] * axis + [slice(start, start + size[axis] + 2 * margin[axis])]
+        wanted, wanted_labels = wanted[tuple(kept)], wanted_labels[tuple(kept)]
+    np.testing.assert_array_equal(pixels, wanted)
+    np.testing.assert_array_equal(labels, wanted_labels)
+
+
+def test_most_crops_show_an_instance():
+    labels = np.zeros((400, 400), int)
+    labels[200:204, 100:104] = 9
+    item = labelled_image(np.zeros((400, 400)), labels)
+    rng = np.random.default_rng(0)
+    crops = [cut(item, draw_corner(item, (32, 32), rng), (32, 32), (0, 0))[1] for _ in range(400)]
+    share = np.mean([crop.any() for crop in crops])
+    assert 0.85 < share < 0.96
+    rows = [np.nonzero(crop)[0].min() for crop in crops if crop.any()]
+    assert len(set(rows)) > 10
+
+
+def test_small_instances_are_drawn_as_often_as_large_ones():
+    labels = np.zeros((300, 300), int)
+    labels[:120, :120] = 1
+    labels[250:252, 250:252] = 2
+    item = labelled_image(np.zeros((300, 300)), labels)
+    rng = np.random.default_rng(0)
+    small = [
+        2 in cut(item, draw_corner(item, (16, 16), rng), (16, 16), (0, 0))[1] for _ in range(400)
+    ]
+    assert 0.38 < np.mean(small) < 0.53
+
+
+def test_image_without_instances_is_cropped_everywhere():
+    item = labelled_image(np.zeros((30, 40)), np.zeros((30, 40), int))
+    rng = np.random.default_rng(0)
+    corners = {draw_corner(item, (28, 38), rng) for _ in range(200)}
+    assert corners == {(row, column) for row in range(3) for column in range(3)}

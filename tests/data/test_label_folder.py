@@ -1,0 +1,289 @@
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tifffile
+from PIL import Image
+
+from keras_rpe.data import LabelFolderError, label_folder, write_image, write_labels
+from keras_rpe.data.label_crops import relabel_pieces
+
+PLAIN = {"crop_size": 24, "batch_size": 4, "augment": False, "seed": 1}
+
+
+def add(folder: Path, name: str, side: int = 40) -> None:
+    """An image whose pixels tell their label: red is the id, green the row, blue the column."""
+    rng = np.random.default_rng(list(name.encode()))
+    labels = np.zeros((side, side + 4), int)
+    for number in (7, 200, 11, 90):
+        top, left = rng.integers(0, side - 6, 2)
+        labels[top : top + 9, left : left + 9] = number
+    rows, columns = np.indices(labels.shape)
+    write_image(folder / f"images/{name}.png", np.stack([labels, rows, columns], -1).astype("u1"))
+    write_labels(folder / f"instances/{name}.png", labels)
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    for part in ("images", "instances"):
+        (tmp_path / part).mkdir()
+    for name in "abcdef":
+        add(tmp_path, name)
+    return tmp_path
+
+
+def batches(dataset: tf.data.Dataset) -> list[tuple[np.ndarray, np.ndarray]]:
+    return [(images.numpy(), labels.numpy()) for images, labels in dataset]
+
+
+def equal(one: list, other: list) -> bool:
+    return len(one) == len(other) and all(
+        np.array_equal(a, b) for x, y in zip(one, other) for a, b in zip(x, y)
+    )
+
+
+@pytest.mark.parametrize("augment", [False, True])
+@pytest.mark.parametrize(("repeats", "batch_size"), [(1, 4), (3, 8), (2, 6), (1, 100)])
+def test_shapes_and_length(folder, augment, repeats, batch_size):
+    options = {**PLAIN, "augment": augment, "repeats": repeats, "batch_size": batch_size}
+    dataset = label_folder(folder, **{**options, "crop_size": (24, 16)})
+    assert dataset.element_spec == (
+        tf.TensorSpec((None, 24, 16, 3), tf.float32),
+        tf.TensorSpec((None, 24, 16), tf.int32),
+    )
+    found = batches(dataset)
+    assert len(dataset) == len(found) == -(-6 * repeats // batch_size)
+    assert sum(len(images) for images, _ in found) == 6 * repeats
+    for _, labels in found:
+        for one in labels:
+            assert set(np.unique(one)) | {0} == set(range(one.max() + 1))
+
+
+def test_crops_show_the_image_with_its_pieces_numbered(folder):
+    seen = 0
+    for images, labels in batches(label_folder(folder, **PLAIN, repeats=4)):
+        for image, one in zip(images, labels):
+            assert (np.diff(image[..., 1], axis=0) == 1).all()
+            assert (np.diff(image[..., 2], axis=1) == 1).all()
+            np.testing.assert_array_equal(one, relabel_pieces(image[..., 0].astype(int)))
+            seen += one.any()
+    assert seen > 18
+
+
+def test_augmented_labels_are_whole_pieces(folder):
+    for _, labels in batches(label_folder(folder, **{**PLAIN, "augment": True})):
+        assert labels.max() > 0
+        for one in labels:
+            np.testing.assert_array_equal(one, relabel_pieces(one))
+
+
+@pytest.mark.parametrize("augment", [False, True])
+def test_seed_repeats_and_epochs_differ(folder, augment):
+    options = {**PLAIN, "augment": augment}
+    first, again = label_folder(folder, **options), label_folder(folder, **options)
+    one, two = batches(first), batches(first)
+    assert equal(one, batches(again))
+    assert equal(two, batches(again))
+    assert not equal(one, two)
+    assert not equal(one, batches(label_folder(folder, **{**options, "seed": 2})))
+
+
+def test_without_seed_the_global_seed_counts(folder):
+    options = {**PLAIN, "seed": None}
+    keras.utils.set_random_seed(5)
+    one = batches(label_folder(folder, **options))
+    assert not equal(one, batches(label_folder(folder, **options)))
+    keras.utils.set_random_seed(5)
+    assert equal(one, batches(label_folder(folder, **options)))
+
+
+def test_without_shuffle_epochs_are_equal_and_in_order(folder):
+    dataset = label_folder(folder, **{**PLAIN, "crop_size": None, "batch_size": 1}, shuffle=False)
+    found = batches(dataset)
+    for name, (images, labels) in zip("abcdef", found):
+        stored = np.asarray(Image.open(folder / "images" / f"{name}.png"))
+        np.testing.assert_array_equal(images[0], stored)
+        np.testing.assert_array_equal(labels[0], relabel_pieces(stored[..., 0]))
+    crops = label_folder(folder, **PLAIN, shuffle=False)
+    assert equal(batches(crops), batches(crops))
+
+
+def test_whole_images_of_several_sizes(folder):
+    add(folder, "g", side=61)
+    for augment in (False, True):
+        options = {"crop_size": None, "batch_size": 1, "augment": augment, "seed": 1}
+        dataset = label_folder(folder, **options, repeats=2)
+        assert dataset.element_spec[0].shape.as_list() == [None, None, None, 3]
+        shapes = [images.shape for images, _ in batches(dataset)]
+        assert sorted(shapes) == [(1, 40, 44, 3)] * 12 + [(1, 61, 65, 3)] * 2
+
+
+def test_small_image_is_continued_by_its_edge_on_background(folder):
+    options = {**PLAIN, "crop_size": (50, 30), "names": ["a"], "batch_size": 1}
+    images, labels = batches(label_folder(folder, **options))[0]
+    rows = images[0, :, 0, 1]
+    top = int(np.argmax(rows > 0)) - 1
+    np.testing.assert_array_equal(rows, np.clip(np.arange(50) - top, 0, 39))
+    assert not labels[0, :top].any()
+    assert not labels[0, top + 40 :].any()
+    inside = slice(top, top + 40)
+    np.testing.assert_array_equal(labels[0, inside] > 0, images[0, inside, :, 0] > 0)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("channels", [None, 3, 4])
+def test_values_and_channels(tmp_path, dtype, channels):
+    shape = (32, 32) if channels is None else (32, 32, channels)
+    image = (np.random.default_rng(0).random(shape) * 250).astype(dtype)
+    for part in ("scans", "masks"):
+        (tmp_path / part).mkdir()
+    photometric = "minisblack" if channels is None else "rgb"
+    tifffile.imwrite(tmp_path / "scans" / "x.tif", image, photometric=photometric)
+    write_labels(tmp_path / "masks" / "x.png", np.full((32, 32), 60000))
+    options = {**PLAIN, "crop_size": None, "batch_size": 1}
+    dataset = label_folder(tmp_path, images="scans/*.tif", instances="masks/*.png", **options)
+    images, labels = batches(dataset)[0]
+    wanted = np.stack([image] * 3, -1) if channels is None else image[..., :3]
+    np.testing.assert_array_equal(images[0], wanted)
+    assert images.dtype == np.float32
+    assert (labels == 1).all()
+
+
+def test_validation_split(folder):
+    def reds(subset: str | None, seed: int = 1) -> list[str]:
+        split = {} if subset is None else {"validation_split": 0.34, "subset": subset}
+        options = {**PLAIN, "crop_size": None, "batch_size": 1, "seed": seed}
+        return sorted(
+            images.tobytes() for images, _ in batches(label_folder(folder, **options, **split))
+        )
+
+    training, validation = reds("training"), reds("validation")
+    assert (len(training), len(validation)) == (4, 2)
+    assert sorted(training + validation) == reds(None)
+    assert reds("validation") == validation
+    assert any(reds("validation", seed) != validation for seed in range(2, 6))
+
+
+def test_names(folder):
+    assert len(label_folder(folder, **{**PLAIN, "batch_size": 1}, names=["a", "c"])) == 2
+    with pytest.raises(LabelFolderError, match="'zebra'"):
+        label_folder(folder, **PLAIN, names=["a", "zebra"])
+    for names in ("a", []):
+        with pytest.raises(ValueError, match="names needs a list"):
+            label_folder(folder, **PLAIN, names=names)
+
+
+def test_own_augmentation(folder):
+    seen = []
+
+    def invert(data: dict) -> dict:
+        seen.append(data["images"].shape.as_list())
+        return {**data, "images": 255.0 - data["images"]}
+
+    options = {**PLAIN, "shuffle": False, "crop_size": 24}
+    plain = batches(label_folder(folder, **options))
+    inverted = batches(label_folder(folder, **{**options, "augment": invert}))
+    for (images, labels), (changed, changed_labels) in zip(plain, inverted):
+        np.testing.assert_array_equal(changed, 255 - images)
+        np.testing.assert_array_equal(changed_labels, labels)
+    assert seen[0][0] is None
+    assert seen[0][1] == seen[0][2] > 24 * 1.8
+    flip = keras.layers.RandomFlip("horizontal", seed=1)
+    flipped = batches(label_folder(folder, **{**options, "augment": flip}))
+    assert flipped[0][0].shape == plain[0][0].shape
+
+
+def test_bad_augmentation(folder):
+    for augment, words in [
+        (lambda data: 3, "dictionary of images and segmentation_masks. Received: int"),
+        (lambda data: {k: v[:, :9] for k, v in data.items()}, "no smaller than crop_size"),
+        ("flip", "augment='flip'"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            label_folder(folder, **{**PLAIN, "augment": augment})
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"crop_size": None}, "batch_size needs to be 1"),
+        ({"crop_size": 0}, "crop_size=0"),
+        ({"crop_size": (3, 4, 5)}, "crop_size="),
+        ({"crop_size": 12.5}, "crop_size=12.5"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"batch_size": 2.0}, "batch_size=2.0"),
+        ({"repeats": 0}, "repeats=0"),
+        ({"repeats": True}, "repeats=True"),
+        ({"seed": -1}, "seed=-1"),
+        ({"seed": 2**31}, "seed=2147483648"),
+        ({"seed": 1.5}, "seed=1.5"),
+        ({"subset": "training"}, "validation_split=None"),
+        ({"validation_split": 0.5}, "subset=None"),
+        ({"validation_split": 0.5, "subset": "test"}, "subset='test'"),
+        ({"validation_split": 1.5, "subset": "training"}, "validation_split=1.5"),
+    ],
+)
+def test_bad_arguments(folder, options, words):
+    with pytest.raises(ValueError, match=words) as caught:
+        label_folder(folder, **{**PLAIN, **options})
+    assert "\n" not in str(caught.value)
+
+
+def test_bad_files_are_found_before_the_first_batch(folder):
+    (folder / "images" / "a.png").write_bytes(b"")
+    (folder / "instances" / "b.png").unlink()
+    with pytest.raises(LabelFolderError, match=r"2 of 6 .*a\.png.*0 bytes.*b\.png.*no mask"):
+        label_folder(folder, **PLAIN)
+
+
+@pytest.mark.parametrize("augment", [False, True])
+def test_file_lost_later_is_one_sentence_without_traceback(folder, augment):
+    dataset = label_folder(folder, **{**PLAIN, "augment": augment})
+    (folder / "images" / "c.png").unlink()
+    with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+        batches(dataset)
+    assert "c.png does not exist." in caught.value.message
+    assert "Traceback" not in caught.value.message
+    assert 'File "' not in caught.value.message
+
+
+def test_images_stay_in_memory(folder):
+    dataset = label_folder(folder, **PLAIN)
+    batches(dataset)
+    for file in (folder / "images").iterdir():
+        file.unlink()
+    assert len(batches(dataset)) == 2
+
+
+def test_images_beyond_the_limit_are_read_again(folder, monkeypatch):
+    import sys
+
+    module = sys.modules["keras_rpe.data.label_folder"]
+    monkeypatch.setattr(module, "CACHE_BYTES", 0)
+    dataset = label_folder(folder, **PLAIN)
+    batches(dataset)
+    add(folder, "a", side=40)
+    assert len(batches(dataset)) == 2
+    (folder / "images" / "a.png").unlink()
+    with pytest.raises(tf.errors.InvalidArgumentError, match="does not exist"):
+        batches(dataset)
+
+
+def test_fit_shows_the_number_of_batches(folder):
+    model = keras.Sequential([keras.Input((None, None, 3)), keras.layers.Conv2D(1, 1)])
+    model.compile("sgd", lambda y, x: keras.ops.mean(x[..., 0] * 1e-6))
+    dataset = label_folder(folder, **{**PLAIN, "batch_size": 2, "augment": True})
+    history = model.fit(dataset, epochs=2, verbose=0)
+    assert history.params["steps"] == 3
+
+
+def test_real_nuclei(data_root):
+    root = data_root / "dsb2018" / "train"
+    names = [file.stem for file in sorted((root / "images").iterdir())[:12]]
+    images, labels = next(iter(label_folder(root, names=names, batch_size=12, seed=1)))
+    assert images.shape == (12, 128, 128, 3)
+    assert labels.shape == (12, 128, 128)
+    assert np.isfinite(images).all()
+    assert (labels.numpy().max((1, 2)) > 0).mean() > 0.7
