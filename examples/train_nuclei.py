@@ -69,9 +69,7 @@ def main() -> None:
     )
     restored = TrainingState.restore(options.out)
     if restored is None:
-        model = InstanceSegmenter(
-            "unet_small", iterations=2, window_size=32, inference_window_size=128
-        )
+        model = InstanceSegmenter("unet_small")
         steps = options.epochs * math.ceil(len(names) / options.batch_size)
         rate = keras.optimizers.schedules.CosineDecay(
             1e-6, steps, alpha=1e-2, warmup_target=2e-3, warmup_steps=steps // 50

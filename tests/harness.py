@@ -87,7 +87,7 @@ def _model(
     arrays = inputs if isinstance(inputs, list) else [inputs]
     symbolic = [
         keras.Input((*(None,) * (a.ndim - 2), a.shape[-1]), dtype=a.dtype.name)
-        if a.ndim > 3 or a.ndim == 3 and a.shape[-1] < 8
+        if a.ndim > 3 or (a.ndim == 3 and a.shape[-1] < 8)
         else keras.Input((None,) * (a.ndim - 1), dtype=a.dtype.name)
         for a in arrays
     ]

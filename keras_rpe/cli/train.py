@@ -146,7 +146,7 @@ def _model(run: _Run) -> tuple[InstanceSegmenter, int]:
                 f"Received: {run.settings['preset']} with {model.num_classes} classes"
             )
     else:
-        model = InstanceSegmenter(run.settings["backbone"], iterations=3, window_size=32)
+        model = InstanceSegmenter(run.settings["backbone"])
     model.compile(
         keras.optimizers.AdamW(
             run.settings["learning_rate"], weight_decay=1e-4, global_clipnorm=1.0

@@ -50,7 +50,8 @@ class InstanceSegmenter(Task):
         window_size: Side of the windows that are grouped each for itself, in cells of the
             embedding map, so that time grows linearly with the image; `None`: whole images.
         inference_iterations: Loops when predicting; default: as in training.
-        inference_window_size: Side of the windows when predicting; default: as in training.
+        inference_window_size: Side of the windows when predicting, larger by default, since an
+            object that lies in two windows may come apart; `None`: as in training.
         margin: Margin α of the loss.
         coordinates: Whether the embedding head sees each pixel's position in the whole image.
         position_periods: Periods, in cells of the embedding map, of the rotation of the embedding
@@ -99,13 +100,13 @@ class InstanceSegmenter(Task):
         backbone: str | keras.Model = "unet_small",
         embedding_dim: int = 24,
         num_classes: int = 1,
-        iterations: int = 5,
+        iterations: int = 2,
         bandwidth: float = 0.2,
         step_size: float = 1.0,
         trainable_bandwidth: bool = False,
-        window_size: int | None = 64,
+        window_size: int | None = 32,
         inference_iterations: int | None = None,
-        inference_window_size: int | None = None,
+        inference_window_size: int | None = 128,
         margin: float = 0.5,
         coordinates: bool = False,
         position_periods: Sequence[float] | None = (12.0, 24.0, 48.0),
@@ -258,7 +259,7 @@ class InstanceSegmenter(Task):
             self.embed_background,
         )
         if sample_weight is not None and not isinstance(sample_weight, dict):
-            sample_weight = {name: sample_weight for name in y}
+            sample_weight = dict.fromkeys(y, sample_weight)
         return super().compute_loss(
             x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training
         )
@@ -295,9 +296,7 @@ class InstanceSegmenter(Task):
         result = self.decoder(shifted, scores)
         return {**result, "labels": result["labels"][:, : size[1], : size[2]]}
 
-    def shift(
-        self, embedding: Tensor, scores: Tensor, return_sequences: bool = False
-    ) -> Tensor:
+    def shift(self, embedding: Tensor, scores: Tensor, return_sequences: bool = False) -> Tensor:
         """Group embeddings with the loops and windows of prediction.
 
         Args:

@@ -67,9 +67,7 @@ def rotate_by_position(x: Tensor, periods: Sequence[float]) -> Tensor:
     angle = rows * ops.convert_to_tensor(speed * np.sin(direction), dtype=x.dtype)
     angle += columns * ops.convert_to_tensor(speed * np.cos(direction), dtype=x.dtype)
     cos, sin, real, imaginary = ops.cos(angle), ops.sin(angle), x[..., :half], x[..., half:]
-    return ops.concatenate(
-        [real * cos - imaginary * sin, real * sin + imaginary * cos], axis=-1
-    )
+    return ops.concatenate([real * cos - imaginary * sin, real * sin + imaginary * cos], axis=-1)
 
 
 def _indices(x: Tensor) -> tuple[Tensor, Tensor]:

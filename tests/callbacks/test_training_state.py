@@ -3,6 +3,7 @@ import json
 import keras
 import numpy as np
 import pytest
+
 from keras_rpe.callbacks import TrainingState
 
 X = np.random.default_rng(0).normal(size=(8, 3)).astype("float32")

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from harness import run_layer_test
+
 from keras_rpe.layers import CropLike, FeatureFusion, ImageNormalization, PadToMultiple
 
 RNG = np.random.default_rng(0)
@@ -47,9 +48,7 @@ def test_normalization_errors() -> None:
 
 
 def test_pad_harness(tmp_path) -> None:
-    run_layer_test(
-        PadToMultiple, {"multiple": 8}, IMAGES / 3000, tmp_path, half_tolerance=1e-2
-    )
+    run_layer_test(PadToMultiple, {"multiple": 8}, IMAGES / 3000, tmp_path, half_tolerance=1e-2)
 
 
 def test_crop_harness(tmp_path) -> None:

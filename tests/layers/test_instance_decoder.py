@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 from harness import run_layer_test
+from skimage.draw import disk
+
 from keras_rpe.layers import InstanceDecoder
 from keras_rpe.metrics import matching
-from skimage.draw import disk
 
 
 def _scene(side: int = 64, step: int = 8, groups: int = 5) -> tuple[np.ndarray, ...]:

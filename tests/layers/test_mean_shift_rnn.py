@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from harness import run_layer_test
-from keras_rpe.layers import MeanShiftRNN
 from reference import dense_mean_shift, unit_points
+
+from keras_rpe.layers import MeanShiftRNN
 
 
 def _map(height: int = 9, width: int = 11, depth: int = 4) -> np.ndarray:

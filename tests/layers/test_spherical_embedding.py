@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from harness import run_layer_test
+
 from keras_rpe.layers import SphericalEmbedding
 
 FEATURES = np.random.default_rng(0).normal(size=(2, 7, 5, 8)).astype("float32")

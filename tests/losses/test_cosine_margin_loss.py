@@ -4,8 +4,9 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from keras_rpe.losses import CosineMarginLoss
 from reference import pair_loss_by_loops, unit_points
+
+from keras_rpe.losses import CosineMarginLoss
 
 X = unit_points((2, 6, 8, 4)).astype("float32")
 Y = np.random.default_rng(0).integers(0, 4, (2, 6, 8))

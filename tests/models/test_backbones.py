@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+
 from keras_rpe.models import InstanceSegmenter
 from keras_rpe.models.backbones import backbone_names, make_backbone, pyramid
 

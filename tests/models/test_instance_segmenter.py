@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+
 from keras_rpe.layers import InstanceDecoder
 from keras_rpe.losses import CosineMarginLoss
 from keras_rpe.models import InstanceSegmenter

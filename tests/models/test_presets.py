@@ -3,9 +3,10 @@ import json
 import keras
 import numpy as np
 import pytest
+from test_instance_segmenter import tiny
+
 from keras_rpe.models import InstanceSegmenter, preset_names
 from keras_rpe.models.presets import CONFIG, METADATA, WEIGHTS
-from test_instance_segmenter import tiny
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (40, 40)).astype("uint8")
 
@@ -44,7 +45,9 @@ def test_saving_again_replaces_and_keeps_other_files(saved, tmp_path) -> None:
 
 
 def test_unknown_presets_list_those_there_are() -> None:
-    with pytest.raises(ValueError, match=r"`preset` must be one of .*Received: preset='no-such'") as e:
+    with pytest.raises(
+        ValueError, match=r"`preset` must be one of .*Received: preset='no-such'"
+    ) as e:
         InstanceSegmenter.from_preset("no-such")
     assert all(name in str(e.value) for name in preset_names())
 
@@ -60,7 +63,9 @@ def test_damaged_files_are_refused(saved, tmp_path, name: str, damage: str) -> N
             if damage == "gone":
                 continue
             cut = damage == "cut"
-            content = content[:middle] + (b"" if cut else b"#") + (b"" if cut else content[middle + 1 :])
+            content = (
+                content[:middle] + (b"" if cut else b"#") + (b"" if cut else content[middle + 1 :])
+            )
         (tmp_path / path.name).write_bytes(content)
     with pytest.raises(ValueError, match=r"missing or damaged|cannot be read|`preset` must"):
         InstanceSegmenter.from_preset(tmp_path)

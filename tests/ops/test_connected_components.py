@@ -3,8 +3,9 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from keras_rpe.ops import connected_components, embedding_links, grow_labels, shift_map
 from scipy import ndimage
+
+from keras_rpe.ops import connected_components, embedding_links, grow_labels, shift_map
 
 
 def _same_partition(a: np.ndarray, b: np.ndarray) -> bool:

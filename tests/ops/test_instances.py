@@ -1,8 +1,9 @@
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from keras_rpe.ops import instance_boxes, instance_means, label_areas, number_labels
 from skimage.measure import regionprops
+
+from keras_rpe.ops import instance_boxes, instance_means, label_areas, number_labels
 
 MAX = 6
 

@@ -4,8 +4,9 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from keras_rpe.ops import mean_shift
 from reference import dense_mean_shift, unit_points
+
+from keras_rpe.ops import mean_shift
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 8, 9, 16, 23, 64])
@@ -32,9 +33,7 @@ def test_return_sequences_are_the_loops() -> None:
     sequence = np.asarray(mean_shift(x, 0.4, 4, return_sequences=True, block_size=8))
     assert sequence.shape == (4, 2, 30, 4)
     for t in range(4):
-        np.testing.assert_allclose(
-            sequence[t, 1], dense_mean_shift(x[1], 0.4, t + 1), atol=1e-12
-        )
+        np.testing.assert_allclose(sequence[t, 1], dense_mean_shift(x[1], 0.4, t + 1), atol=1e-12)
 
 
 def test_weights_say_who_attracts() -> None:

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from keras_rpe.ops import calibrated_cosine_similarity, pair_margin_terms, pair_weights
 from reference import pair_loss_by_loops, unit_points
+
+from keras_rpe.ops import calibrated_cosine_similarity, pair_margin_terms, pair_weights
 
 X = np.array([[[1, 0, 0], [0.8, 0.6, 0], [0, 0.6, 0.8], [0, 0, 1]]])
 LABELS = np.array([[0, 0, 1, 2]])

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
-from keras_rpe.ops import coordinate_channels, rotate_by_position
 from reference import unit_points
+
+from keras_rpe.ops import coordinate_channels, rotate_by_position
 
 
 def test_coordinates() -> None:

@@ -3,6 +3,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from keras_rpe.ops import merge_windows, partition_windows, sample_nearest
 
 

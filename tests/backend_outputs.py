@@ -1,0 +1,80 @@
+"""Run as a script: what the layers, losses, ops, metrics and the decoder give on this backend."""
+
+import sys
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_rpe import layers, losses
+from keras_rpe.metrics import InstanceAveragePrecision, InstancePanopticQuality
+from keras_rpe.models import InstanceSegmenter
+from keras_rpe.models.backbones import unet_encoder
+from keras_rpe.ops import mean_shift
+
+
+def outputs() -> dict[str, np.ndarray]:
+    """Named results for fixed inputs and weights."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, 12, 10, 6)).astype("float32")
+    x /= np.linalg.norm(x, axis=-1, keepdims=True)
+    labels = rng.integers(0, 4, (2, 24, 20)).astype("int32")
+    smooth = np.kron(labels[:, ::6, ::5], np.ones((1, 6, 5), "int32"))
+    scores = (smooth > 0) * 0.9
+    weights = rng.random((2, 12, 10)).astype("float32")
+
+    found: dict[str, object] = {}
+    embed = layers.SphericalEmbedding(6, coordinates=True, position_periods=(4.0, 9.0))
+    embed.build(x.shape)
+    embed.set_weights([np.linspace(-1, 1, w.size).reshape(w.shape) for w in embed.get_weights()])
+    found["embedding"] = embed(x)
+    for name, kwargs in {
+        "shift": {},
+        "sequence": {"return_sequences": True, "step_size": 0.7},
+        "windows": {"window_size": 5, "return_sequences": True},
+    }.items():
+        layer = layers.MeanShiftRNN(3, 0.4, block_size=16, **kwargs)
+        found[name] = layer(x, weights=weights)
+    modes = ops.one_hot(smooth[:, 1::2, 1::2], 6)
+    for name, value in layers.InstanceDecoder(min_area=4, max_instances=30)(modes, scores).items():
+        found[f"decoder_{name}"] = value
+    found["normalized"] = layers.ImageNormalization()(labels[..., None])
+    for power in (1, 2):
+        loss = losses.CosineMarginLoss(0.4, power=power, num_samples=None, ignore_label=3)
+        found[f"loss_{power}"] = loss(labels, x)
+    # The draw differs between backends, but a draw of all pixels does not.
+    found["loss_drawn"] = losses.CosineMarginLoss(0.4, num_samples=120)(labels, x)
+    for metric in (InstanceAveragePrecision(0.5), InstancePanopticQuality(0.5)):
+        metric.update_state(smooth, np.roll(smooth, 1, axis=2))
+        found[metric.name] = metric.result()
+    found["gradient"] = gradient(x.reshape(2, 120, 6))
+
+    model = InstanceSegmenter(unet_encoder((4, 8), 1), embedding_dim=4, iterations=2)
+    model.set_weights([0.3 * rng.normal(size=w.shape) ** 2 for w in model.get_weights()])
+    result = model.predict_instances(rng.random((21, 26)))
+    found["instances"] = result.labels
+    return {name: ops.convert_to_numpy(value) for name, value in found.items()}
+
+
+def gradient(x: np.ndarray) -> np.ndarray:
+    """Gradient of a sum over all loops of a mean shift."""
+    target = np.random.default_rng(1).normal(size=(3, *x.shape)).astype("float32")
+
+    def loss(x):
+        return ops.sum(mean_shift(x, 0.4, 3, return_sequences=True, block_size=16) * target)
+
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return np.asarray(jax.jit(jax.grad(loss))(x))
+    import tensorflow as tf
+
+    x = tf.constant(x)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        value = loss(x)
+    return np.asarray(tape.gradient(value, x))
+
+
+if __name__ == "__main__":
+    np.savez(sys.argv[1], **outputs())
