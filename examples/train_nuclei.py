@@ -6,7 +6,7 @@ The folder holds `images/ID.png` and `instances/ID.png`. A seventh of the images
 of their names, is held out; the run's `validation.txt` and `validation_fluorescence.txt` list
 them, for `keras-rpe evaluate DSB2018_FOLDER --names runs/nuclei/validation_fluorescence.txt`.
 Killed and started again with the same command, training continues. At the end the last weights
-are written as a preset into `OUT/preset`.
+are evaluated on the images held out, and written as a preset into `OUT/preset`.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from keras_rpe.data import (
     read_labels,
     split_pairs,
 )
+from keras_rpe.metrics import average_precision
 from keras_rpe.models import InstanceSegmenter
 from keras_rpe.models.image_array import rgb_array
 
@@ -35,6 +36,13 @@ def is_fluorescence(pair: LabelPair) -> bool:
     gray = image.mean(axis=-1)
     colorless = np.abs(image - gray[..., None]).max() <= 2
     return bool(colorless and np.median(gray) < 0.5 * gray.max() and gray.mean() < 100)
+
+
+def mean_precision(model: InstanceSegmenter, pairs: list[LabelPair]) -> float:
+    """Average precision at IoU 0.5, counts pooled over the images."""
+    labels = [read_labels(pair.instances) for pair in pairs]
+    found = [model.predict_instances(read_image(pair.image)).labels for pair in pairs]
+    return round(float(average_precision(labels, found, thresholds=(0.5,))[0]), 4)
 
 
 def main() -> None:
@@ -90,7 +98,21 @@ def main() -> None:
             TrainingState(options.out, monitor="val_ap50", mode="max"),
         ],
     )
-    model.save_to_preset(options.out / "preset")
+    stained = [pair for pair in validation if pair not in fluorescence]
+    figures = {
+        f"AP at IoU 0.5, {len(pairs)} {name} images held out": mean_precision(model, pairs)
+        for name, pairs in (("fluorescence", fluorescence), ("stained", stained))
+    }
+    print(figures)
+    notes = {
+        "task": "instance segmentation",
+        "backbone": "unet_small",
+        "trained_on": f"{len(training)} images of the 2018 Data Science Bowl (BBBC038v1, CC0)",
+        "figures": figures,
+        "epochs": options.epochs,
+        "seed": options.seed,
+    }
+    model.save_to_preset(options.out / "preset", notes)
 
 
 if __name__ == "__main__":

@@ -108,7 +108,8 @@ def embedding_colors(*embeddings: Any) -> list[np.ndarray]:
 def embedding_loops(model: InstanceSegmenter, image: Any, titles: bool = True) -> np.ndarray:
     """Draw an image beside its embeddings before mean shift and after each of its loops.
 
-    Equal colours mean equal embeddings in all of the maps, see `embedding_colors`.
+    Equal colours mean equal embeddings in all of the maps, see `embedding_colors`. A background
+    that the model does not embed is gray.
 
     Args:
         model: The model.
@@ -132,12 +133,14 @@ def embedding_loops(model: InstanceSegmenter, image: Any, titles: bool = True) -
     """
     array = rgb_array(image)
     height, width = array.shape[:2]
-    embedding, _ = model.embed(array[None])
-    loops = model.mean_shift(
-        embedding, iterations=model.inference_iterations, return_sequences=True
-    )
+    embedding, scores = model.embed(array[None])
+    loops = model.shift(embedding, scores, return_sequences=True)
     maps = [np.asarray(embedding)[0], *np.asarray(loops)[:, 0]]
     stride = model.output_stride
+    if not model.embed_background:
+        # Nothing is learned of the embedding there, and its colours would only distract.
+        score = np.asarray(scores)[0, stride // 2 :: stride, stride // 2 :: stride].sum(axis=-1)
+        maps = [x * (score >= model.decoder.foreground_threshold)[..., None] for x in maps]
     panels = [np.round(255 * _display(array)).astype("uint8")]
     for colors in embedding_colors(*maps):
         large = colors.repeat(stride, axis=0).repeat(stride, axis=1)

@@ -137,7 +137,7 @@ class TrainingState(keras.callbacks.Callback):
         temporary = self.folder / ".best.keras"
         try:
             self.model.save(temporary)
-            os.replace(temporary, self.best_model)
+            temporary.replace(self.best_model)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -150,7 +150,7 @@ class TrainingState(keras.callbacks.Callback):
             numbers = {"epoch": epoch, "best": self.best, "wait": self.wait}
             (temporary / _STATE).write_text(json.dumps(numbers))
             shutil.rmtree(state, ignore_errors=True)
-            os.replace(temporary, state)
+            temporary.replace(state)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         for old in self.folder.glob("epoch-*"):

@@ -44,9 +44,9 @@ class MeanShiftRNN(keras.layers.Layer):
 
     Call arguments:
         inputs: Unit embeddings `(batch, H, W, D)` or `(batch, N, D)`, D static.
-        weights: Non-negative weight of each pixel as a neighbour, `(batch, N)`, or `(batch, H', W')`
-            with H' and W' the same whole multiple of H and W; pixels of weight 0, such as
-            background, move but attract none. Default: 1. No gradient flows to it.
+        weights: Non-negative weight of each pixel as a neighbour, `(batch, N)`, or
+            `(batch, H', W')` with H' and W' the same whole multiple of H and W; pixels of weight
+            0, such as background, move but attract none. Default: 1. No gradient flows to it.
         iterations, return_sequences, window_size: In place of those of the layer in this call: a
             model may train with other loops and windows than it serves with.
 

@@ -13,17 +13,17 @@ from keras import ops
 from keras_rpe.layers import (
     CropLike,
     FeatureFusion,
-    ImageNormalization,
     InstanceDecoder,
     MeanShiftRNN,
-    PadToMultiple,
     SphericalEmbedding,
 )
 from keras_rpe.models.backbones import make_backbone, pyramid
 from keras_rpe.models.image_array import rgb_array
 from keras_rpe.models.instances import Instances
+from keras_rpe.models.pixel_graph import pixel_graph
 from keras_rpe.models.segmenter_losses import default_losses, targets
 from keras_rpe.models.task import Task
+from keras_rpe.ops import precise_dtype
 
 Tensor = Any
 
@@ -120,6 +120,8 @@ class InstanceSegmenter(Task):
         name: str = "instance_segmenter",
         **kwargs: Any,
     ) -> None:
+        skipped = ("self", "kwargs", "name", "decoder", "backbone_weights", "__class__")
+        arguments = {key: value for key, value in locals().items() if key not in skipped}
         if num_classes < 1:
             raise ValueError(f"`num_classes` must be at least 1. Received: {num_classes}")
         network = make_backbone(backbone, backbone_weights) if _is_name(backbone) else backbone
@@ -132,24 +134,7 @@ class InstanceSegmenter(Task):
             )
         # The heads and the grouping keep float32 under mixed precision: they are a small part
         # of the work, and 16 bits are too few for the sums of a kernel.
-        precise = _precise_dtype()
-        normalization = ImageNormalization(*percentiles) if percentiles else None
-        fusion = FeatureFusion(fusion_filters, name="fusion")
-        embed = SphericalEmbedding(
-            embedding_dim,
-            coordinates=coordinates,
-            position_periods=position_periods,
-            dtype=precise,
-            name="embedding",
-        )
-        classify = keras.layers.Conv2DTranspose(
-            num_classes + 1,
-            2 * output_stride if output_stride > 1 else 1,
-            strides=output_stride,
-            padding="same",
-            dtype=precise,
-            name="classes",
-        )
+        precise = precise_dtype()
         mean_shift = MeanShiftRNN(
             iterations,
             bandwidth,
@@ -159,13 +144,22 @@ class InstanceSegmenter(Task):
             dtype=precise,
             name="mean_shift",
         )
-
-        images = keras.Input((None, None, None if normalization else 3), name="image")
-        x = normalization(images) if normalization else images
-        maps = features(PadToMultiple(strides[-1], name="pad")(x))
-        maps = list(maps) if isinstance(maps, (list, tuple)) else [maps]
-        fused = fusion(maps[strides.index(output_stride) :])
-        embedding, logits = embed(fused), classify(fused)
+        embed = SphericalEmbedding(
+            embedding_dim,
+            coordinates=coordinates,
+            position_periods=position_periods,
+            dtype=precise,
+            name="embedding",
+        )
+        images, embedding, logits = pixel_graph(
+            features,
+            strides,
+            output_stride,
+            FeatureFusion(fusion_filters, name="fusion"),
+            embed,
+            num_classes,
+            percentiles,
+        )
         weights = None if embed_background else 1.0 - ops.softmax(logits)[..., 0]
         loops = mean_shift(embedding, weights, return_sequences=True)
         logits = CropLike(dtype=precise, name="crop")(logits, images)
@@ -185,26 +179,7 @@ class InstanceSegmenter(Task):
         self.margin = margin
         self.output_stride = output_stride
         self.ignore_label = ignore_label
-        self._arguments = {
-            "backbone": backbone,
-            "embedding_dim": embedding_dim,
-            "num_classes": num_classes,
-            "iterations": iterations,
-            "bandwidth": bandwidth,
-            "step_size": step_size,
-            "trainable_bandwidth": trainable_bandwidth,
-            "window_size": window_size,
-            "inference_iterations": inference_iterations,
-            "inference_window_size": inference_window_size,
-            "margin": margin,
-            "coordinates": coordinates,
-            "position_periods": position_periods and [float(p) for p in position_periods],
-            "output_stride": output_stride,
-            "embed_background": embed_background,
-            "fusion_filters": fusion_filters,
-            "percentiles": percentiles,
-            "ignore_label": ignore_label,
-        }
+        self._arguments = {**arguments, "output_stride": output_stride}
         self._compiled_group: Any = None
 
     def compile(
@@ -265,16 +240,22 @@ class InstanceSegmenter(Task):
         )
 
     def embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Give the embeddings before mean shift and the class logits of images.
+        """Give the embeddings before mean shift, and the class scores.
 
         Args:
             images: `(batch, H, W, C)`.
 
         Returns:
-            Unit embeddings `(batch, h, w, D)` and logits `(batch, H, W, num_classes + 1)`.
+            Unit embeddings `(batch, h, w, D)`, and the scores of the classes other than the
+            background, in [0, 1], `(batch, h · stride, w · stride, num_classes)`; they are 0 where
+            that is beyond the image.
         """
         embedding, logits = self.pixel_network(images, training=False)
-        return embedding, logits
+        size, cells = ops.shape(logits), ops.shape(embedding)
+        bottom = cells[1] * self.output_stride - size[1]
+        right = cells[2] * self.output_stride - size[2]
+        scores = ops.softmax(logits, axis=-1)[..., 1:]
+        return embedding, ops.pad(scores, [[0, 0], [0, bottom], [0, right], [0, 0]])
 
     def group(self, images: Tensor) -> dict[str, Tensor]:
         """Segment images inside the graph: what is served.
@@ -285,24 +266,17 @@ class InstanceSegmenter(Task):
         Returns:
             As `InstanceDecoder`.
         """
-        embedding, logits = self.embed(images)
-        size, cells = ops.shape(images), ops.shape(embedding)
-        bottom = cells[1] * self.output_stride - size[1]
-        right = cells[2] * self.output_stride - size[2]
-        # Scores as large as the embedding map times its stride, and no instance in the padding.
-        scores = ops.softmax(logits, axis=-1)[..., 1:]
-        scores = ops.pad(scores, [[0, 0], [0, bottom], [0, right], [0, 0]])
-        shifted = self.shift(embedding, scores)
-        result = self.decoder(shifted, scores)
-        return {**result, "labels": result["labels"][:, : size[1], : size[2]]}
+        embedding, scores = self.embed(images)
+        result = self.decoder(self.shift(embedding, scores), scores)
+        height, width = ops.shape(images)[1], ops.shape(images)[2]
+        return {**result, "labels": result["labels"][:, :height, :width]}
 
     def shift(self, embedding: Tensor, scores: Tensor, return_sequences: bool = False) -> Tensor:
         """Group embeddings with the loops and windows of prediction.
 
         Args:
-            embedding: Unit embeddings `(batch, h, w, D)`.
-            scores: Scores of the classes other than the background, `(batch, H, W, num_classes)`,
-                H and W the same whole multiple of h and w.
+            embedding: Unit embeddings, as `embed` gives them.
+            scores: Class scores, as `embed` gives them.
             return_sequences: Whether to return the embeddings after every loop.
 
         Returns:
@@ -375,21 +349,8 @@ class InstanceSegmenter(Task):
                 config[part] = keras.saving.deserialize_keras_object(
                     config[part], custom_objects=custom_objects
                 )
-        if config.get("percentiles"):
-            config["percentiles"] = tuple(config["percentiles"])
         return cls(**config)
-
-    def compile_from_config(self, config: dict[str, Any]) -> None:
-        """Compile as a saved model was."""
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        if getattr(self, "optimizer", None) is not None and self.built:
-            self.optimizer.build(self.trainable_variables)
 
 
 def _is_name(backbone: Any) -> bool:
     return isinstance(backbone, str)
-
-
-def _precise_dtype() -> str:
-    policy = keras.config.dtype_policy()
-    return "float32" if policy.compute_dtype in ("float16", "bfloat16") else policy.name

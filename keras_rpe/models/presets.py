@@ -151,7 +151,7 @@ def save_preset(
         }
         (temporary / METADATA).write_text(json.dumps(metadata, indent=2) + "\n")
         for name in (WEIGHTS, CONFIG, METADATA):
-            os.replace(temporary / name, target / name)
+            (temporary / name).replace(target / name)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

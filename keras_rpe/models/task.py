@@ -49,3 +49,9 @@ class Task(keras.Model):
             OSError: If the folder cannot be written.
         """
         save_preset(self, folder, notes)
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compile as a saved model was; Keras calls this when it loads one."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if getattr(self, "optimizer", None) is not None and self.built:
+            self.optimizer.build(self.trainable_variables)

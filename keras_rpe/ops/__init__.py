@@ -15,7 +15,7 @@ from keras_rpe.ops.pair_loss import (
     pair_weights,
 )
 from keras_rpe.ops.positions import coordinate_channels, rotate_by_position
-from keras_rpe.ops.precision import at_least_float32
+from keras_rpe.ops.precision import at_least_float32, precise_dtype
 from keras_rpe.ops.resampling import sample_nearest
 from keras_rpe.ops.windows import merge_windows, partition_windows
 
@@ -35,6 +35,7 @@ __all__ = [
     "pair_margin_terms",
     "pair_weights",
     "partition_windows",
+    "precise_dtype",
     "repeat",
     "rotate_by_position",
     "run_while",

@@ -29,6 +29,30 @@ def test_point_lists(tmp_path) -> None:
     run_layer_test(MeanShiftRNN, config, x, tmp_path, half_tolerance=0.1)
 
 
+def test_harness_with_weights(tmp_path) -> None:
+    weights = np.random.default_rng(0).random((2, 18, 22)).astype("float32")
+    run_layer_test(
+        MeanShiftRNN,
+        {"iterations": 2, "bandwidth": 0.3, "window_size": 5, "block_size": 16},
+        [_map(), weights],
+        tmp_path,
+        apply=lambda layer, inputs: layer(*inputs),
+        half_tolerance=0.1,
+    )
+
+
+def test_pixels_of_no_weight_attract_none() -> None:
+    x, weights = _map(), np.ones((2, 9, 11), "float32")
+    weights[:, :, 6:] = 0
+    y = np.asarray(MeanShiftRNN(2, 0.3)(x, weights))
+    alone = np.asarray(MeanShiftRNN(2, 0.3)(x[:, :, :6]))
+    np.testing.assert_allclose(y[:, :, :6], alone, atol=1e-5)
+    twice = np.kron(weights, np.ones((1, 2, 2), "float32"))
+    np.testing.assert_allclose(MeanShiftRNN(2, 0.3)(x, twice), y, atol=1e-6)
+    flat = MeanShiftRNN(2, 0.3)(x.reshape(2, 99, 4), weights.reshape(2, 99))
+    np.testing.assert_allclose(np.asarray(flat).reshape(x.shape), y, atol=1e-6)
+
+
 def test_equals_the_reference() -> None:
     x = _map()
     y = np.asarray(MeanShiftRNN(4, 0.3, block_size=16)(x))

@@ -42,20 +42,15 @@ def test_embeddings_cut_components(side: int, seed: int) -> None:
 
 
 def test_a_spiral_is_one_component() -> None:
-    side = 41
-    mask = np.zeros((side, side), bool)
-    row, column, step, length = 0, 0, 0, side - 1
+    mask = np.zeros((41, 41), bool)
+    row = column = 0
     mask[0, 0] = True
-    for turn in range(2 * side):
-        dy, dx = [(0, 1), (1, 0), (0, -1), (-1, 0)][turn % 4]
+    lengths = [40, 40, *(length for turn in range(40, 0, -2) for length in (turn, turn))][1:]
+    for turn, length in enumerate(lengths):
+        down, right = [(0, 1), (1, 0), (0, -1), (-1, 0)][turn % 4]
         for _ in range(length):
-            row, column = row + dy, column + dx
+            row, column = row + down, column + right
             mask[row, column] = True
-        step += 1
-        if step >= 3 and step % 2 == 1:
-            length -= 2
-        if length <= 0:
-            break
     count = len(np.unique(_components(mask[None])[mask[None]]))
     assert count == ndimage.label(mask, np.ones((3, 3)))[1] == 1
 

@@ -120,7 +120,8 @@ def test_results_are_unit_and_finite(n: int, bandwidth: float, seed: int) -> Non
     y = np.asarray(mean_shift(x, bandwidth, 4, block_size=8))
     lengths = np.linalg.norm(y, axis=-1)
     # A wide kernel may bring opposite points to a mean without direction, which stays short.
-    assert np.all(np.isfinite(y)) and np.all(lengths < 1 + 1e-4)
+    assert np.all(np.isfinite(y))
+    assert np.all(lengths < 1 + 1e-4)
     if bandwidth <= 0.2:
         np.testing.assert_allclose(lengths, 1, atol=1e-4)
 

@@ -59,7 +59,8 @@ def test_void_and_single_instances() -> None:
     labels = np.array([[0] * 6, [5] * 6, [1, 1, 1, 2, 2, 2]])
     valid = np.array([[False] * 6, [True] * 6, [True] * 3 + [False] * 3])
     positive, negative = (np.asarray(t) for t in pair_margin_terms(labels, x, valid))
-    assert positive[0] == 0 and np.all(positive[1:] > 0)
+    assert positive[0] == 0
+    assert np.all(positive[1:] > 0)
     np.testing.assert_array_equal(negative, 0)
 
 

@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -20,7 +21,7 @@ def test_round_trip(height: int, width: int, size: int) -> None:
 
 def test_dynamic_sizes_under_xla() -> None:
     def there_and_back(x):
-        return merge_windows(partition_windows(x, 16)[0], tf.shape(x), 16)
+        return merge_windows(partition_windows(x, 16)[0], keras.ops.shape(x), 16)
 
     signature = [tf.TensorSpec((None, None, None, 2))]
     compiled = tf.function(there_and_back, input_signature=signature, jit_compile=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import keras
@@ -88,7 +89,7 @@ def pyramid(backbone: keras.Model) -> tuple[keras.Model, list[int]]:
             # Of several maps with one stride, the last is the deepest.
             finest[_SIDE // shape[1]] = output
     strides = sorted(finest)
-    if not strides or any(b != 2 * a for a, b in zip(strides, strides[1:])):
+    if not strides or any(b != 2 * a for a, b in pairwise(strides)):
         raise ValueError(
             "`backbone` must give features at strides that double, such as 2, 4, 8, 16. "
             f"Received: {backbone.name!r} with strides {strides} of output shapes {shapes}"
