@@ -334,7 +334,10 @@ class InstanceSegmenter(Task):
 
     def get_config(self) -> dict[str, Any]:
         """Configuration from which the model can be made again."""
-        config = dict(self._arguments)
+        config = {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in self._arguments.items()
+        }
         if not _is_name(config["backbone"]):
             config["backbone"] = keras.saving.serialize_keras_object(self.backbone)
         config["decoder"] = keras.saving.serialize_keras_object(self.decoder)

@@ -49,7 +49,7 @@ def preset_folder(preset: str | os.PathLike[str]) -> Path:
         ValueError: If there is no such preset; the message lists those that there are.
     """
     for folder in (Path(preset), *(parent / preset for parent in _FOLDERS)):
-        # A bare name is looked up beside the package first only if no such folder is here.
+        # A folder here comes before a bundled preset of the same name.
         if (folder / CONFIG).is_file():
             return folder
     names = ", ".join(repr(name) for name in preset_names()) or "none bundled"

@@ -1,4 +1,3 @@
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -173,12 +172,3 @@ def test_xla_with_dynamic_shapes_has_the_same_gradient() -> None:
     plain = tf.function(step, input_signature=signature)(x)
     compiled = tf.function(step, input_signature=signature, jit_compile=True)(x)
     np.testing.assert_allclose(compiled, plain, atol=1e-4)
-
-
-def test_every_golden_loop(golden_root) -> None:
-    golden = np.load(golden_root / "mean_shift_digits_a.npz")["embeddings"]
-    n, depth = 64 * 64, 3
-    for loop in range(4):
-        x = golden[loop, ::3].reshape(-1, n, depth)
-        y = keras.ops.convert_to_numpy(mean_shift(x, bandwidth=0.2, iterations=1))
-        assert np.abs(y - golden[loop + 1, ::3].reshape(-1, n, depth)).max() < 1e-4
