@@ -57,6 +57,8 @@ class InstanceEvaluation(keras.callbacks.Callback):
         TypeError: if the model that is trained has no `predict_instances`, before training.
 
     Example:
+        >>> import numpy as np
+        >>> from keras_rpe.callbacks import InstanceEvaluation
         >>> labels = np.array([[0, 1, 1], [2, 0, 1]])
         >>> evaluation = InstanceEvaluation([(labels / 2.0, labels)], thresholds=(0.5, 0.75))
         >>> evaluation.names

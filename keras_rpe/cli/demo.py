@@ -18,22 +18,26 @@ def demo(
 ) -> None:
     """Segment a microscope image that is already on this machine.
 
-    The image, stained tissue, comes with scikit-image. Writes it, its labels,
-    the instances drawn over it, and its embeddings before and after each loop
-    of mean shift.
+    The image, the nuclear stain of a section of colon, comes with
+    scikit-image. Writes it, its labels, the instances drawn over it, and its
+    embeddings before and after each loop of mean shift.
     """
     with output_folder(out):
         network = load_segmenter(preset, None)
 
         from skimage import data
+        from skimage.color import gray2rgb, rgb2hed
+        from skimage.util import img_as_ubyte
 
         from keras_rpe.data import write_image, write_labels
         from keras_rpe.visualization import embedding_loops, overlay_instances
 
-        image = data.immunohistochemistry()
+        # Of the two dyes in the section, haematoxylin is the one that binds to nuclei.
+        stain = rgb2hed(data.immunohistochemistry())[..., 0]
+        image = img_as_ubyte(stain / stain.max())
         result = segment_image(network, image, "image")
         pictures = {
-            "image.png": image,
+            "image.png": gray2rgb(image),
             "overlay.png": overlay_instances(image, result.labels),
             "loops.png": embedding_loops(network, image),
         }

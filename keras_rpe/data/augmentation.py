@@ -36,6 +36,8 @@ def default_augmentation(
         highest value stay the limits of the changed image.
 
     Example:
+    >>> import tensorflow as tf
+    >>> from keras_rpe.data import default_augmentation
     >>> augment = default_augmentation(seed=1)
     >>> images = tf.random.uniform((1, 16, 16, 3))
     >>> masks = 7.0 * tf.cast(images[..., :1] > 0.5, "float32")
@@ -82,6 +84,8 @@ def keep_middle(batch: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
     """Cut the middle (h, w), or what there is of it, out of a batch (B, H, W, ...).
 
     Example:
+    >>> import tensorflow as tf
+    >>> from keras_rpe.data.augmentation import keep_middle
     >>> keep_middle(tf.reshape(tf.range(25), (1, 5, 5)), (1, 3)).numpy().tolist()
     [[[11, 12, 13]]]
     """

@@ -33,6 +33,8 @@ def decode(path: Path, header: ImageHeader, labels: bool) -> np.ndarray:
         ImageFileError: the file is cut short or broken.
 
     Example:
+    >>> from pathlib import Path
+    >>> from keras_rpe.data.image_decoding import decode
     >>> import tempfile
     >>> from keras_rpe.data.image_header import read_header
     >>> with tempfile.TemporaryDirectory() as folder:

@@ -44,6 +44,8 @@ def read_image(path: str | Path) -> np.ndarray:
             JPEG: than Pillow's own limit, if that is lower), or holds NaN or infinite pixels.
 
     Example:
+    >>> import numpy as np
+    >>> from keras_rpe.data import read_image, write_image
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     write_image(folder + "/cell.png", np.full((10, 12, 3), 7, "uint8"))
@@ -86,6 +88,8 @@ def read_labels(path: str | Path) -> np.ndarray:
             channels or a type with fractions, or an id is negative or above 2**31 - 1.
 
     Example:
+    >>> import numpy as np
+    >>> from keras_rpe.data import read_labels, write_labels
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     write_labels(folder + "/cell.tif", np.diag([7, 0, 60000]))
@@ -131,6 +135,9 @@ def write_labels(path: str | Path, labels: np.ndarray) -> None:
         OSError: the file cannot be written; nothing is left behind.
 
     Example:
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from keras_rpe.data import write_labels
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     write_labels(folder + "/cell.png", np.eye(2, dtype=int))
@@ -178,6 +185,8 @@ def write_image(path: str | Path, rgb: np.ndarray) -> None:
         OSError: the file cannot be written; nothing is left behind.
 
     Example:
+    >>> import numpy as np
+    >>> from keras_rpe.data import write_image
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     write_image(folder + "/black.png", np.zeros((8, 8, 3), "uint8"))
@@ -210,6 +219,8 @@ def find_images(path: str | Path) -> list[Path]:
         ImageFileError: there is none.
 
     Example:
+    >>> import numpy as np
+    >>> from keras_rpe.data import find_images, write_image
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     write_image(folder + "/b.png", np.zeros((8, 8, 3), "uint8"))

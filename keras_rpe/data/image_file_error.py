@@ -7,6 +7,7 @@ class ImageFileError(ValueError):
     The message is one sentence that names the file.
 
     Example:
+    >>> from keras_rpe.data import ImageFileError
     >>> str(ImageFileError("cell.png is empty (0 bytes)."))
     'cell.png is empty (0 bytes).'
     """

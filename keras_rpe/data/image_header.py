@@ -62,6 +62,7 @@ def read_header(path: str | Path) -> ImageHeader:
             images, or claims more pixels than `MAX_PIXELS`.
 
     Example:
+    >>> from keras_rpe.data.image_header import read_header
     >>> import tempfile
     >>> from PIL import Image
     >>> with tempfile.TemporaryDirectory() as folder:

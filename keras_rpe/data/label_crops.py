@@ -34,6 +34,8 @@ def labelled_image(image: np.ndarray, labels: np.ndarray) -> LabelledImage:
     """Prepare an image and its instance map for cropping.
 
     Example:
+    >>> import numpy as np
+    >>> from keras_rpe.data.label_crops import labelled_image
     >>> item = labelled_image(np.zeros((8, 8)), np.diag([0, 9, 9, 0, 0, 0, 0, 5]))
     >>> item.labels.diagonal().tolist(), len(item.boxes)
     ([0, 2, 2, 0, 0, 0, 0, 1], 2)
@@ -55,6 +57,8 @@ def rgb_float(image: np.ndarray) -> np.ndarray:
     """Turn (H, W), (H, W, 3) or (H, W, 4) into float32 (H, W, 3): gray thrice, no alpha.
 
     Example:
+    >>> import numpy as np
+    >>> from keras_rpe.data.label_crops import rgb_float
     >>> rgb_float(np.full((2, 2), 7, "uint8"))[0, 0].tolist()
     [7.0, 7.0, 7.0]
     """
@@ -73,6 +77,8 @@ def relabel_pieces(labels: np.ndarray) -> np.ndarray:
         int32 (H, W).
 
     Example:
+    >>> import numpy as np
+    >>> from keras_rpe.data.label_crops import relabel_pieces
     >>> relabel_pieces(np.array([[9, 0, 9, 4]])).tolist()
     [[1, 0, 2, 3]]
     """
@@ -89,6 +95,8 @@ def draw_corner(
     anywhere inside the crop, and the corner is negative.
 
     Example:
+    >>> import numpy as np
+    >>> from keras_rpe.data.label_crops import draw_corner, labelled_image
     >>> item = labelled_image(np.zeros((20, 20)), np.zeros((20, 20), int))
     >>> row, column = draw_corner(item, (8, 8), np.random.default_rng(0))
     >>> 0 <= row <= 12, 0 <= column <= 12
@@ -133,6 +141,8 @@ def cut(
         The pixels as stored and the labels, both of `size` plus twice the `margin`.
 
     Example:
+    >>> import numpy as np
+    >>> from keras_rpe.data.label_crops import cut, labelled_image
     >>> item = labelled_image(np.arange(64).reshape(8, 8), np.ones((8, 8), int))
     >>> pixels, labels = cut(item, (0, 0), (2, 2), (0, 1))
     >>> pixels.tolist(), labels.shape

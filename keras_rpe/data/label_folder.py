@@ -91,6 +91,9 @@ def label_folder(
         ValueError: an argument is not as above.
 
     Example:
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from keras_rpe.data import label_folder
     >>> import tempfile
     >>> from keras_rpe.data.image_file import write_image, write_labels
     >>> with tempfile.TemporaryDirectory() as folder:

@@ -56,6 +56,8 @@ def find_label_pairs(
             of one kind share a name.
 
     Example:
+    >>> from pathlib import Path
+    >>> from keras_rpe.data import find_label_pairs
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     for part in ("images", "instances"):
@@ -95,6 +97,8 @@ def check_label_pairs(pairs: Sequence[LabelPair]) -> None:
             files with their reasons and counts the others.
 
     Example:
+    >>> from pathlib import Path
+    >>> from keras_rpe.data import LabelPair, check_label_pairs
     >>> check_label_pairs([LabelPair(Path("cell.png"), None, "cell")])
     Traceback (most recent call last):
     ...
@@ -131,6 +135,7 @@ def split_pairs(
         ValueError: the share is not between 0 and 1, or there are fewer than two pairs.
 
     Example:
+    >>> from keras_rpe.data import LabelPair, split_pairs
     >>> pairs = [LabelPair(None, None, name) for name in "abcd"]
     >>> [len(part) for part in split_pairs(pairs, 0.25, seed=1)]
     [3, 1]

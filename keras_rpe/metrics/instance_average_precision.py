@@ -28,6 +28,7 @@ class InstanceAveragePrecision(StreamingMatching):
         ValueError: if an argument lies outside its range.
 
     Example:
+        >>> from keras_rpe.metrics import InstanceAveragePrecision
         >>> metric = InstanceAveragePrecision()
         >>> metric.update_state([[[1, 1, 0, 7]]], [[[4, 4, 0, 0]]])
         >>> float(metric.result())

@@ -30,6 +30,7 @@ class InstancePanopticQuality(StreamingMatching):
         ValueError: if an argument lies outside its range.
 
     Example:
+        >>> from keras_rpe.metrics import InstancePanopticQuality
         >>> metric = InstancePanopticQuality()
         >>> metric.update_state([[[1, 1, 1, 1, 0, 7]]], [[[4, 4, 4, 0, 0, 0]]])
         >>> float(metric.result())

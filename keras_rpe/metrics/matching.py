@@ -31,6 +31,7 @@ class Matching:
         sum_iou: sum of the IoU of the matched pairs.
 
     Example:
+        >>> from keras_rpe.metrics import Matching
         >>> m = Matching(threshold=0.5, tp=3, fp=1, fn=0, n_true=3, n_pred=4, sum_iou=2.4)
         >>> m.precision, m.recall, m.average_precision
         (0.75, 1.0, 0.75)
@@ -285,6 +286,8 @@ def matching(
             shapes differ; if a threshold lies outside (0, 1].
 
     Example:
+        >>> import numpy as np
+        >>> from keras_rpe.metrics import matching
         >>> true = np.array([[1, 1, 0, 7], [1, 1, 0, 7]])
         >>> pred = np.array([[4, 4, 0, 0], [4, 0, 9, 9]])
         >>> m = matching(true, pred, threshold=0.5)

@@ -85,6 +85,8 @@ def matching_dataset(
             message then starts with the image's number, from 0).
 
     Example:
+        >>> import numpy as np
+        >>> from keras_rpe.metrics import matching_dataset
         >>> true = [np.array([[1, 1, 2]]), np.array([[5, 0]])]
         >>> pred = [np.array([[1, 1, 0]]), np.array([[3, 0]])]
         >>> m = matching_dataset(true, pred)
@@ -123,6 +125,8 @@ def average_precision(
         ValueError: as `matching_dataset` does.
 
     Example:
+        >>> import numpy as np
+        >>> from keras_rpe.metrics import average_precision
         >>> true = [np.array([[1, 1, 1, 0]]), np.array([[1, 0, 0, 2]])]
         >>> pred = [np.array([[1, 1, 0, 0]]), np.array([[1, 0, 0, 0]])]
         >>> average_precision(true, pred, thresholds=(0.5, 0.9)).round(3).tolist()

@@ -47,6 +47,8 @@ def count_matches(
         The scalars `tp`, `fp`, `fn` (int32) and `sum_iou` (float32).
 
     Example:
+        >>> from keras import ops
+        >>> from keras_rpe.metrics.streaming_matching import count_matches
         >>> true = ops.array([[1, 1, 0, 7], [1, 1, 0, 7]])
         >>> pred = ops.array([[4, 4, 0, 0], [4, 0, 9, 9]])
         >>> [float(x) for x in count_matches(true, pred)]

@@ -140,7 +140,10 @@ def save_preset(
         for part in ("compile_config", "build_config"):
             config.pop(part, None)
         (temporary / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
-        model.save_weights(temporary / WEIGHTS)
+        # Keras writes the state of the optimizer of a compiled model beside its weights.
+        plain = keras.saving.deserialize_keras_object(config)
+        plain.set_weights(model.get_weights())
+        plain.save_weights(temporary / WEIGHTS)
         metadata = {
             **(notes or {}),
             "keras_rpe_version": __version__,

@@ -44,6 +44,16 @@ def test_saving_again_replaces_and_keeps_other_files(saved, tmp_path) -> None:
     assert names == {CONFIG, METADATA, WEIGHTS, "README.md"}
 
 
+def test_a_trained_model_leaves_its_optimizer_behind(tmp_path) -> None:
+    model = tiny()
+    model.save_to_preset(tmp_path / "a")
+    model.compile("adam")
+    model.train_on_batch(IMAGE[None, ..., None].astype("float32"), np.ones((1, 40, 40), "int32"))
+    model.save_to_preset(tmp_path / "b")
+    sizes = [(tmp_path / name / WEIGHTS).stat().st_size for name in "ab"]
+    assert sizes[0] == sizes[1]
+
+
 def test_unknown_presets_list_those_there_are() -> None:
     with pytest.raises(
         ValueError, match=r"`preset` must be one of .*Received: preset='no-such'"
