@@ -39,7 +39,8 @@ class MeanShiftRNN(keras.layers.Layer):
         window_size: Longest side, in pixels, of windows that are grouped each for itself, which
             makes the time linear in the size of the image. Only for maps; default: no windows,
             every pixel sees the whole image.
-        block_size: Side of the tiles in which the kernel is formed, in pixels.
+        block_size: Side of the tiles in which the kernel is formed, in pixels; default: 512 for
+            lists or windows of 4096 pixels or more, where that is known, otherwise 256.
         **kwargs: Of `keras.layers.Layer`.
 
     Call arguments:
@@ -73,7 +74,7 @@ class MeanShiftRNN(keras.layers.Layer):
         trainable_bandwidth: bool = False,
         return_sequences: bool = False,
         window_size: int | None = None,
-        block_size: int = 256,
+        block_size: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -89,7 +90,9 @@ class MeanShiftRNN(keras.layers.Layer):
         self.trainable_bandwidth = trainable_bandwidth
         self.return_sequences = return_sequences
         self.window_size = window_size and _positive_integer("window_size", window_size)
-        self.block_size = _positive_integer("block_size", block_size)
+        self.block_size = block_size
+        if block_size is not None:
+            _positive_integer("block_size", block_size)
         self.log_bandwidth: Any = None
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -130,7 +133,7 @@ class MeanShiftRNN(keras.layers.Layer):
             step_size=self.step_size,
             weights=weights,
             return_sequences=sequences,
-            block_size=self.block_size,
+            block_size=self.block_size or (512 if size and size >= 64 else None),
         )
         shape, depth = ops.shape(inputs), inputs.shape[-1]
         lead = (loops,) if sequences else ()

@@ -37,7 +37,7 @@ def mean_shift(
     step_size: float = 1.0,
     weights: Tensor | None = None,
     return_sequences: bool = False,
-    block_size: int = 256,
+    block_size: int | None = None,
 ) -> Tensor:
     """Move points of the unit sphere to the modes of their density by blurring mean shift.
 
@@ -53,7 +53,8 @@ def mean_shift(
         weights: Non-negative weight of each point as a neighbour, shape `(batch, N, 1)`; points
             of weight 0 move but attract none. No gradient flows to it. Default: 1 everywhere.
         return_sequences: Whether to return the points after every loop.
-        block_size: Side of a tile of the kernel, in points.
+        block_size: Side of a tile of the kernel, in points; default: 512 for 4096 points or more,
+            where their number is known when the graph is built, otherwise 256.
 
     Returns:
         The moved points, `(batch, N, D)`; with `return_sequences`, `(iterations, batch, N, D)`.
@@ -69,8 +70,9 @@ def mean_shift(
     kappa = 1.0 / ops.square(ops.convert_to_tensor(bandwidth, dtype=x.dtype))
     weights = ops.ones_like(x[..., :1]) if weights is None else ops.cast(weights, x.dtype)
     n, depth = ops.shape(x)[1], x.shape[-1]
-    if isinstance(n, int):
-        block_size = min(block_size, max(n, 1))
+    known = isinstance(n, int)
+    block_size = block_size or (512 if known and n >= 4096 else 256)
+    block_size = min(block_size, max(n, 1)) if known else block_size
     padding = [[0, 0], [0, -n % block_size], [0, 0]]
     x, weights = ops.pad(x, padding), ops.stop_gradient(ops.pad(weights, padding))
 
@@ -178,17 +180,20 @@ def _symmetric_sweep(
         def ahead(tiles: Tensor) -> Tensor:
             return ops.take(tiles, forth, axis=1)
 
+        tiles = products(ahead)
+
+        def mirror() -> list[Tensor]:
+            # Rows and columns of a tile swap places.
+            swapped = (ops.einsum("bnij,bnid->bnjd", tile, v) for tile, v in tiles)
+            return [ops.take(v, back, axis=1) for v in swapped]
+
         # The diagonal is its own mirror, and half way round an even ring a pair is met twice.
         mirrored = ops.logical_and(offset > 0, 2 * offset < blocks)
+        mirrors = ops.cond(mirrored, mirror, lambda: [ops.zeros_like(v) for _, v in tiles])
         # Two sums, each of one term a step: three terms in one sum are rewritten by TensorFlow's
         # optimizer into a temporary variable, which fails in nested loops.
-        half = len(sums) // 2
-        new = list(sums)
-        for i, (tile, v) in enumerate(products(ahead)):
-            new[i] += ops.matmul(tile, ahead(v))
-            mirror = ops.take(ops.einsum("bnij,bnid->bnjd", tile, v), back, axis=1)
-            new[half + i] += ops.cast(mirrored, v.dtype) * mirror
-        return (offset + 1, *new)
+        direct = [ops.matmul(tile, ahead(v)) for tile, v in tiles]
+        return (offset + 1, *(total + new for total, new in zip(sums, direct + list(mirrors))))
 
     zeros = [ops.zeros_like(a) for a in like]
     start = (ops.zeros((), "int32"), *zeros, *zeros)
