@@ -164,11 +164,11 @@ def test_colors_refuse(maps):
         embedding_colors(*maps)
 
 
-@pytest.mark.parametrize("dim", [2, 6])
-def test_loops_side_by_side(dim):
+@pytest.mark.parametrize(("dim", "embed_background"), [(2, True), (6, True), (6, False)])
+def test_loops_side_by_side(dim, embed_background):
     model = InstanceSegmenter(
         unet_encoder((8, 16), blocks=1), embedding_dim=dim, iterations=2, fusion_filters=8,
-        inference_iterations=3,
+        inference_iterations=3, embed_background=embed_background,
     )  # fmt: skip
     image = np.random.default_rng(0).integers(0, 255, (19, 30, 3), "uint8")
     picture = embedding_loops(model, image, titles=False)
@@ -177,9 +177,10 @@ def test_loops_side_by_side(dim):
     np.testing.assert_array_equal(
         picture[:, :30], overlay_instances(image, np.zeros((19, 30), int))
     )
-    embedding = np.asarray(model.embed(image[None].astype("float32"))[0])
-    loops = np.asarray(model.mean_shift(embedding, iterations=3, return_sequences=True))
-    maps = embedding_colors(embedding[0], *loops[:, 0])
+    embedding, scores = map(np.asarray, model.embed(image[None].astype("float32")))
+    loops = np.asarray(model.shift(embedding, scores, return_sequences=True))
+    shown = scores[0, 1::2, 1::2] >= (-1 if embed_background else 0.5)
+    maps = embedding_colors(*(x * shown for x in (embedding[0], *loops[:, 0])))
     for index, colors in enumerate(maps, start=1):
         part = picture[:, 36 * index : 36 * index + 30]
         np.testing.assert_array_equal(part, colors.repeat(2, 0).repeat(2, 1)[:19, :30])

@@ -62,7 +62,7 @@ def mean_shift(
     Example:
         >>> import numpy as np
         >>> from keras_rpe.ops import mean_shift
-        >>> x = np.array([[[1.0, 0.0], [0.96, 0.28], [-1.0, 0.0]]], "float32")
+        >>> x = np.array([[[1.0, 0.0], [0.96, 0.28], [-1.0, 0.0]]])
         >>> np.asarray(mean_shift(x)).round(2).tolist()
         [[[0.99, 0.14], [0.99, 0.14], [-1.0, 0.0]]]
     """
