@@ -42,9 +42,11 @@ class PadToMultiple(keras.layers.Layer):
 
     def call(self, inputs: Tensor) -> Tensor:
         """Return the padded maps."""
-        height, width = ops.shape(inputs)[1], ops.shape(inputs)[2]
+        batch, height, width = ops.shape(inputs)[:3]
         bottom, right = -height % self.multiple, -width % self.multiple
-        return ops.pad(inputs, [[0, 0], [0, bottom], [0, right], [0, 0]])
+        x = ops.pad(inputs, [[0, 0], [0, bottom], [0, right], [0, 0]])
+        # Padding by sizes that are known late makes a mobile converter forget the channels.
+        return ops.reshape(x, (batch, height + bottom, width + right, inputs.shape[-1] or -1))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Shape of the padded maps."""
