@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keras_rpe.cli.output_folder import write_text
+from keras_rpe.written_file import write_file
 
 if TYPE_CHECKING:
     from keras_rpe.models import Instances
@@ -70,4 +70,4 @@ class InstanceTable:
         writer.writerow(COLUMNS)
         for rows in self._rows.values():
             writer.writerows(rows)
-        write_text(self.path, text.getvalue())
+        write_file(self.path, text.getvalue().encode())

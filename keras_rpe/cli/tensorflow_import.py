@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
+
+from keras_rpe.held_back_stderr import held_back_stderr
 
 
 def import_tensorflow() -> None:
@@ -19,26 +19,9 @@ def import_tensorflow() -> None:
         ImportError: If TensorFlow or Keras is missing or broken; what they wrote is shown.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with nullcontext() if "tensorflow" in sys.modules else _held_back_stderr():
+    with nullcontext() if "tensorflow" in sys.modules else held_back_stderr():
         import absl.logging
         import keras  # noqa: F401
         import tensorflow as tf
     tf.get_logger().setLevel("ERROR")
     absl.logging.set_verbosity(absl.logging.ERROR)
-
-
-@contextmanager
-def _held_back_stderr() -> Iterator[None]:
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            held.seek(0)
-            os.write(stderr, held.read())
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_rpe.cli.output_folder import write_text
+from keras_rpe.written_file import write_file
 
 _FILE = "settings.json"
 
@@ -69,7 +69,7 @@ def write_settings(run: Path, settings: dict[str, Any]) -> None:
     Raises:
         OSError: If the file cannot be written.
     """
-    write_text(run / _FILE, json.dumps(settings, indent=2) + "\n")
+    write_file(run / _FILE, (json.dumps(settings, indent=2) + "\n").encode())
 
 
 def _option(key: str) -> str:

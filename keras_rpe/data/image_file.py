@@ -1,10 +1,7 @@
 """Read and write single images and label images: PNG, JPEG and TIFF."""
 
-import contextlib
 import glob
 import io
-import os
-import uuid
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +11,7 @@ from PIL import Image
 from keras_rpe.data.image_decoding import decode
 from keras_rpe.data.image_file_error import ImageFileError
 from keras_rpe.data.image_header import ImageHeader, read_header
+from keras_rpe.written_file import write_file
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 """The file endings, in lower case, that count as images in a folder or a glob."""
@@ -170,7 +168,7 @@ def write_labels(path: str | Path, labels: np.ndarray) -> None:
         tifffile.imwrite(buffer, stored, compression="zlib", photometric="minisblack")
     else:
         raise ImageFileError(f"{path} needs the ending .png, .tif or .tiff for labels.")
-    _write_whole(path, buffer.getvalue())
+    write_file(path, buffer.getvalue())
 
 
 def write_image(path: str | Path, rgb: np.ndarray) -> None:
@@ -202,7 +200,7 @@ def write_image(path: str | Path, rgb: np.ndarray) -> None:
         )
     buffer = io.BytesIO()
     Image.fromarray(rgb).save(buffer, format="PNG")
-    _write_whole(path, buffer.getvalue())
+    write_file(path, buffer.getvalue())
 
 
 def find_images(path: str | Path) -> list[Path]:
@@ -249,16 +247,3 @@ def find_images(path: str | Path) -> list[Path]:
     if not images:
         raise ImageFileError(problem)
     return images
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    """Write through a temporary file beside the target, so that no half of it is ever seen."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-        os.replace(temporary, path)  # noqa: PTH105
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_rpe.layers import (
@@ -18,6 +16,7 @@ from keras_rpe.layers import (
     SphericalEmbedding,
 )
 from keras_rpe.models.backbones import make_backbone, pyramid
+from keras_rpe.models.compiled_function import compiled_for_images
 from keras_rpe.models.image_array import rgb_array
 from keras_rpe.models.instances import Instances
 from keras_rpe.models.pixel_graph import pixel_graph
@@ -84,8 +83,7 @@ class InstanceSegmenter(Task):
         ValueError: If an argument is out of its range, or the backbone has no pyramid.
 
     Example:
-        >>> import numpy as np
-        >>> from keras_rpe.models import InstanceSegmenter
+        >>>         >>> from keras_rpe.models import InstanceSegmenter
         >>> model = InstanceSegmenter(backbone="unet_small", embedding_dim=8, iterations=2)
         >>> model.compile("adam")
         >>> images = np.random.randint(0, 255, (2, 32, 32, 3), "uint8")
@@ -308,29 +306,10 @@ class InstanceSegmenter(Task):
         Raises:
             ValueError: If it is not one such image, or not finite.
         """
-        array = rgb_array(image)[None]
-        result = {k: ops.convert_to_numpy(v)[0] for k, v in self._group_compiled(array).items()}
-        n = int(result["num_instances"])
-        if n >= self.decoder.max_instances:
-            warnings.warn(
-                f"The image has {n} or more instances, and those beyond `max_instances` of the "
-                "decoder were dropped.",
-                stacklevel=2,
-            )
-        return Instances(
-            result["labels"], result["scores"][:n], result["boxes"][:n], result["classes"][:n]
-        )
-
-    def _group_compiled(self, images: np.ndarray) -> dict[str, Tensor]:
-        if keras.backend.backend() != "tensorflow":
-            return self.group(images)
         if self._compiled_group is None:
-            import tensorflow as tf
-
-            # One trace for images of all sizes.
-            signature = tf.TensorSpec((None, None, None, 3), "float32")
-            self._compiled_group = tf.function(self.group, input_signature=[signature])
-        return self._compiled_group(images)
+            self._compiled_group = compiled_for_images(self.group)
+        result = self._compiled_group(rgb_array(image)[None])
+        return Instances.from_tables({k: ops.convert_to_numpy(v) for k, v in result.items()})
 
     def get_config(self) -> dict[str, Any]:
         """Configuration from which the model can be made again."""

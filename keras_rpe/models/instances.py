@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +34,27 @@ class Instances:
     scores: np.ndarray
     boxes: np.ndarray
     classes: np.ndarray
+
+    @classmethod
+    def from_tables(cls, tables: Mapping[str, np.ndarray]) -> Instances:
+        """Take one image from the tables of a batch of one, as graphs give them.
+
+        Args:
+            tables: The arrays of `InstanceDecoder`, whose tables have a fixed length.
+
+        Returns:
+            The instances, without the empty rows. A warning tells if the tables are full, since
+            further instances were dropped then.
+        """
+        n = int(tables["num_instances"][0])
+        if n >= tables["scores"].shape[1]:
+            warnings.warn(
+                f"The image has {n} or more instances, and those beyond `max_instances` of the "
+                "decoder were dropped.",
+                stacklevel=3,
+            )
+        rows = (tables[name][0, :n] for name in ("scores", "boxes", "classes"))
+        return cls(tables["labels"][0], *rows)
 
     def __len__(self) -> int:
         """Number of instances."""

@@ -1,0 +1,15 @@
+"""Models as files that return instances: for TensorFlow Serving, phones and other runtimes."""
+
+from keras_rpe.export.export_model import export_model
+from keras_rpe.export.export_record import ExportRecord
+from keras_rpe.export.litert import export_litert
+from keras_rpe.export.onnx import export_onnx
+from keras_rpe.export.saved_model import export_saved_model
+
+__all__ = [
+    "ExportRecord",
+    "export_litert",
+    "export_model",
+    "export_onnx",
+    "export_saved_model",
+]

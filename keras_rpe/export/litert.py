@@ -1,0 +1,185 @@
+"""Export to LiteRT, for phones and browsers, with builtin operators only."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tensorflow as tf
+
+from keras_rpe.export.export_record import RECORD_NAME, ExportRecord
+from keras_rpe.export.quantization import quantize_convolutions
+from keras_rpe.export.signatures import plain_signature, write_signatures
+from keras_rpe.held_back_stderr import held_back_stderr
+from keras_rpe.written_file import write_file
+
+if TYPE_CHECKING:
+    from keras_rpe.models import InstanceSegmenter
+
+QUANTIZATIONS = (None, "float16", "dynamic", "int8")
+
+
+def export_litert(
+    model: InstanceSegmenter,
+    path: str | os.PathLike[str],
+    quantize: str | None = None,
+    representative_data: Iterable[Any] | None = None,
+) -> Path:
+    """Write a LiteRT model whose graph takes pixels and gives instances.
+
+    It has one signature, `serving_default`, from `image`, uint8 RGB `(batch, H, W, 3)`, any size
+    from 8 pixels a side, to the tensors of `InstanceSegmenter.group`. There are no checks in it.
+
+    Args:
+        model: The model.
+        path: The file, `….tflite`.
+        quantize: `None` for float32; "float16" weights, which the runtime widens; "dynamic", int8
+            weights and float activations; "int8", weights and activations of the convolutions in
+            int8, the grouping in float32.
+        representative_data: For "int8": some images like those to come, each `(H, W)`, `(H, W, 3)`
+            or `(H, W, 4)` and uint8; 8 to 100 are enough.
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError: If an argument is none of these, or the model needs an operator that LiteRT
+            does not have.
+        ImportError: If "int8" is asked for and the extra `litert` is not installed.
+        OSError: If the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix != ".tflite":
+        raise ValueError(f"`filepath` must end in .tflite. Received: filepath={str(path)!r}")
+    check_quantization(quantize, representative_data)
+    content = convert(model, None if quantize == "int8" else quantize)
+    if quantize == "int8":
+        assert representative_data is not None
+        content = quantize_convolutions(content, representative_data)
+    record = ExportRecord("litert", quantize, model.source)
+    return write_file(path, add_record(content, record))
+
+
+def check_quantization(quantize: str | None, representative_data: Any) -> None:
+    """Check the two arguments against each other.
+
+    Raises:
+        ValueError: If `quantize` is unknown, or does not go with `representative_data`.
+    """
+    if quantize not in QUANTIZATIONS:
+        raise ValueError(
+            f"`quantize` must be one of {', '.join(map(repr, QUANTIZATIONS))}. "
+            f"Received: quantize={quantize!r}"
+        )
+    if (quantize == "int8") != (representative_data is not None):
+        raise ValueError(
+            "`representative_data` must be given with quantize='int8', and only then. "
+            f"Received: quantize={quantize!r}, representative_data="
+            f"{'None' if representative_data is None else type(representative_data).__name__}"
+        )
+
+
+def convert(model: InstanceSegmenter, quantize: str | None = None) -> bytes:
+    """Convert a model with builtin operators only.
+
+    Args:
+        model: The model.
+        quantize: `None`, "float16" or "dynamic".
+
+    Returns:
+        The content of a .tflite file.
+
+    Raises:
+        ValueError: If the model needs an operator that LiteRT does not have; it is named.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        write_signatures({"serving_default": plain_signature(model)}, folder)
+        converter = tf.lite.TFLiteConverter.from_saved_model(
+            folder, signature_keys=["serving_default"]
+        )
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+        if quantize is not None:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if quantize == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+        try:
+            # On an error the converter writes the whole graph, thousands of lines.
+            with held_back_stderr(show_on_error=False):
+                return converter.convert()
+        except Exception as error:
+            raise ValueError(_reason(error)) from None
+
+
+def _reason(error: Exception) -> str:
+    missing = sorted(set(re.findall(r"'tf\.(\w+)' op is neither", str(error))))
+    if missing:
+        return (
+            "`model` must need no operators but those of LiteRT. "
+            f"Received: a model with {', '.join(missing)}"
+        )
+    return f"`model` cannot be converted to LiteRT: {str(error).strip().splitlines()[0]}"
+
+
+def add_record(content: bytes, record: ExportRecord) -> bytes:
+    """Put the origin of a model into its metadata.
+
+    Args:
+        content: Content of a .tflite file.
+        record: Its origin.
+
+    Returns:
+        The content with it.
+    """
+    from tensorflow.lite.python import schema_py_generated as schema
+    from tensorflow.lite.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.convert_bytearray_to_object(bytearray(content))
+    buffer = schema.BufferT()
+    buffer.data = list(record.to_json().encode())
+    entry = schema.MetadataT()
+    entry.name, entry.buffer = RECORD_NAME.encode(), len(model.buffers)
+    model.buffers.append(buffer)
+    model.metadata = [*(model.metadata or []), entry]
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
+def read_record(content: bytes) -> ExportRecord | None:
+    """Read the origin of a model from its metadata.
+
+    Args:
+        content: Content of a .tflite file.
+
+    Returns:
+        The origin, or `None` where there is none.
+    """
+    from tensorflow.lite.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.convert_bytearray_to_object(bytearray(content))
+    for entry in model.metadata or []:
+        if entry.name == RECORD_NAME.encode():
+            return ExportRecord.from_json(bytes(model.buffers[entry.buffer].data))
+    return None
+
+
+def signature_names(content: bytes) -> dict[str, str]:
+    """Give the names that the signature gives to the tensors of a model.
+
+    Args:
+        content: Content of a .tflite file with one signature.
+
+    Returns:
+        The names of inputs and outputs, by the names of the tensors in the graph.
+    """
+    from tensorflow.lite.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.convert_bytearray_to_object(bytearray(content))
+    signature = model.signatureDefs[0]
+    tensors = model.subgraphs[signature.subgraphIndex].tensors
+    return {
+        tensors[entry.tensorIndex].name.decode(): entry.name.decode()
+        for entry in [*signature.inputs, *signature.outputs]
+    }

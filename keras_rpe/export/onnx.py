@@ -1,0 +1,124 @@
+"""Export to ONNX, with the loops as `Loop` operators."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keras_rpe.export.export_record import RECORD_NAME, ExportRecord
+from keras_rpe.export.litert import convert, signature_names
+from keras_rpe.export.optional_import import optional_import
+from keras_rpe.held_back_stderr import held_back_stderr
+from keras_rpe.written_file import write_file
+
+if TYPE_CHECKING:
+    from keras_rpe.models import InstanceSegmenter
+
+_OPSET = 18  # the first with a scatter operator that keeps the largest value
+_INT64 = 7
+
+
+def export_onnx(model: InstanceSegmenter, path: str | os.PathLike[str]) -> Path:
+    """Write an ONNX model whose graph takes pixels and gives instances.
+
+    Its input is `image`, uint8 RGB `(batch, H, W, 3)`, any size from 8 pixels a side, its outputs
+    are named like the tensors of `InstanceSegmenter.group`. There are no checks in it.
+
+    Args:
+        model: The model.
+        path: The file, `….onnx`.
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError: If the file has another ending, or an operator cannot be converted.
+        ImportError: If the extra `onnx` is not installed.
+        OSError: If the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix != ".onnx":
+        raise ValueError(f"`filepath` must end in .onnx. Received: filepath={str(path)!r}")
+    onnx = optional_import("onnx", "onnx")
+    optional_import("tf2onnx.convert", "onnx")
+    convert_module = optional_import("tf2onnx.convert", "onnx")
+    handlers = {
+        "UnsortedSegmentSum": (_scatter("add", 0), []),
+        "UnsortedSegmentMax": (_scatter("max", np.iinfo(np.int32).min), []),
+    }
+    # By way of LiteRT, whose converter knows the shapes inside nested loops.
+    content = convert(model)
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        file = Path(folder, "model.tflite")
+        file.write_bytes(content)
+        with held_back_stderr():
+            graph, _ = convert_module.from_tflite(
+                str(file), opset=_OPSET, custom_op_handlers=handlers
+            )
+    _rename(graph.graph, signature_names(content))
+    record = ExportRecord("onnx", None, model.source)
+    entry = graph.metadata_props.add()
+    entry.key, entry.value = RECORD_NAME, record.to_json()
+    try:
+        onnx.checker.check_model(graph)
+    except onnx.checker.ValidationError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"`model` cannot be converted to ONNX: {reason}") from error
+    return write_file(path, graph.SerializeToString())
+
+
+def _scatter(reduction: str, identity: int) -> Callable[..., Any]:
+    """Give the converter of a reduction over segments to a scatter.
+
+    That of the library makes a table of segments times the points of the largest one, which for
+    labels of pixels is beyond any memory.
+    """
+
+    def handler(context: Any, node: Any, name: str, args: Any) -> Any:
+        import onnx
+
+        def constant(value: int) -> str:
+            label = context.make_const(f"{name}/constant_{value}", np.array([value], "int64"))
+            return label.output[0]
+
+        def make(operator: str, inputs: list[str], **attributes: Any) -> str:
+            return context.make_node(operator, inputs, attr=attributes).output[0]
+
+        data, segments, count = node.input
+        count = make("Reshape", [make("Cast", [count], to=_INT64), constant(1)])
+        shape = make("Concat", [count, make("Shape", [data], start=1)], axis=0)
+        value = onnx.helper.make_tensor("value", context.get_dtype(data), [1], [identity])
+        empty = make("ConstantOfShape", [shape], value=value)
+        indices = make("Unsqueeze", [make("Cast", [segments], to=_INT64), constant(-1)])
+        shapes, dtypes = node.output_shapes, node.output_dtypes
+        context.remove_node(node.name)
+        return context.make_node(
+            "ScatterND",
+            [empty, indices, data],
+            attr={"reduction": reduction},
+            name=node.name,
+            outputs=node.output,
+            shapes=shapes,
+            dtypes=dtypes,
+        )
+
+    return handler
+
+
+def _rename(graph: Any, names: dict[str, str]) -> None:
+    """Rename the inputs and outputs of a graph, wherever they are read or written."""
+    for value in [*graph.input, *graph.output, *graph.value_info]:
+        value.name = names.get(value.name, value.name)
+    for node in graph.node:
+        for side in (node.input, node.output):
+            side[:] = [names.get(name, name) for name in side]
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                _rename(attribute.g, names)

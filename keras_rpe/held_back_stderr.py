@@ -1,0 +1,38 @@
+"""Silence for libraries that write to the file descriptor of stderr, past Python."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def held_back_stderr(show_on_error: bool = True) -> Iterator[None]:
+    """Keep what is written to stderr in this block to itself, unless the block fails.
+
+    Args:
+        show_on_error: Whether it is shown when the block raises.
+
+    Example:
+        >>> import os
+        >>> from keras_rpe.held_back_stderr import held_back_stderr
+        >>> with held_back_stderr():
+        ...     _ = os.write(2, b"a note")
+    """
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            if show_on_error:
+                held.seek(0)
+                os.write(stderr, held.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)

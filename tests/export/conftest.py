@@ -1,0 +1,64 @@
+"""The bundled preset, exported once to every format, and real images of different sizes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from keras_rpe.data import read_image
+from keras_rpe.models import InstanceSegmenter
+
+
+@pytest.fixture(scope="session")
+def nuclei() -> InstanceSegmenter:
+    return InstanceSegmenter.from_preset("nuclei")
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of what the `saved_model`, `litert` and `onnx` fixtures write."""
+    return tmp_path_factory.mktemp("exported")
+
+
+@pytest.fixture(scope="session")
+def saved_model(nuclei: InstanceSegmenter, exported: Path) -> Path:
+    """Folder of version 1; the folder above it is `nuclei`."""
+    return nuclei.export(exported / "nuclei")
+
+
+@pytest.fixture(scope="session")
+def litert(nuclei: InstanceSegmenter, exported: Path) -> Path:
+    return nuclei.export(exported / "nuclei.tflite", format="litert")
+
+
+@pytest.fixture(scope="session")
+def onnx(nuclei: InstanceSegmenter, exported: Path) -> Path:
+    return nuclei.export(exported / "nuclei.onnx", format="onnx")
+
+
+@pytest.fixture(scope="session")
+def photo() -> np.ndarray:
+    """A real image that is there on every machine, uint8 `(120, 150, 3)`: stained nuclei."""
+    from skimage import data
+
+    return np.ascontiguousarray(data.immunohistochemistry()[100:220, 50:200])
+
+
+@pytest.fixture(scope="session")
+def real_images(data_root: Path) -> list[np.ndarray]:
+    """Twenty microscope images of different sizes, uint8 `(H, W, 3)`."""
+    images: list[np.ndarray] = []
+    shapes: dict[tuple[int, ...], int] = {}
+    for file in sorted((data_root / "dsb2018" / "train" / "images").glob("*.png")):
+        image = read_image(file)
+        image = image[..., :3] if image.ndim == 3 else np.repeat(image[..., None], 3, axis=-1)
+        # A few of each size, and none so large that the suite would wait for it.
+        if shapes.get(image.shape, 0) < 4 and image.size < 700 * 700 * 3:
+            shapes[image.shape] = shapes.get(image.shape, 0) + 1
+            images.append(np.ascontiguousarray(image))
+        if len(images) == 20:
+            break
+    # Sizes that are no multiple of the network's stride.
+    for k, side in enumerate((97, 131, 203, 254)):
+        images[k] = images[k][: side + 5, :side]
+    return images
