@@ -72,4 +72,6 @@ def _decode_png(content: tf.Tensor) -> tf.Tensor:
 
 
 def _decode_jpeg(content: tf.Tensor) -> tf.Tensor:
-    return tf.cast(tf.io.decode_jpeg(content, channels=3), tf.float32)
+    # As Pillow and browsers decode.
+    image = tf.io.decode_jpeg(content, channels=3, dct_method="INTEGER_ACCURATE")
+    return tf.cast(image, tf.float32)

@@ -79,8 +79,8 @@ def mean_shift(
     def loop(x: Tensor) -> Tensor:
         mean = _weighted_mean(x, weights, kappa, block_size)
         moved = mean if step_size == 1.0 else step_size * mean + (1.0 - step_size) * x
-        # Keeps the static depth, which a loop body loses.
-        return ops.reshape(_unit(moved), (-1, ops.shape(x)[1], depth))
+        # Keeps the static sizes, which a loop body loses.
+        return ops.reshape(_unit(moved), (*ops.shape(x)[:2], depth))
 
     if not return_sequences:
         return repeat(lambda i, x: (loop(x),), (x,), iterations)[0][:, :n]

@@ -1,0 +1,88 @@
+"""A SavedModel that runs in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_rpe.export.served_model import ServedModel, refusal
+
+_DTYPES = {"serving_default": tf.uint8, "float_image": tf.float32}
+
+
+class SavedModelClient(ServedModel):
+    """A SavedModel that TensorFlow runs.
+
+    Args:
+        folder: Folder of a version, `…/NAME/1`, or of all of them, `…/NAME`, for the highest.
+
+    Raises:
+        ValueError: If there is none in it, it is damaged, or not of this package.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        version = version_folder(folder)
+        try:
+            self._loaded = tf.saved_model.load(str(version))
+            self._signatures = {
+                name: signature
+                for name, signature in self._loaded.signatures.items()
+                if _takes_image(signature, _DTYPES.get(name))
+            }
+        except Exception as error:  # whatever the parsers of its parts raise
+            raise ValueError(
+                "`path_or_url` must be a SavedModel that is whole. "
+                f"Received: path_or_url={str(version)!r}, {refusal(error)}"
+            ) from error
+        if "serving_default" not in self._signatures:
+            raise ValueError(
+                "`path_or_url` must be a SavedModel whose signature `serving_default` takes "
+                f"`image`, uint8 (batch, height, width, 3). Received: path_or_url={str(version)!r}"
+            )
+        super().__init__(str(version), takes_floats="float_image" in self._signatures)
+
+    def predict_tables(self, images: np.ndarray) -> Mapping[str, Any]:
+        """Run the signature for the data type of the images."""
+        name = "serving_default" if images.dtype == np.uint8 else "float_image"
+        try:
+            result = self._signatures[name](image=tf.constant(images))
+        except tf.errors.OpError as error:
+            raise ValueError(refusal(error)) from error
+        return {key: value.numpy() for key, value in result.items()}
+
+
+def version_folder(folder: Path) -> Path:
+    """Give the folder of a SavedModel.
+
+    Args:
+        folder: That folder, or the one above it, whose highest version is taken.
+
+    Returns:
+        The folder that holds `saved_model.pb`.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if (folder / "saved_model.pb").is_file():
+        return folder
+    entries = [entry for entry in folder.iterdir() if entry.name.isdecimal()]
+    versions = sorted(entries, key=lambda entry: int(entry.name))
+    if not versions or not (versions[-1] / "saved_model.pb").is_file():
+        raise ValueError(
+            "`path_or_url` must be a folder with a saved_model.pb, or with versions, 1, 2, …, that "
+            f"hold one. Received: path_or_url={str(folder)!r}, without one in "
+            f"{versions[-1].name if versions else 'it'}"
+        )
+    return versions[-1]
+
+
+def _takes_image(signature: Any, dtype: tf.DType | None) -> bool:
+    inputs = signature.structured_input_signature[1]
+    if dtype is None or set(inputs) != {"image"}:
+        return False
+    spec = inputs["image"]
+    return bool(spec.dtype == dtype and spec.shape.is_compatible_with((1, 8, 8, 3)))

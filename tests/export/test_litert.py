@@ -1,0 +1,160 @@
+import re
+
+import keras
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+
+from keras_rpe.export import export_litert
+from keras_rpe.export.export_record import ExportRecord
+from keras_rpe.export.litert import convert, read_record
+from keras_rpe.metrics import matching
+from keras_rpe.models import InstanceSegmenter
+
+
+@pytest.fixture(scope="module")
+def small_model() -> InstanceSegmenter:
+    return InstanceSegmenter("unet_small", embedding_dim=6, iterations=1)
+
+
+def runner(path):
+    return Interpreter(str(path), num_threads=2).get_signature_runner("serving_default")
+
+
+def agreement(path, images, expected) -> float:
+    """Mean over all true instances of the IoU with their match, 0 for those without one."""
+    segment = runner(path)
+    found = [segment(image=image[None])["labels"][0] for image in images]
+    pairs = [matching(true, labels, 0.5) for true, labels in zip(expected, found, strict=True)]
+    return float(np.mean([pair.mean_true_iou for pair in pairs if pair.n_true]))
+
+
+def operators(path) -> set[str]:
+    interpreter = Interpreter(str(path))
+    return {entry["op_name"] for entry in interpreter._get_ops_details()}
+
+
+def test_signature_names_its_tensors(litert):
+    segment = runner(litert)
+    (image,) = segment.get_input_details().values()
+    assert image["dtype"] == np.uint8
+    assert list(image["shape_signature"]) == [-1, -1, -1, 3]
+    assert set(segment.get_output_details()) == {
+        "labels",
+        "scores",
+        "boxes",
+        "classes",
+        "num_instances",
+    }
+
+
+def test_loop_is_a_builtin_while_and_nothing_is_flex(litert):
+    names = operators(litert)
+    assert "WHILE" in names
+    assert not [name for name in names if "Flex" in name or "CUSTOM" in name]
+
+
+@pytest.mark.parametrize(
+    ("quantize", "least", "largest_share"),
+    [(None, 0.995, 1.1), ("float16", 0.99, 0.6), ("dynamic", 0.97, 0.35)],
+)
+def test_labels_agree_with_the_keras_model(
+    quantize, least, largest_share, nuclei, litert, tmp_path, real_images, real_labels
+):
+    path = litert
+    if quantize:
+        path = nuclei.export(tmp_path / "small.tflite", format="litert", quantize=quantize)
+    assert path.stat().st_size < largest_share * 4 * nuclei.count_params()
+    assert agreement(path, real_images, real_labels) >= least
+
+
+def test_static_int8(nuclei, tmp_path, real_images, real_labels):
+    path = nuclei.export(
+        tmp_path / "int8.tflite",
+        format="litert",
+        quantize="int8",
+        representative_data=[image for image in real_images if image.size < 257 * 257 * 3][:4],
+    )
+    interpreter = Interpreter(str(path))
+    convolutions = [
+        entry for entry in interpreter._get_ops_details() if entry["op_name"] == "CONV_2D"
+    ]
+    dtypes = {detail["index"]: detail["dtype"] for detail in interpreter.get_tensor_details()}
+    assert convolutions
+    assert all(dtypes[entry["outputs"][0]] == np.int8 for entry in convolutions)
+    assert path.stat().st_size < 0.35 * 4 * nuclei.count_params()
+    assert agreement(path, real_images[:8], real_labels[:8]) >= 0.95
+    assert read_record(path.read_bytes()) == ExportRecord("litert", "int8", "nuclei")
+
+
+def test_small_and_odd_sizes_and_batches(litert, nuclei, photo):
+    segment = runner(litert)
+    for size in ((8, 8), (9, 31), (65, 40)):
+        image = photo[: size[0], : size[1]]
+        labels = segment(image=image[None])["labels"][0]
+        np.testing.assert_array_equal(labels, nuclei.predict_instances(image).labels)
+    batch = np.stack([photo[:60, :60], photo[-60:, -60:]])
+    labels = segment(image=batch)["labels"]
+    assert labels.shape == (2, 60, 60)
+    assert labels.max(axis=(1, 2)).min() >= 1
+
+
+def test_model_needs_a_missing_operator(small_model, monkeypatch, capfd):
+    def with_flex(self, images):
+        return {"labels": keras.ops.cast(keras.ops.erfinv(images[..., 0] / 300.0), "int32")}
+
+    monkeypatch.setattr(InstanceSegmenter, "group", with_flex)
+    with pytest.raises(ValueError, match=r"`model` must need no operators .* with Erfinv$"):
+        convert(small_model)
+    assert len(capfd.readouterr().err) < 2000  # not the whole graph
+
+
+def test_record_survives(litert):
+    record = read_record(litert.read_bytes())
+    assert record == ExportRecord("litert", None, "nuclei")
+
+
+def test_file_without_a_record(small_model):
+    assert read_record(convert(small_model)) is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"quantize": "int4"}, "`quantize` must be one of None, 'float16', 'dynamic', 'int8'."),
+        ({"quantize": "int8"}, "`representative_data` must be given with quantize='int8'"),
+        (
+            {"representative_data": [np.zeros((9, 9), "uint8")]},
+            "Received: quantize=None, representative_data=list",
+        ),
+        (
+            {"quantize": "int8", "representative_data": []},
+            "`representative_data` must hold at least one image. Received: none",
+        ),
+        (
+            {"quantize": "int8", "representative_data": [np.zeros((9, 9), "float32")]},
+            "must hold uint8 images. Received: dtype=float32",
+        ),
+    ],
+)
+def test_wrong_arguments(small_model, tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        export_litert(small_model, tmp_path / "model.tflite", **arguments)
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_ending_must_be_tflite(small_model, tmp_path):
+    with pytest.raises(ValueError, match=r"`filepath` must end in \.tflite"):
+        export_litert(small_model, tmp_path / "model.lite")
+
+
+def test_failed_write_leaves_the_old_file(small_model, tmp_path, monkeypatch):
+    path = tmp_path / "model.tflite"
+    path.write_bytes(b"old")
+    monkeypatch.setattr("keras_rpe.export.litert.convert", lambda *_: b"")
+    monkeypatch.setattr("keras_rpe.export.litert.add_record", lambda *_: b"new")
+    monkeypatch.setattr("pathlib.Path.replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
+    with pytest.raises(OSError, match="full"):
+        export_litert(small_model, path)
+    assert path.read_bytes() == b"old"
+    assert [*tmp_path.iterdir()] == [path]
