@@ -7,12 +7,12 @@ import os
 from pathlib import Path
 
 
-def write_file(path: Path, content: bytes) -> Path:
+def write_file(path: Path, content: bytes | str) -> Path:
     """Write a file under a temporary name, then rename it.
 
     Args:
         path: The file.
-        content: Its content.
+        content: Its content; text is written in UTF-8.
 
     Returns:
         The file.
@@ -29,7 +29,7 @@ def write_file(path: Path, content: bytes) -> Path:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(content)
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         temporary.replace(path)
     finally:
         with contextlib.suppress(OSError):

@@ -13,9 +13,11 @@ import typer
 
 from keras_rpe.cli.demo import demo
 from keras_rpe.cli.evaluate import evaluate
+from keras_rpe.cli.export import export
 from keras_rpe.cli.presets import presets
 from keras_rpe.cli.report import one_line, print_error
 from keras_rpe.cli.segment import segment
+from keras_rpe.cli.serve_check import serve_check
 from keras_rpe.cli.train import train
 from keras_rpe.version import __version__
 
@@ -27,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (segment, train, evaluate, demo, presets):
+for command in (segment, train, evaluate, export, serve_check, demo, presets):
     app.command()(command)
 
 
@@ -79,11 +81,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _flushed(1)
     except KeyboardInterrupt:
         return 130
+    except ConnectionError as error:
+        print_error(one_line(error))
+        return 1
     except OSError as error:
         names = [str(name) for name in (error.filename, error.filename2) if name]
         print_error(": ".join([error.strerror or one_line(error), *names]))
         return 1
-    except ValueError as error:
+    except (ValueError, ImportError) as error:
         print_error(one_line(error))
         return 1
     except MemoryError as error:

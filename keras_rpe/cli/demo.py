@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from keras_rpe.cli.demo_image import demo_image
 from keras_rpe.cli.model_option import load_segmenter, segment_image
 from keras_rpe.cli.output_folder import output_folder
 from keras_rpe.cli.report import counted
@@ -25,16 +26,12 @@ def demo(
     with output_folder(out):
         network = load_segmenter(preset, None)
 
-        from skimage import data
-        from skimage.color import gray2rgb, rgb2hed
-        from skimage.util import img_as_ubyte
+        from skimage.color import gray2rgb
 
         from keras_rpe.data import write_image, write_labels
         from keras_rpe.visualization import embedding_loops, overlay_instances
 
-        # Of the two dyes in the section, haematoxylin is the one that binds to nuclei.
-        stain = rgb2hed(data.immunohistochemistry())[..., 0]
-        image = img_as_ubyte(stain / stain.max())
+        image = demo_image()
         result = segment_image(network, image, "image")
         pictures = {
             "image.png": gray2rgb(image),

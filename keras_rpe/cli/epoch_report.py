@@ -14,8 +14,8 @@ from typing import Any
 import keras
 import typer
 
-from keras_rpe.cli.output_folder import write_text
 from keras_rpe.cli.report import one_line, progress_bar
+from keras_rpe.written_file import write_file
 
 
 class EpochReport(keras.callbacks.Callback):
@@ -88,7 +88,7 @@ def cut_log(path: Path, epochs: int) -> None:
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     writer.writerows(row for row in rows if _number(row["epoch"]) < epochs)
-    write_text(path, text.getvalue())
+    write_file(path, text.getvalue())
 
 
 def best_in_log(path: Path, name: str) -> dict[str, float]:

@@ -19,9 +19,9 @@ from keras_rpe.cli.model_option import (
     load_segmenter,
     segment_image,
 )
-from keras_rpe.cli.output_folder import write_text
 from keras_rpe.cli.report import print_table, progress_bar
 from keras_rpe.cli.tensorflow_import import import_tensorflow
+from keras_rpe.written_file import write_file
 
 if TYPE_CHECKING:
     from keras_rpe.data import LabelPair
@@ -84,7 +84,7 @@ def evaluate(
             "seconds_per_image": seconds_per_image,
             "thresholds": [_figures(m) for m in matchings],
         }
-        write_text(json_file, json.dumps(figures, indent=2) + "\n")
+        write_file(json_file, json.dumps(figures, indent=2) + "\n")
 
 
 def _pairs(folder: Path, names: Path | None, images: str, instances: str) -> list[LabelPair]:

@@ -70,4 +70,4 @@ class InstanceTable:
         writer.writerow(COLUMNS)
         for rows in self._rows.values():
             writer.writerows(rows)
-        write_file(self.path, text.getvalue().encode())
+        write_file(self.path, text.getvalue())

@@ -36,6 +36,17 @@ def check_model_choice(preset: str | None, model: Path | None) -> None:
         raise ValueError(f"--model needs an existing .keras file. Received: {model}")
 
 
+def load_preset_or_model(text: str) -> InstanceSegmenter:
+    """Load the model of an argument that is the name of a preset, its folder, or a `.keras` file.
+
+    Raises:
+        ValueError: If there is no such model, or its files are damaged.
+    """
+    if Path(text).suffix == ".keras":
+        return load_segmenter(None, Path(text))
+    return load_segmenter(text, None)
+
+
 def load_segmenter(preset: str | None, model: Path | None) -> InstanceSegmenter:
     """Load the model of `--preset` or `--model`.
 
@@ -69,6 +80,7 @@ def load_segmenter(preset: str | None, model: Path | None) -> InstanceSegmenter:
         raise ValueError(
             f"--model {model} must be an InstanceSegmenter. Received: a {type(loaded).__name__}"
         )
+    loaded.source = str(model)
     return loaded
 
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from keras_rpe.cli.model_option import load_segmenter
-from keras_rpe.cli.output_folder import output_folder, write_text
+from keras_rpe.cli.output_folder import output_folder
 from keras_rpe.cli.report import counted
 from keras_rpe.cli.tensorflow_import import import_tensorflow
 from keras_rpe.cli.train_settings import check_settings, names_digest, write_settings
+from keras_rpe.written_file import write_file
 
 if TYPE_CHECKING:
     from keras_rpe.data import LabelPair
@@ -116,7 +117,7 @@ def train(
         check_settings(out, settings)
         model, epoch = _model(run)
         write_settings(out, settings)
-        write_text(out / "validation.txt", "".join(f"{pair.name}\n" for pair in validation))
+        write_file(out / "validation.txt", "".join(f"{pair.name}\n" for pair in validation))
         if not _has_ended(run, epoch):
             if epoch:
                 typer.echo(f"continuing after epoch {epoch}")

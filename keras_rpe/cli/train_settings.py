@@ -69,7 +69,7 @@ def write_settings(run: Path, settings: dict[str, Any]) -> None:
     Raises:
         OSError: If the file cannot be written.
     """
-    write_file(run / _FILE, (json.dumps(settings, indent=2) + "\n").encode())
+    write_file(run / _FILE, json.dumps(settings, indent=2) + "\n")
 
 
 def _option(key: str) -> str:

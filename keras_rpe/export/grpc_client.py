@@ -65,7 +65,7 @@ class GrpcClient(ServedModel):
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             return ConnectionError(f"{self.source} did not answer within {self._timeout} seconds")
         if code is grpc.StatusCode.UNAVAILABLE:
-            return ConnectionError(f"{self.source} is not reachable: {reason}")
+            return ConnectionError(f"{self.source} gave no answer: {reason}")
         return ValueError(f"{self.source} answered with {code.name}: {reason}")
 
     def _array(self, proto: Any, name: str, most: int) -> np.ndarray:

@@ -53,25 +53,26 @@ class RestClient(ServedModel):
             raise ConnectionError(
                 f"{self.source} did not answer within {self._timeout} seconds"
             ) from None
-        except (requests.RequestException, UnicodeError) as error:
-            raise ConnectionError(f"{self.source} is not reachable: {refusal(error)}") from error
-        return self._tables(response.status_code, response.content)
+        except requests.RequestException as error:
+            raise ConnectionError(f"{self.source} gave no answer: {_cause(error)}") from error
+        return self._tables(response.status_code, response.reason, response.content)
 
-    def _tables(self, status: int, content: bytes) -> Mapping[str, Any]:
+    def _tables(self, status: int, reason: str, content: bytes) -> Mapping[str, Any]:
+        text = content.decode(errors="replace")
         try:
-            answer = json.loads(content)
+            answer = json.loads(text)
         except (ValueError, RecursionError):
             answer = None
         message = answer.get("error") if isinstance(answer, dict) else None
         if status != 200 or message is not None:
-            reason = refusal(content.decode(errors="replace") if message is None else message)
+            message = refusal(text if message is None else message) or reason
             kind = ConnectionError if status in _BUSY else ValueError
-            raise kind(f"{self.source} answered with HTTP {status}: {reason}")
+            raise kind(f"{self.source} answered with HTTP {status}: {message}")
         tables = named_tensors(answer)
         if tables is None:
             raise ValueError(
                 f"{self.source} must answer with the JSON of TensorFlow Serving, `predictions` of "
-                f"one image or `outputs`. Received: {refusal(content[:80].decode(errors='replace'))}"
+                f"one image or `outputs`. Received: {refusal(text[:80]) or 'nothing'}"
             )
         return tables
 
@@ -97,6 +98,13 @@ def named_tensors(answer: Any) -> dict[str, Any] | None:
     if isinstance(rows, list) and len(rows) == 1 and isinstance(rows[0], dict):
         return {name: [value] for name, value in rows[0].items()}
     return columns if isinstance(columns, dict) else None
+
+
+def _cause(error: BaseException) -> str:
+    """What happened first, without the layers that passed it on."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return refusal(error)
 
 
 def _png(image: np.ndarray) -> bytes:

@@ -73,6 +73,21 @@ def _version_folder(path: Path) -> Path:
         return path
     if path.exists() and not path.is_dir():
         raise ValueError(f"`filepath` must be a folder. Received: the file {str(path)!r}")
+    return path / str(max(_versions(path), default=0) + 1)
+
+
+def latest_version(path: Path) -> Path:
+    """Find the version that a server would take.
+
+    Args:
+        path: Folder of the model or of a version.
+
+    Returns:
+        The folder of the highest version below `path`; `path` itself where there is none.
+    """
+    return path / str(max(_versions(path))) if _versions(path) else path
+
+
+def _versions(path: Path) -> list[int]:
     entries = path.iterdir() if path.is_dir() else iter(())
-    versions = [int(entry.name) for entry in entries if entry.name.isdecimal()]
-    return path / str(max(versions, default=0) + 1)
+    return [int(entry.name) for entry in entries if entry.name.isdecimal()]

@@ -51,7 +51,7 @@ class SavedModelClient(ServedModel):
         try:
             result = self._signatures[name](image=tf.constant(images))
         except tf.errors.OpError as error:
-            raise ValueError(refusal(error)) from error
+            raise ValueError(f"{self.source} refused the image: {refusal(error)}") from error
         return {key: value.numpy() for key, value in result.items()}
 
 

@@ -30,7 +30,7 @@ def write_models_config(folder: Path) -> None:
     entry.name = folder.name
     entry.base_path = f"/models/{folder.name}"
     entry.model_platform = "tensorflow"
-    write_file(folder / CONFIG_FILE, text_format.MessageToString(config).encode())
+    write_file(folder / CONFIG_FILE, text_format.MessageToString(config))
 
 
 def write_warmup_requests(folder: Path, model_name: str) -> None:

@@ -16,7 +16,7 @@ class Task(keras.Model):
     """Base of the task models: a functional Keras model that presets can save and make again.
 
     Attributes:
-        source: The preset that it was loaded from, or `None`; exported models carry it.
+        source: The preset or file that it was loaded from, or `None`; exported models carry it.
     """
 
     source: str | None = None
