@@ -8,12 +8,23 @@ from keras_rpe.version import __version__
 # All classes are imported at once, so that Keras can load a model that holds them. Only the
 # command line imports what each command needs: its help should not wait for TensorFlow.
 if Path(sys.argv[0] if sys.argv else "").stem != "keras-rpe":
-    from keras_rpe import callbacks, data, layers, losses, metrics, models, ops, visualization
+    from keras_rpe import (
+        callbacks,
+        data,
+        export,
+        layers,
+        losses,
+        metrics,
+        models,
+        ops,
+        visualization,
+    )
 
 __all__ = [
     "__version__",
     "callbacks",
     "data",
+    "export",
     "layers",
     "losses",
     "metrics",

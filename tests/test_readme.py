@@ -1,6 +1,9 @@
 """The README's Python examples, run as they stand, one after the other."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,3 +20,22 @@ def test_there_are_examples() -> None:
 def test_example(number: int, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     exec(compile(BLOCKS[number], f"README.md example {number + 1}", "exec"), {})
+
+
+def test_export_commands(tmp_path) -> None:
+    section = README.read_text(encoding="utf-8").partition("\n## Export\n")[2].partition("\n## ")[0]
+    (block,) = re.findall(r"^```\n(.*?)^```", section, re.M | re.S)
+    commands = block.splitlines()
+    assert len(commands) >= 4
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    for command in commands:
+        assert command.startswith("keras-rpe ")
+        result = subprocess.run(
+            command.split(),
+            cwd=tmp_path,
+            env={**os.environ, "PATH": path},
+            capture_output=True,
+            text=True,
+        )
+        assert result.returncode == 0, result.stderr
+        assert result.stderr == ""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import tensorflow as tf
 
 from keras_rpe.export.export_record import RECORD_NAME, ExportRecord
-from keras_rpe.export.quantization import quantize_convolutions
+from keras_rpe.export.quantization import calibration_samples, quantize_convolutions
 from keras_rpe.export.signatures import plain_signature, write_signatures
 from keras_rpe.held_back_stderr import held_back_stderr
 from keras_rpe.written_file import write_file
@@ -56,12 +56,11 @@ def export_litert(
     if path.suffix != ".tflite":
         raise ValueError(f"`filepath` must end in .tflite. Received: filepath={str(path)!r}")
     check_quantization(quantize, representative_data)
-    content = convert(model, None if quantize == "int8" else quantize)
-    if quantize == "int8":
-        assert representative_data is not None
-        content = quantize_convolutions(content, representative_data)
-    record = ExportRecord("litert", quantize, model.source)
-    return write_file(path, add_record(content, record))
+    # All that can be wrong comes before the work.
+    samples = None if representative_data is None else calibration_samples(representative_data)
+    content = convert(model, None if samples else quantize)
+    content = add_record(content, ExportRecord("litert", quantize, model.source))
+    return write_file(path, quantize_convolutions(content, samples) if samples else content)
 
 
 def check_quantization(quantize: str | None, representative_data: Any) -> None:

@@ -11,7 +11,6 @@ import numpy as np
 
 from keras_rpe.export.optional_import import optional_import
 from keras_rpe.export.served_model import ServedModel, refusal
-from keras_rpe.held_back_stderr import held_back_stderr
 
 
 class LitertClient(ServedModel):
@@ -31,12 +30,10 @@ class LitertClient(ServedModel):
         interpreter = optional_import("ai_edge_litert.interpreter", "litert")
         content = file.read_bytes()
         try:
-            # It tells what it delegates to, at once and with the first image.
-            with held_back_stderr(show_on_error=False):
-                self._interpreter = interpreter.Interpreter(
-                    model_content=content, num_threads=num_threads
-                )
-                self._run = self._interpreter.get_signature_runner("serving_default")
+            self._interpreter = interpreter.Interpreter(
+                model_content=content, num_threads=num_threads
+            )
+            self._run = self._interpreter.get_signature_runner("serving_default")
             inputs = self._run.get_input_details()
         except (ValueError, RuntimeError) as error:
             raise ValueError(

@@ -2,16 +2,46 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from keras_rpe.export.optional_import import optional_import
+from keras_rpe.held_back_stderr import held_back_stderr
 from keras_rpe.models.image_array import rgb_array
 
 
-def quantize_convolutions(content: bytes, representative_data: Iterable[Any]) -> bytes:
+def calibration_samples(images: Iterable[Any]) -> list[dict[str, np.ndarray]]:
+    """Check images and make them inputs of the graph.
+
+    Args:
+        images: Images as `predict_instances` takes them, uint8.
+
+    Returns:
+        For each, `image`, `(1, H, W, 3)`.
+
+    Raises:
+        ValueError: If there is none, or one is not such an image.
+        ImportError: If the extra `litert`, which quantizes, is not installed.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_rpe.export.quantization import calibration_samples
+        >>> calibration_samples([np.zeros((9, 10), "uint8")])[0]["image"].shape
+        (1, 9, 10, 3)
+    """
+    optional_import("ai_edge_quantizer", "litert")
+    samples = [{"image": _uint8_image(image)[None]} for image in images]
+    if not samples:
+        raise ValueError("`representative_data` must hold at least one image. Received: none")
+    return samples
+
+
+def quantize_convolutions(content: bytes, samples: list[dict[str, np.ndarray]]) -> bytes:
     """Quantize the weights and the activations of all convolutions to int8.
 
     The rest, which is the normalisation and the grouping, stays in float32: it has no weights,
@@ -19,21 +49,13 @@ def quantize_convolutions(content: bytes, representative_data: Iterable[Any]) ->
 
     Args:
         content: Content of a float32 .tflite file.
-        representative_data: Images, uint8, whose activations give the ranges.
+        samples: Inputs whose activations give the ranges.
 
     Returns:
-        The content of the quantized file.
-
-    Raises:
-        ValueError: If there is no image, or one is not uint8.
-        ImportError: If the extra `litert` is not installed.
+        The content of the quantized file; its metadata stays.
     """
-    name = "ai_edge_quantizer"
-    quantizer = optional_import(f"{name}.quantizer", "litert")
-    qtyping = optional_import(f"{name}.qtyping", "litert")
-    samples = [{"image": _uint8_image(image)[None]} for image in representative_data]
-    if not samples:
-        raise ValueError("`representative_data` must hold at least one image. Received: none")
+    quantizer = optional_import("ai_edge_quantizer.quantizer", "litert")
+    qtyping = optional_import("ai_edge_quantizer.qtyping", "litert")
     config = qtyping.OpQuantizationConfig(
         activation_tensor_config=qtyping.TensorQuantizationConfig(num_bits=8, symmetric=False),
         weight_tensor_config=qtyping.TensorQuantizationConfig(
@@ -45,8 +67,11 @@ def quantize_convolutions(content: bytes, representative_data: Iterable[Any]) ->
     quantizing = quantizer.Quantizer(bytearray(content))
     for operator in (names.CONV_2D, names.DEPTHWISE_CONV_2D, names.CONV_2D_TRANSPOSE):
         quantizing.update_quantization_recipe(regex=".*", operation_name=operator, op_config=config)
-    ranges = quantizing.calibrate({"serving_default": samples})
-    return bytes(quantizing.quantize(ranges).quantized_model)
+    # It writes its progress and the runtime's notes.
+    with contextlib.redirect_stdout(io.StringIO()), held_back_stderr(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ranges = quantizing.calibrate({"serving_default": samples})
+        return bytes(quantizing.quantize(ranges).quantized_model)
 
 
 def _uint8_image(image: Any) -> np.ndarray:

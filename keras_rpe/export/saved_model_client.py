@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_rpe.export.saved_model import latest_version
 from keras_rpe.export.served_model import ServedModel, refusal
 
+_GRAPH = "saved_model.pb"
 _DTYPES = {"serving_default": tf.uint8, "float_image": tf.float32}
 
 
@@ -25,7 +27,7 @@ class SavedModelClient(ServedModel):
     """
 
     def __init__(self, folder: Path) -> None:
-        version = version_folder(folder)
+        version = _version_folder(folder)
         try:
             self._loaded = tf.saved_model.load(str(version))
             self._signatures = {
@@ -55,29 +57,14 @@ class SavedModelClient(ServedModel):
         return {key: value.numpy() for key, value in result.items()}
 
 
-def version_folder(folder: Path) -> Path:
-    """Give the folder of a SavedModel.
-
-    Args:
-        folder: That folder, or the one above it, whose highest version is taken.
-
-    Returns:
-        The folder that holds `saved_model.pb`.
-
-    Raises:
-        ValueError: If there is none.
-    """
-    if (folder / "saved_model.pb").is_file():
-        return folder
-    entries = [entry for entry in folder.iterdir() if entry.name.isdecimal()]
-    versions = sorted(entries, key=lambda entry: int(entry.name))
-    if not versions or not (versions[-1] / "saved_model.pb").is_file():
+def _version_folder(folder: Path) -> Path:
+    version = folder if (folder / _GRAPH).is_file() else latest_version(folder)
+    if not (version / _GRAPH).is_file():
         raise ValueError(
-            "`path_or_url` must be a folder with a saved_model.pb, or with versions, 1, 2, …, that "
-            f"hold one. Received: path_or_url={str(folder)!r}, without one in "
-            f"{versions[-1].name if versions else 'it'}"
+            f"`path_or_url` must be a folder with a {_GRAPH}, or with versions, 1, 2, …, whose "
+            f"highest has one. Received: path_or_url={str(folder)!r}, without {version / _GRAPH}"
         )
-    return versions[-1]
+    return version
 
 
 def _takes_image(signature: Any, dtype: tf.DType | None) -> bool:

@@ -7,6 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_rpe.ops import missing_to_multiple
+
 Tensor = Any
 
 
@@ -43,7 +45,8 @@ class PadToMultiple(keras.layers.Layer):
     def call(self, inputs: Tensor) -> Tensor:
         """Return the padded maps."""
         batch, height, width = ops.shape(inputs)[:3]
-        bottom, right = -height % self.multiple, -width % self.multiple
+        bottom = missing_to_multiple(height, self.multiple)
+        right = missing_to_multiple(width, self.multiple)
         x = ops.pad(inputs, [[0, 0], [0, bottom], [0, right], [0, 0]])
         # Padding by sizes that are known late makes a mobile converter forget the channels.
         return ops.reshape(x, (batch, height + bottom, width + right, inputs.shape[-1] or -1))
@@ -53,7 +56,7 @@ class PadToMultiple(keras.layers.Layer):
         batch, height, width, channels = input_shape
 
         def up(n: int | None) -> int | None:
-            return None if n is None else n + -n % self.multiple
+            return None if n is None else n + missing_to_multiple(n, self.multiple)
 
         return (batch, up(height), up(width), channels)
 

@@ -9,6 +9,7 @@ from keras_rpe.ops.connected_components import (
 from keras_rpe.ops.instances import instance_boxes, instance_means, label_areas, number_labels
 from keras_rpe.ops.loops import repeat, run_while
 from keras_rpe.ops.mean_shift import mean_shift
+from keras_rpe.ops.padding import missing_to_multiple
 from keras_rpe.ops.pair_loss import (
     calibrated_cosine_similarity,
     pair_margin_terms,
@@ -31,6 +32,7 @@ __all__ = [
     "label_areas",
     "mean_shift",
     "merge_windows",
+    "missing_to_multiple",
     "number_labels",
     "pair_margin_terms",
     "pair_weights",

@@ -20,6 +20,7 @@ from typing import Any
 from keras import ops
 
 from keras_rpe.ops.loops import repeat, run_while
+from keras_rpe.ops.padding import missing_to_multiple
 
 Tensor = Any
 
@@ -73,7 +74,7 @@ def mean_shift(
     known = isinstance(n, int)
     block_size = block_size or (512 if known and n >= 4096 else 256)
     block_size = min(block_size, max(n, 1)) if known else block_size
-    padding = [[0, 0], [0, -n % block_size], [0, 0]]
+    padding = [[0, 0], [0, missing_to_multiple(n, block_size)], [0, 0]]
     x, weights = ops.pad(x, padding), ops.stop_gradient(ops.pad(weights, padding))
 
     def loop(x: Tensor) -> Tensor:
@@ -173,9 +174,10 @@ def _symmetric_sweep(
     """
     blocks = ops.shape(like[0])[1]
     ring = ops.arange(blocks)
+    next_ring = ring + blocks
 
     def body(offset: Tensor, *sums: Tensor) -> tuple[Tensor, ...]:
-        forth, back = (ring + offset) % blocks, (ring - offset) % blocks
+        forth, back = (ring + offset) % blocks, (next_ring - offset) % blocks
 
         def ahead(tiles: Tensor) -> Tensor:
             return ops.take(tiles, forth, axis=1)

@@ -54,8 +54,9 @@ def merge_windows(windows: Tensor, shape: tuple[Any, ...], size: int) -> Tensor:
 
 def _grid(length: Tensor | int, size: int) -> tuple[Tensor | int, Tensor | int]:
     """Number of windows along an axis and the side of each."""
-    count = -(-length // size)
-    return count, -(-length // count)
+    # Of no negative number, whose quotient some runtimes round to the other side.
+    count = (length + size - 1) // size
+    return count, (length + count - 1) // count
 
 
 def _cut(x: Tensor, size: int) -> Tensor:

@@ -1,0 +1,171 @@
+"""Exported models beside the Keras model: latency, memory, size, agreement.
+
+    python benchmarks/export.py
+
+Exports a preset to every format, then segments one microscope image, which comes with
+scikit-image, at several sizes. Every method runs in a process of its own; they take turns, and
+the times are medians. Memory is the peak of the process above that of the same process when it is
+idle, after an image of 64×64 pixels. Agreement is the mean IoU of each instance of the Keras model
+with its match, 0 without one.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+THREADS = 2
+KERAS = ("eager", "predict", "predict_instances")
+FILES = {
+    "SavedModel": ("nuclei", {}),
+    "LiteRT float32": ("float32.tflite", {"format": "litert"}),
+    "LiteRT float16": ("float16.tflite", {"format": "litert", "quantize": "float16"}),
+    "LiteRT dynamic int8": ("dynamic.tflite", {"format": "litert", "quantize": "dynamic"}),
+    "LiteRT static int8": ("int8.tflite", {"format": "litert", "quantize": "int8"}),
+    "ONNX": ("model.onnx", {"format": "onnx"}),
+}
+
+
+def image_of(side: int) -> np.ndarray:
+    """The stain of nuclei in a section of colon, uint8 `(side, side, 3)`."""
+    from skimage import data
+    from skimage.color import rgb2hed
+    from skimage.util import img_as_ubyte
+
+    stain = rgb2hed(data.immunohistochemistry())[..., 0]
+    stain = np.tile(img_as_ubyte(stain / stain.max()), (side // 512 + 1, side // 512 + 1))
+    return np.repeat(stain[:side, :side, None], 3, axis=-1)
+
+
+def export_all(preset: str, folder: Path) -> None:
+    """Write the preset in every format."""
+    from keras_rpe.models import InstanceSegmenter
+
+    model = InstanceSegmenter.from_preset(preset)
+    for file, options in FILES.values():
+        if options.get("quantize") == "int8":
+            whole = image_of(512)
+            options = {**options, "representative_data": [whole[:256, 256:], whole[256:, :256]]}
+        model.export(folder / file, **options)
+
+
+def load(method: str, preset: str, folder: Path):
+    """A function from an image to its label map."""
+    if method not in KERAS:
+        from keras_rpe.export import load_served
+
+        threads = {} if method == "SavedModel" else {"num_threads": THREADS}
+        served = load_served(folder / FILES[method][0], **threads)
+        return lambda image: served.predict_instances(image).labels
+    from keras_rpe.models import InstanceSegmenter
+
+    model = InstanceSegmenter.from_preset(preset)
+    if method == "predict_instances":
+        return lambda image: model.predict_instances(image).labels
+    if method == "predict":
+        return lambda image: model.predict(image[None], verbose=0)["labels"][0]
+    return lambda image: np.asarray(model.group(image[None].astype("float32"))["labels"])[0]
+
+
+def measure(method: str, preset: str, folder: Path, side: int, runs: int) -> None:
+    """Print the time and the peak memory of each run as JSON, one line a run."""
+    segment = load(method, preset, folder)
+    segment(image_of(64))  # Threads are started, graphs traced and libraries loaded.
+    image = image_of(side)
+    idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    labels = segment(image)
+    np.save(folder / f"{method}.npy", labels)
+    for _ in range(runs):
+        sys.stdin.readline()  # One run each time that the parent asks, so that methods alternate.
+        start = time.perf_counter()
+        segment(image)
+        seconds = time.perf_counter() - start
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        print(json.dumps({"seconds": seconds, "megabytes": (peak - idle) / 1024}), flush=True)
+
+
+def compare(methods: list[str], preset: str, folder: Path, side: int, runs: int) -> dict[str, list]:
+    """Run the methods in turn and collect what they print."""
+    command = [sys.executable, __file__, "--preset", preset, "--folder", str(folder)]
+    workers = {
+        method: subprocess.Popen(
+            [*command, "--method", method, "--sides", str(side), "--runs", str(runs)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        )
+        for method in methods
+    }
+    results: dict[str, list] = {method: [] for method in methods}
+    for _ in range(runs):
+        for method, worker in workers.items():
+            worker.stdin.write("\n")
+            worker.stdin.flush()
+            results[method].append(json.loads(worker.stdout.readline()))
+    for worker in workers.values():
+        worker.communicate()
+    return results
+
+
+def print_rows(results: dict[str, list], folder: Path, side: int) -> None:
+    """Print a row for each method."""
+    from keras_rpe.metrics import matching
+
+    reference = np.load(folder / "predict_instances.npy")
+    for method, values in results.items():
+        seconds = statistics.median(run["seconds"] for run in values)
+        megabytes = max(run["megabytes"] for run in values)
+        ratio = statistics.median(
+            run["seconds"] / other["seconds"]
+            for run, other in zip(values, results["predict_instances"])
+        )
+        pair = matching(reference, np.load(folder / f"{method}.npy"), 0.5)
+        size = "-" if method in KERAS else f"{_size(folder / FILES[method][0]) / 1e6:.2f}"
+        print(
+            f"{side:4d}²  {method:20s} {seconds:8.3f} {ratio:7.2f} {megabytes:8.0f} {size:>8s} "
+            f"{pair.mean_true_iou:10.4f}",
+            flush=True,
+        )
+
+
+def _size(path: Path) -> int:
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--preset", default="nuclei")
+    parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--sides", type=int, nargs="+", default=[256, 512])
+    parser.add_argument("--method", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.method:
+        side = options.sides[0]
+        measure(options.method, options.preset, options.folder, side, options.runs)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        export_all(options.preset, Path(folder))
+        print(f"preset {options.preset}, median of {options.runs} runs in turn; the ratio is to")
+        print("predict_instances, the median of the ratios of neighbouring runs")
+        print("size   method                  seconds   ratio       MB  file MB  agreement")
+        for side in options.sides:
+            methods = [*KERAS, *FILES]
+            results = compare(methods, options.preset, Path(folder), side, options.runs)
+            print_rows(results, Path(folder), side)
+
+
+if __name__ == "__main__":
+    main()

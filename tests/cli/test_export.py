@@ -1,0 +1,74 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cli_outcome import assert_one_line_error
+
+from keras_rpe.data import write_image
+from keras_rpe.export import read_record
+
+
+def test_litert_file(run, tiny_preset, tmp_path):
+    out = tmp_path / "tiny.tflite"
+    outcome = run("export", tiny_preset, out)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out == f"{out}: {out.stat().st_size / 1e6:.1f} MB\n"
+    assert read_record(out).source == str(tiny_preset)
+
+
+def test_saved_model_of_a_keras_file(run, tiny_model, tmp_path):
+    source = tmp_path / "tiny.keras"
+    tiny_model.save(source)
+    outcome = run("export", source, tmp_path / "tiny")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.startswith(f"{tmp_path / 'tiny' / '1'}: ")
+    assert read_record(tmp_path / "tiny").source == str(source)
+
+
+def test_int8_takes_a_folder_of_images(run, tiny_preset, labelled, tmp_path):
+    out = tmp_path / "int8.tflite"
+    outcome = run("export", tiny_preset, out, "--quantize", "int8", "--images", labelled / "images")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert read_record(out).quantize == "int8"
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        (("--quantize", "int8"), ("`representative_data` must be given with quantize='int8'",)),
+        (("--quantize", "float16", "--format", "onnx"), ("go with format='litert'",)),
+        (("--format", "onnx"), ("must end in .onnx",)),
+        (("--images", "nowhere"), ("nowhere does not exist",)),
+    ],
+)
+def test_wrong_options(run, tiny_preset, tmp_path, options, parts):
+    assert_one_line_error(run("export", tiny_preset, tmp_path / "x.tflite", *options), *parts)
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_images_of_16_bit_are_refused_for_int8(run, tiny_preset, tmp_path):
+    (tmp_path / "images").mkdir()
+    write_image(tmp_path / "images" / "a.png", np.zeros((16, 16, 3), "uint8"))
+    _write_16_bit(tmp_path / "images" / "b.png")
+    outcome = run(
+        "export",
+        tiny_preset,
+        tmp_path / "x.tflite",
+        "--quantize",
+        "int8",
+        "--images",
+        tmp_path / "images",
+    )
+    assert_one_line_error(outcome, "uint8", "uint16")
+
+
+def _write_16_bit(path: Path) -> None:
+    from PIL import Image
+
+    Image.fromarray(np.arange(256, dtype="uint16").reshape(16, 16)).save(path)
+
+
+def test_unknown_preset(run, tmp_path):
+    outcome = run("export", "nothing", tmp_path / "x")
+    assert_one_line_error(outcome, "'nothing'")
+    assert [*tmp_path.iterdir()] == []

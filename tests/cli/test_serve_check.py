@@ -1,0 +1,59 @@
+import re
+
+import numpy as np
+import pytest
+from cli_outcome import assert_one_line_error
+
+from keras_rpe.data import write_image
+from keras_rpe.models import InstanceSegmenter
+
+
+@pytest.fixture(scope="module")
+def exported(tiny_preset, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported")
+    model = InstanceSegmenter.from_preset(tiny_preset)
+    model.export(folder / "tiny")
+    model.export(folder / "tiny.tflite", format="litert")
+    return folder
+
+
+@pytest.fixture
+def image(tmp_path):
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 255, (6, 7, 3))
+    write_image(tmp_path / "a.png", np.kron(coarse, np.ones((8, 8, 1))).astype("uint8"))
+    return tmp_path / "a.png"
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny/1", "tiny.tflite"])
+def test_same_labels(run, exported, image, name):
+    outcome = run("serve-check", exported / name, image, "--runs", 1)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "56 x 48 pixels" in outcome.out
+    assert "labels are identical" in outcome.out
+    agreements = re.findall(r"\b[01]\.\d{4}\b", outcome.out)
+    assert agreements == ["1.0000"]
+
+
+def test_another_model_does_not_agree(run, exported, image):
+    outcome = run("serve-check", exported / "tiny", image, "--preset", "nuclei", "--runs", 1)
+    assert outcome.code == 1
+    assert "below --least-iou" in outcome.err
+
+
+def test_unknown_source(run, exported, image, tmp_path):
+    from keras_rpe.export.litert import convert
+
+    path = tmp_path / "anonymous.tflite"
+    path.write_bytes(convert(InstanceSegmenter("unet_small", embedding_dim=4, iterations=1)))
+    outcome = run("serve-check", path, image)
+    assert_one_line_error(outcome, "give --preset or --model")
+
+
+def test_nothing_there(run, image, tmp_path):
+    assert_one_line_error(run("serve-check", tmp_path / "none", image), "none")
+
+
+def test_server_that_is_not_there(run, image):
+    outcome = run("serve-check", "http://localhost:9/v1/models/x", image, "--preset", "nuclei")
+    assert_one_line_error(outcome, "localhost:9")
