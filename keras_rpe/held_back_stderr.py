@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 
 
 @contextmanager
@@ -27,7 +27,9 @@ def held_back_stderr(show_on_error: bool = True) -> Iterator[None]:
     with tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 2)
         try:
-            yield
+            # Where sys.stderr is not that descriptor, as in a notebook, it is held back as well.
+            with os.fdopen(os.dup(2), "w") as copy, redirect_stderr(copy):
+                yield
         except BaseException:
             if show_on_error:
                 held.seek(0)

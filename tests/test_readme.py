@@ -24,7 +24,8 @@ def test_example(number: int, tmp_path, monkeypatch) -> None:
 
 def test_export_commands(tmp_path) -> None:
     section = README.read_text(encoding="utf-8").partition("\n## Export\n")[2].partition("\n## ")[0]
-    (block,) = re.findall(r"^```\n(.*?)^```", section, re.M | re.S)
+    fences = re.findall(r"^```(\w*)\n(.*?)^```", section, re.M | re.S)
+    (block,) = [block for language, block in fences if not language]
     commands = block.splitlines()
     assert len(commands) >= 4
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])

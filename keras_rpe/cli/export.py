@@ -51,11 +51,11 @@ def export(
     The graph takes pixels and gives instances: nothing of this package is
     needed to run it.
     """
-    format = format or _FORMATS_BY_ENDING.get(out.suffix, "tf_saved_model")  # type: ignore[assignment]
+    chosen = format or _FORMATS_BY_ENDING.get(out.suffix, "tf_saved_model")
     import_tensorflow()
     samples = None if images is None else _read_samples(images)
     model = load_preset_or_model(source)
-    path = model.export(out, format, quantize, samples, max_pixels)
+    path = model.export(out, chosen, quantize, samples, max_pixels)
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     size = sum(file.stat().st_size for file in files)
     typer.echo(f"{path}: {size / 1e6:.1f} MB")

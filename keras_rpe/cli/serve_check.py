@@ -20,6 +20,7 @@ from keras_rpe.cli.model_option import (
 )
 from keras_rpe.cli.report import print_error, print_table
 from keras_rpe.cli.tensorflow_import import import_tensorflow
+from keras_rpe.held_back_stderr import held_back_stderr
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,10 +100,12 @@ def _timed(
 ) -> tuple[Instances, float, float]:
     """The result, the seconds of the first run, and the median of those after it."""
     seconds = []
-    for _ in range(runs + 1):
-        start = time.perf_counter()
-        result = predict(image)
-        seconds.append(time.perf_counter() - start)
+    # Some runtimes tell with the first image what they delegate to.
+    with held_back_stderr():
+        for _ in range(runs + 1):
+            start = time.perf_counter()
+            result = predict(image)
+            seconds.append(time.perf_counter() - start)
     return result, seconds[0], median(seconds[1:])
 
 

@@ -46,9 +46,10 @@ def export_onnx(model: InstanceSegmenter, path: str | os.PathLike[str]) -> Path:
     if path.suffix != ".onnx":
         raise ValueError(f"`filepath` must end in .onnx. Received: filepath={str(path)!r}")
     onnx = optional_import("onnx", "onnx")
-    optional_import("tf2onnx.convert", "onnx")
     convert_module = optional_import("tf2onnx.convert", "onnx")
-    handlers = {
+    handlers: dict[str, tuple[Callable[..., Any], list[Any]]] = {
+        "FloorDiv": (_floor_division, []),
+        "FloorMod": (_floor_division, []),
         "UnsortedSegmentSum": (_scatter("add", 0), []),
         "UnsortedSegmentMax": (_scatter("max", np.iinfo(np.int32).min), []),
     }
@@ -110,6 +111,26 @@ def _scatter(reduction: str, identity: int) -> Callable[..., Any]:
         )
 
     return handler
+
+
+def _floor_division(context: Any, node: Any, name: str, args: Any) -> Any:
+    """Convert a quotient or remainder that is rounded down.
+
+    ONNX rounds quotients of integers towards zero, but its remainder has the sign of the divisor.
+    """
+    left, right = node.input
+    result = {
+        "name": node.name,
+        "outputs": node.output,
+        "shapes": [context.get_shape(node.output[0])],
+        "dtypes": [context.get_dtype(node.output[0])],
+    }
+    context.remove_node(node.name)
+    if node.type == "FloorMod":
+        return context.make_node("Mod", [left, right], **result)
+    remainder = context.make_node("Mod", [left, right]).output[0]
+    whole = context.make_node("Sub", [left, remainder]).output[0]
+    return context.make_node("Div", [whole, right], **result)
 
 
 def _rename(graph: Any, names: dict[str, str]) -> None:

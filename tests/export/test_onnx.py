@@ -1,5 +1,6 @@
 import sys
 
+import keras
 import numpy as np
 import onnx as onnx_package
 import onnxruntime
@@ -72,3 +73,19 @@ def test_ending_must_be_onnx(tmp_path):
     model = InstanceSegmenter("unet_small", embedding_dim=6, iterations=1)
     with pytest.raises(ValueError, match=r"`filepath` must end in \.onnx"):
         model.export(tmp_path / "model", format="onnx")
+
+
+def test_integers_are_rounded_down(tmp_path, monkeypatch):
+    model = InstanceSegmenter("unet_small", embedding_dim=4, iterations=1)
+
+    def divide(images):
+        values = keras.ops.cast(images[..., 0], "int32") - 100
+        return {"labels": values // 7, "classes": values % 7}
+
+    monkeypatch.setattr(model, "group", divide)
+    session = onnxruntime.InferenceSession(str(export_onnx(model, tmp_path / "model.onnx")))
+    image = np.arange(243, dtype="uint8").reshape(9, 9, 3)
+    values = image[..., 0].astype("int32") - 100
+    result = segment(session, image)
+    np.testing.assert_array_equal(result["labels"][0], values // 7)
+    np.testing.assert_array_equal(result["classes"][0], values % 7)
