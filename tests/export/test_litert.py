@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -112,6 +113,13 @@ def test_model_needs_a_missing_operator(small_model, monkeypatch, capfd):
 def test_record_survives(litert):
     record = read_record(litert.read_bytes())
     assert record == ExportRecord("litert", None, "nuclei")
+
+
+def test_bundled_file_is_that_of_the_preset(nuclei, photo):
+    path = Path(__file__).parents[2] / "saved_models" / "nuclei.tflite"
+    assert path.stat().st_size < 5e6
+    assert read_record(path.read_bytes()) == ExportRecord("litert", "float16", "nuclei")
+    assert agreement(path, [photo], [nuclei.predict_instances(photo).labels]) >= 0.99
 
 
 def test_file_without_a_record(small_model):
