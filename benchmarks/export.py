@@ -10,17 +10,12 @@ with its match, 0 without one.
 """
 
 import argparse
-import json
-import os
-import resource
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
+from turns import answer_turns, peak_memory, take_turns
 
 THREADS = 2
 KERAS = ("eager", "predict", "predict_instances")
@@ -80,41 +75,16 @@ def measure(method: str, preset: str, folder: Path, side: int, runs: int) -> Non
     segment = load(method, preset, folder)
     segment(image_of(64))  # Threads are started, graphs traced and libraries loaded.
     image = image_of(side)
-    idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    labels = segment(image)
-    np.save(folder / f"{method}.npy", labels)
-    for _ in range(runs):
-        sys.stdin.readline()  # One run each time that the parent asks, so that methods alternate.
-        start = time.perf_counter()
-        segment(image)
-        seconds = time.perf_counter() - start
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        print(json.dumps({"seconds": seconds, "megabytes": (peak - idle) / 1024}), flush=True)
+    idle = peak_memory()
+    np.save(folder / f"{method}.npy", segment(image))
+    answer_turns(lambda: segment(image), runs, idle)
 
 
 def compare(methods: list[str], preset: str, folder: Path, side: int, runs: int) -> dict[str, list]:
     """Run the methods in turn and collect what they print."""
-    command = [sys.executable, __file__, "--preset", preset, "--folder", str(folder)]
-    workers = {
-        method: subprocess.Popen(
-            [*command, "--method", method, "--sides", str(side), "--runs", str(runs)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-        )
-        for method in methods
-    }
-    results: dict[str, list] = {method: [] for method in methods}
-    for _ in range(runs):
-        for method, worker in workers.items():
-            worker.stdin.write("\n")
-            worker.stdin.flush()
-            results[method].append(json.loads(worker.stdout.readline()))
-    for worker in workers.values():
-        worker.communicate()
-    return results
+    case = [__file__, "--preset", preset, "--folder", str(folder)]
+    case += ["--sides", str(side), "--runs", str(runs)]
+    return take_turns({method: [*case, "--method", method] for method in methods}, runs)
 
 
 def print_rows(results: dict[str, list], folder: Path, side: int) -> None:

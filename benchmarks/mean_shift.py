@@ -9,13 +9,9 @@ process when it is idle, after a step of 64 points.
 """
 
 import argparse
-import json
-import os
-import resource
 import statistics
-import subprocess
-import sys
-import time
+
+from turns import answer_turns, peak_memory, take_turns
 
 LOOPS, BANDWIDTH = 5, 0.2
 
@@ -54,41 +50,15 @@ def measure(method: str, n: int, depth: int, backward: bool, runs: int) -> None:
 
     step(*inputs(64))  # Threads are started and libraries loaded.
     x, weight = inputs(n)
-    idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    idle = peak_memory()
     step(x, weight)
-    for _ in range(runs):
-        sys.stdin.readline()  # One run each time that the parent asks, so that methods alternate.
-        start = time.perf_counter()
-        step(x, weight).numpy()
-        seconds = time.perf_counter() - start
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        print(json.dumps({"seconds": seconds, "megabytes": (peak - idle) / 1024}), flush=True)
+    answer_turns(lambda: step(x, weight).numpy(), runs, idle)
 
 
 def compare(n: int, depth: int, backward: bool, runs: int, methods: list[str]) -> dict[str, list]:
     """Run the methods in turn and collect what they print."""
-    command = [sys.executable, __file__, "--case", str(n), str(depth), str(int(backward))]
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    workers = {
-        method: subprocess.Popen(
-            [*command, "--method", method, "--runs", str(runs)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env=environment,
-        )
-        for method in methods
-    }
-    results: dict[str, list] = {method: [] for method in methods}
-    for _ in range(runs):
-        for method, worker in workers.items():
-            worker.stdin.write("\n")
-            worker.stdin.flush()
-            results[method].append(json.loads(worker.stdout.readline()))
-    for worker in workers.values():
-        worker.communicate()
-    return results
+    case = [__file__, "--case", str(n), str(depth), str(int(backward)), "--runs", str(runs)]
+    return take_turns({method: [*case, "--method", method] for method in methods}, runs)
 
 
 def main() -> None:
