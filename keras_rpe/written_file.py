@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import uuid
 from pathlib import Path
 
 
@@ -27,7 +27,7 @@ def write_file(path: Path, content: bytes | str) -> Path:
         >>> write_file(Path(tempfile.mkdtemp()) / "a", b"content").read_bytes()
         b'content'
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         temporary.replace(path)

@@ -19,7 +19,6 @@ from keras_rpe.data import (
     write_image,
     write_labels,
 )
-from keras_rpe.data import image_file as image_file_module
 
 RNG = np.random.default_rng(0)
 
@@ -345,7 +344,7 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(image_file_module.os, "replace", full)
+    monkeypatch.setattr("pathlib.Path.replace", full)
     with pytest.raises(OSError, match="No space left") as caught:
         write_labels(path, np.zeros((3, 3), int))
     assert caught.value.errno == errno.ENOSPC
