@@ -83,7 +83,8 @@ class InstanceSegmenter(Task):
         ValueError: If an argument is out of its range, or the backbone has no pyramid.
 
     Example:
-        >>>         >>> from keras_rpe.models import InstanceSegmenter
+        >>> import numpy as np
+        >>> from keras_rpe.models import InstanceSegmenter
         >>> model = InstanceSegmenter(backbone="unet_small", embedding_dim=8, iterations=2)
         >>> model.compile("adam")
         >>> images = np.random.randint(0, 255, (2, 32, 32, 3), "uint8")
