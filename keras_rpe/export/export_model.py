@@ -26,11 +26,24 @@ def export_model(
     representative_data: Iterable[Any] | None = None,
     max_pixels: int | None = None,
 ) -> Path:
-    """Write a model in one of the formats; the arguments are those of `Task.export`.
+    """Write a model in one of the formats: what `Task.export` calls.
+
+    Args:
+        model: The model.
+        path: A folder for "tf_saved_model", `….tflite` for "litert", `….onnx` for "onnx".
+        format: One of these.
+        quantize: As `export_litert` takes it.
+        representative_data: As `export_litert` takes it.
+        max_pixels: As `export_saved_model` takes it.
+
+    Returns:
+        The version's folder, or the file.
 
     Raises:
         ValueError: If an argument is unknown or does not go with the format.
+        ImportError: If the format needs an extra that is not installed.
         RuntimeError: If Keras runs on another backend than TensorFlow.
+        OSError: If it cannot be written.
     """
     import keras
 

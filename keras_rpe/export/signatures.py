@@ -105,6 +105,9 @@ def write_signatures(signatures: dict[str, Signature], folder: str) -> None:
     Args:
         signatures: Functions by name, and the tensor that each takes.
         folder: Where to write it.
+
+    Raises:
+        OSError: If it cannot be written.
     """
     import keras
 

@@ -88,6 +88,7 @@ class Task(keras.Model):
         Raises:
             ValueError: If an argument is none of these or does not go with the format.
             ImportError: If the format needs an extra that is not installed.
+            RuntimeError: If Keras runs on another backend than TensorFlow.
             OSError: If it cannot be written.
 
         Example:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from export.serving_processes import Server, prediction_stub, shared
 
 from keras_rpe.data import read_image
 from keras_rpe.models import InstanceSegmenter
@@ -67,3 +68,19 @@ def real_images(data_root: Path) -> list[np.ndarray]:
 def real_labels(nuclei: InstanceSegmenter, real_images: list[np.ndarray]) -> list[np.ndarray]:
     """What the Keras model finds in them."""
     return [nuclei.predict_instances(image).labels for image in real_images]
+
+
+@pytest.fixture(scope="module")
+def rest(pytestconfig, saved_model) -> Server:
+    return shared(pytestconfig, "kserve_server.py", saved_model)
+
+
+@pytest.fixture(scope="module")
+def grpc_server(pytestconfig, saved_model) -> Server:
+    return shared(pytestconfig, "grpc_server.py", saved_model)
+
+
+@pytest.fixture(scope="module")
+def stub(grpc_server):
+    with prediction_stub(grpc_server) as stub:
+        yield stub

@@ -8,14 +8,11 @@ import pytest
 import requests
 import tensorflow as tf
 from export.serving_processes import (
-    Server,
     b64,
     claims,
     labels_over_rest,
     png,
     predict_request,
-    prediction_stub,
-    shared,
 )
 from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import get_model_metadata_pb2
@@ -25,22 +22,6 @@ PIXELS = ZEROS.tolist()
 WHOLE = png(np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype="uint8"))
 # Anything of TensorFlow's own account of an error.
 NOISE = ("Graph execution", "Detected at", "node", "Traceback", "__inference", "\n", "assertion")
-
-
-@pytest.fixture(scope="module")
-def rest(pytestconfig, saved_model) -> Server:
-    return shared(pytestconfig, "kserve_server.py", saved_model)
-
-
-@pytest.fixture(scope="module")
-def grpc_server(pytestconfig, saved_model) -> Server:
-    return shared(pytestconfig, "grpc_server.py", saved_model)
-
-
-@pytest.fixture(scope="module")
-def stub(grpc_server):
-    with prediction_stub(grpc_server) as stub:
-        yield stub
 
 
 @pytest.fixture(scope="module")

@@ -15,13 +15,10 @@ import requests
 import tensorflow as tf
 from export.serving_processes import (
     SERVING,
-    Server,
     b64,
     labels_over_rest,
     png,
     predict_request,
-    prediction_stub,
-    shared,
 )
 from google.protobuf import text_format
 from PIL import Image
@@ -29,22 +26,6 @@ from tensorflow_serving.apis import get_model_metadata_pb2, prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
 SIGNATURES = {"serving_default", "float_image", "image_bytes", "embeddings"}
-
-
-@pytest.fixture(scope="module")
-def rest(pytestconfig, saved_model) -> Server:
-    return shared(pytestconfig, "kserve_server.py", saved_model)
-
-
-@pytest.fixture(scope="module")
-def grpc_server(pytestconfig, saved_model) -> Server:
-    return shared(pytestconfig, "grpc_server.py", saved_model)
-
-
-@pytest.fixture(scope="module")
-def stub(grpc_server):
-    with prediction_stub(grpc_server) as stub:
-        yield stub
 
 
 @pytest.fixture(scope="module", params=["stained", "fluorescent"])
