@@ -10,6 +10,7 @@ from keras_rpe.version import __version__
 if Path(sys.argv[0] if sys.argv else "").stem != "keras-rpe":
     from keras_rpe import (
         callbacks,
+        checkpoints,
         data,
         export,
         layers,
@@ -23,6 +24,7 @@ if Path(sys.argv[0] if sys.argv else "").stem != "keras-rpe":
 __all__ = [
     "__version__",
     "callbacks",
+    "checkpoints",
     "data",
     "export",
     "layers",

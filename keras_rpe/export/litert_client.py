@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_rpe.export.optional_import import optional_import
+from keras_rpe.optional_import import optional_import
 from keras_rpe.export.served_model import ServedModel, refusal
 
 

@@ -20,7 +20,7 @@ def optional_import(module: str, extra: str) -> ModuleType:
         ImportError: If it is missing; the message has the command that installs it.
 
     Example:
-        >>> from keras_rpe.export.optional_import import optional_import
+        >>> from keras_rpe.optional_import import optional_import
         >>> optional_import("no_such_package", "onnx")
         Traceback (most recent call last):
         ...
