@@ -43,7 +43,9 @@ class ConversionReport:
 
     def __str__(self) -> str:
         lines = [self.summary()]
-        lines += [f"  matched    {weight} {shape} <- {name}" for weight, name, shape in self.matched]
+        lines += [
+            f"  matched    {weight} {shape} <- {name}" for weight, name, shape in self.matched
+        ]
         lines += [f"  unchanged  {weight} {shape}" for weight, shape in self.unmatched_weights]
         lines += [f"  unused     {name} {shape}" for name, shape in self.unmatched_arrays]
         return "\n".join(lines)

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_rpe.optional_import import optional_import
 from keras_rpe.export.served_model import ServedModel, refusal
+from keras_rpe.optional_import import optional_import
 
 
 class LitertClient(ServedModel):

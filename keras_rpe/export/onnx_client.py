@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_rpe.optional_import import optional_import
 from keras_rpe.export.served_model import ServedModel, refusal
+from keras_rpe.optional_import import optional_import
 
 _FATAL = 4
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_rpe.optional_import import optional_import
 from keras_rpe.held_back_stderr import held_back_stderr
 from keras_rpe.models.image_array import rgb_array
+from keras_rpe.optional_import import optional_import
 
 
 def calibration_samples(images: Iterable[Any]) -> list[dict[str, np.ndarray]]:

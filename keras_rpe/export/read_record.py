@@ -7,8 +7,8 @@ from pathlib import Path
 
 from keras_rpe.export import litert
 from keras_rpe.export.export_record import RECORD_NAME, ExportRecord
-from keras_rpe.optional_import import optional_import
 from keras_rpe.export.saved_model import EXTRA_FOLDER, latest_version
+from keras_rpe.optional_import import optional_import
 
 
 def read_record(path: str | os.PathLike[str]) -> ExportRecord | None:
