@@ -1,0 +1,119 @@
+"""A tensor of a torch file: where its values lie in a storage."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from keras_rpe.checkpoints.checkpoint_error import CheckpointError
+
+# NumPy has no bfloat16; its bits are the upper half of a float32.
+DTYPES = {
+    "float16": "f2",
+    "bfloat16": "u2",
+    "float32": "f4",
+    "float64": "f8",
+    "complex64": "c8",
+    "complex128": "c16",
+    "int8": "i1",
+    "int16": "i2",
+    "int32": "i4",
+    "int64": "i8",
+    "uint8": "u1",
+    "uint16": "u2",
+    "uint32": "u4",
+    "uint64": "u8",
+    "bool": "u1",
+}
+MAX_DIMENSIONS = 32
+
+
+@dataclass(frozen=True)
+class TorchDtype:
+    """The type of a tensor or of a storage, by its name in torch; a key of `DTYPES`."""
+
+    name: str
+
+    @property
+    def itemsize(self) -> int:
+        """The bytes of a value."""
+        return int(DTYPES[self.name][1:])
+
+
+@dataclass(frozen=True)
+class TorchStorage:
+    """A range of bytes of the file: its key, the type and the count of its values."""
+
+    key: str
+    dtype: TorchDtype
+    count: int
+
+    @property
+    def size(self) -> int:
+        """The length in bytes."""
+        return self.count * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class TorchTensor:
+    """A strided view of a storage; offset and strides count values.
+
+    Raises:
+        CheckpointError: If the view reaches out of the storage.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_rpe.checkpoints.torch_tensor import TorchDtype, TorchStorage, TorchTensor
+        >>> storage = TorchStorage("0", TorchDtype("float32"), 6)
+        >>> transposed = TorchTensor(storage, storage.dtype, 0, (3, 2), (1, 3))
+        >>> transposed.values(np.arange(6, dtype="<f4").tobytes(), "little").tolist()
+        [[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]]
+    """
+
+    storage: TorchStorage
+    dtype: TorchDtype
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        numbers = (self.offset, *self.shape, *self.strides)
+        if len(self.shape) != len(self.strides) or len(self.shape) > MAX_DIMENSIONS:
+            raise CheckpointError("has a tensor whose sizes and strides do not fit each other")
+        if not all(0 <= number < 2**62 for number in numbers):
+            raise CheckpointError("has a tensor with a negative or absurd size, stride or offset")
+        last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.strides))
+        if 0 not in self.shape and (last + 1) * self.dtype.itemsize > self.storage.size:
+            raise CheckpointError("has a tensor that reaches out of its storage")
+
+    @property
+    def size(self) -> int:
+        """The bytes of the array that `values` makes; with a size of zero, as if it were one."""
+        itemsize = 4 if self.dtype.name == "bfloat16" else self.dtype.itemsize
+        return math.prod(max(n, 1) for n in self.shape) * itemsize
+
+    def values(self, content: bytes | bytearray, byteorder: str) -> np.ndarray:
+        """Copy the values out of the content of the storage.
+
+        Args:
+            content: The bytes of the storage.
+            byteorder: "little" or "big", the order of these bytes.
+
+        Returns:
+            A contiguous array in the order of the machine; bfloat16 becomes float32.
+        """
+        dtype = np.dtype(f"{'<' if byteorder == 'little' else '>'}{DTYPES[self.dtype.name]}")
+        if 0 in self.shape:
+            view = np.empty(self.shape, dtype)
+        else:
+            strides = tuple(stride * dtype.itemsize for stride in self.strides)
+            view = np.ndarray(self.shape, dtype, content, self.offset * dtype.itemsize, strides)
+        if self.dtype.name == "bool":
+            return np.ascontiguousarray(view != 0).reshape(self.shape)
+        if self.dtype.name == "bfloat16":
+            wide = view.astype(np.uint32, order="C")
+            wide <<= 16
+            return wide.view(np.float32)
+        return view.astype(dtype.newbyteorder("="), order="C")
