@@ -2,12 +2,19 @@
 
 from keras_rpe.models.backbones.applications import APPLICATIONS, applications_backbone
 from keras_rpe.models.backbones.backbone import backbone_names, make_backbone, pyramid
+from keras_rpe.models.backbones.backbone_weights import load_backbone_weights
+from keras_rpe.models.backbones.efficientnet_lite import EFFICIENTNET_LITE, efficientnet_lite
+from keras_rpe.models.backbones.torch_names import TORCH_TWINS
 from keras_rpe.models.backbones.unet_encoder import unet_encoder
 
 __all__ = [
     "APPLICATIONS",
+    "EFFICIENTNET_LITE",
+    "TORCH_TWINS",
     "applications_backbone",
     "backbone_names",
+    "efficientnet_lite",
+    "load_backbone_weights",
     "make_backbone",
     "pyramid",
     "unet_encoder",

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from keras_rpe.models.backbones.applications import APPLICATIONS, applications_backbone
+from keras_rpe.models.backbones.efficientnet_lite import EFFICIENTNET_LITE, efficientnet_lite
 from keras_rpe.models.backbones.unet_encoder import unet_encoder
 
 _SIDE = 256  # The side of the image at which the strides of a foreign model are measured.
@@ -19,9 +20,9 @@ def backbone_names() -> list[str]:
     Example:
         >>> from keras_rpe.models.backbones import backbone_names
         >>> backbone_names()
-        ['unet_small', 'resnet50', 'mobilenet_v2']
+        ['unet_small', 'efficientnet_lite0', ...]
     """
-    return ["unet_small", *APPLICATIONS]
+    return ["unet_small", *EFFICIENTNET_LITE, *APPLICATIONS]
 
 
 def make_backbone(name: str, weights: str | None = None) -> keras.Model:
@@ -49,6 +50,8 @@ def make_backbone(name: str, weights: str | None = None) -> keras.Model:
                     f"Received: weights={weights!r}"
                 ) from error
         return model
+    if name in EFFICIENTNET_LITE:
+        return efficientnet_lite(name, weights)
     if name in APPLICATIONS:
         return applications_backbone(name, weights)
     raise ValueError(
