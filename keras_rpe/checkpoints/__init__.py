@@ -2,6 +2,7 @@
 
 from keras_rpe.checkpoints.checkpoint_error import CheckpointError
 from keras_rpe.checkpoints.conversion_report import ConversionReport
+from keras_rpe.checkpoints.safetensors_file import read_safetensors
 from keras_rpe.checkpoints.torch_file import read_torch_file
 
-__all__ = ["CheckpointError", "ConversionReport", "read_torch_file"]
+__all__ = ["CheckpointError", "ConversionReport", "read_safetensors", "read_torch_file"]

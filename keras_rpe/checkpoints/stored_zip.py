@@ -132,7 +132,7 @@ class StoredZip:
             if method != 0 or flags & 1:
                 raise CheckpointError(
                     f"is a zip archive with the compressed or encrypted member {shortened(name)}, "
-                    "which torch does not write"
+                    "which no state dict has"
                 )
             size, packed, header = _long_fields(extra, size, packed, fields[16])
             if packed != size:

@@ -109,8 +109,6 @@ def _zip_format(stream: BufferedIOBase, size: int) -> tuple[Any, Content, str]:
     if len(roots) != 1:
         raise CheckpointError("is a zip archive without one data.pkl")
     root = roots[0]
-    if f"{root}constants.pkl" in archive.names:
-        raise CheckpointError("is a TorchScript program, not a state dict")
     if (archive.length(f"{root}data.pkl") or 0) > MAX_PICKLE_BYTES:
         raise CheckpointError(f"holds a pickle of more than {MAX_PICKLE_BYTES} bytes")
     byteorder = "little"

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from keras_rpe.checkpoints.bfloat16 import bfloat16_to_float32
 from keras_rpe.checkpoints.checkpoint_error import CheckpointError
 
-# NumPy has no bfloat16; its bits are the upper half of a float32.
+# How NumPy reads them; bfloat16 and bool are converted then.
 DTYPES = {
     "float16": "f2",
     "bfloat16": "u2",
@@ -111,9 +112,7 @@ class TorchTensor:
             strides = tuple(stride * dtype.itemsize for stride in self.strides)
             view = np.ndarray(self.shape, dtype, content, self.offset * dtype.itemsize, strides)
         if self.dtype.name == "bool":
-            return np.ascontiguousarray(view != 0).reshape(self.shape)
+            return view.astype(bool, order="C")
         if self.dtype.name == "bfloat16":
-            wide = view.astype(np.uint32, order="C")
-            wide <<= 16
-            return wide.view(np.float32)
+            return bfloat16_to_float32(view)
         return view.astype(dtype.newbyteorder("="), order="C")
