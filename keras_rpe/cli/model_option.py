@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from keras_rpe.cli.report import one_line, print_warning
+from keras_rpe.cli.report import print_warning
 from keras_rpe.cli.tensorflow_import import import_tensorflow
 
 if TYPE_CHECKING:
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 PresetOption = Annotated[
     str | None,
-    typer.Option(help="Name of a bundled preset (see `keras-rpe presets`), or its folder."),
+    typer.Option(
+        help="Name of a bundled preset (see `keras-rpe presets`), a folder, or hf://…, kaggle://…, "
+        "https://….zip#sha256=…."
+    ),
 ]
 ModelOption = Annotated[
     Path | None, typer.Option(help="A model that Keras saved: FILE.keras.", show_default=False)
@@ -62,20 +65,15 @@ def load_segmenter(preset: str | None, model: Path | None) -> InstanceSegmenter:
     """
     check_model_choice(preset, model)
     import_tensorflow()
-    import keras
-
-    from keras_rpe.models import InstanceSegmenter
+    from keras_rpe.models import InstanceSegmenter, PresetError, load_keras_file
 
     if preset is not None:
         return InstanceSegmenter.from_preset(preset)
     assert model is not None
     try:
-        loaded = keras.saving.load_model(model, compile=False)
-    except Exception as error:
-        # Keras raises whatever the unzipping, the JSON or the HDF5 of a damaged file raises.
-        raise ValueError(
-            f"--model {model} is damaged or of another kind: {one_line(error).split('. ')[0][:200]}"
-        ) from error
+        loaded = load_keras_file(model)
+    except PresetError as error:
+        raise ValueError(f"--model {model} cannot be used: {error}") from error
     if not isinstance(loaded, InstanceSegmenter):
         raise ValueError(
             f"--model {model} must be an InstanceSegmenter. Received: a {type(loaded).__name__}"

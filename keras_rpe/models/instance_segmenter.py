@@ -68,7 +68,7 @@ class InstanceSegmenter(Task):
         decoder: An `InstanceDecoder`; default: one with its default thresholds.
         backbone_weights: Weights of a backbone made by name: `None`, "imagenet" or a path.
         name: Name of the model.
-        **kwargs: Of `keras.Model`.
+        trainable: Whether training changes the weights.
 
     Input shape:
         Images `(batch, H, W, C)` of any size and value range, C = 1, 3 or 4.
@@ -117,10 +117,11 @@ class InstanceSegmenter(Task):
         decoder: InstanceDecoder | None = None,
         backbone_weights: str | None = None,
         name: str = "instance_segmenter",
-        **kwargs: Any,
+        trainable: bool = True,
     ) -> None:
-        skipped = ("self", "kwargs", "name", "decoder", "backbone_weights", "__class__")
-        arguments = {key: value for key, value in locals().items() if key not in skipped}
+        arguments = dict(locals())
+        for other in ("self", "name", "trainable", "decoder", "backbone_weights", "__class__"):
+            del arguments[other]
         if num_classes < 1:
             raise ValueError(f"`num_classes` must be at least 1. Received: {num_classes}")
         network = make_backbone(backbone, backbone_weights) if _is_name(backbone) else backbone
@@ -164,7 +165,7 @@ class InstanceSegmenter(Task):
         logits = CropLike(dtype=precise, name="crop")(logits, images)
         outputs = {"embedding": embedding, "semantic": logits}
         outputs |= {f"shift_{t + 1}": loops[t] for t in range(iterations)}
-        super().__init__(images, outputs, name=name, **kwargs)
+        super().__init__(images, outputs, name=name, trainable=trainable)
 
         self.backbone = network
         self.pixel_network = keras.Model(images, [embedding, logits], name="pixel_network")
@@ -321,7 +322,7 @@ class InstanceSegmenter(Task):
         if not _is_name(config["backbone"]):
             config["backbone"] = keras.saving.serialize_keras_object(self.backbone)
         config["decoder"] = keras.saving.serialize_keras_object(self.decoder)
-        return {**config, "name": self.name}
+        return {**config, "name": self.name, "trainable": self.trainable}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> InstanceSegmenter:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import keras
 
-from keras_rpe.models.presets import load_preset, preset_folder, save_preset
+from keras_rpe.checkpoints import ConversionReport
+from keras_rpe.models.presets import PresetError, load_preset, preset_folder, save_preset
+from keras_rpe.models.weight_transfer import transfer_weights
+
+_NAMED = 6  # Weights that a warning names; the report has all.
 
 
 class Task(keras.Model):
@@ -17,44 +22,75 @@ class Task(keras.Model):
 
     Attributes:
         source: The preset or file that it was loaded from, or `None`; exported models carry it.
+        weight_report: What `from_preset` could keep of the weights of a preset that it was asked to
+            change, or `None`.
     """
 
     source: str | None = None
+    weight_report: ConversionReport | None = None
 
     @classmethod
-    def from_preset(cls, preset: str | os.PathLike[str], load_weights: bool = True) -> Self:
+    def from_preset(
+        cls,
+        preset: str | os.PathLike[str],
+        load_weights: bool = True,
+        trusted_packages: Sequence[str] = (),
+        **overrides: Any,
+    ) -> Self:
         """Make a model from a preset.
 
+        With overrides, such as another `num_classes` or `embedding_dim`, every weight whose shape
+        still fits is kept; a warning names the others, and `weight_report` lists all.
+
         Args:
-            preset: The name of a bundled preset, or a folder that `save_to_preset` wrote.
+            preset: The name of a bundled preset, a folder that `save_to_preset` wrote,
+                `hf://USER/REPO`, `kaggle://USER/MODEL/FRAMEWORK/VARIATION`, or
+                `https://….zip#sha256=…`. What is downloaded is kept and checked.
             load_weights: Whether to load the weights, or leave them random.
+            trusted_packages: Packages other than keras and keras_rpe whose classes the preset may
+                name, such as "keras_hub".
+            **overrides: Arguments of the constructor, in place of those of the preset.
 
         Returns:
             The model, ready to predict; call `compile` to train it further.
 
         Raises:
-            ValueError: If there is no such preset, a file of it is damaged, or it is a model of
-                another task.
+            PresetError: A ValueError, if there is no such preset, it cannot be downloaded, a file
+                of it is damaged or refused, or it is a model of another task.
+            TypeError: If an override is no argument of the constructor.
+            ImportError: If the handle needs an extra that is not installed.
+
+        Example:
+            >>> import warnings
+            >>> from keras_rpe.models import InstanceSegmenter
+            >>> with warnings.catch_warnings(record=True):
+            ...     model = InstanceSegmenter.from_preset("nuclei", num_classes=3)
+            >>> model.weight_report.summary()
+            '70 weights matched, 2 left as they were, 2 arrays of the checkpoint unused'
         """
-        model = load_preset(preset_folder(preset), load_weights)
-        model.source = str(preset)
+        model = load_preset(preset_folder(preset), load_weights, trusted_packages)
         if not isinstance(model, cls):
-            raise ValueError(
+            raise PresetError(
                 f"`preset` must be that of a {cls.__name__}. "
                 f"Received: preset={str(preset)!r}, a {type(model).__name__}"
             )
+        if overrides:
+            model = _remade(model, overrides, transfer=load_weights)
+        model.source = str(preset)
         return model
 
     def save_to_preset(
         self, folder: str | os.PathLike[str], notes: dict[str, Any] | None = None
     ) -> None:
-        """Write the configuration and the weights into a folder that `from_preset` takes.
+        """Write the configuration, the weights and a model card into a folder for `from_preset`.
 
         Args:
-            folder: The folder, made if it is missing.
-            notes: Further entries of its `metadata.json`, such as figures of an evaluation.
+            folder: The folder, made if it is missing; a card that someone wrote is kept.
+            notes: Further entries of its `metadata.json`, such as figures of an evaluation; see
+                `keras_rpe.models.presets.model_card` for those that come into the card.
 
         Raises:
+            TypeError: If the notes cannot be written as JSON.
             OSError: If the folder cannot be written.
         """
         save_preset(self, folder, notes)
@@ -108,3 +144,27 @@ class Task(keras.Model):
         self.compile(**keras.saving.deserialize_keras_object(config))
         if getattr(self, "optimizer", None) is not None and self.built:
             self.optimizer.build(self.trainable_variables)
+
+
+def _remade(model: Any, overrides: dict[str, Any], transfer: bool) -> Any:
+    """The model made with other arguments, and what fits of its weights."""
+    config = model.get_config()
+    unknown = sorted(overrides.keys() - config.keys())
+    if unknown:
+        raise TypeError(
+            f"`{unknown[0]}` is no argument of {type(model).__name__}, which takes "
+            f"{', '.join(config)}."
+        )
+    remade = type(model).from_config({**config, **overrides})
+    if transfer:
+        report = remade.weight_report = transfer_weights(model, remade)
+        if report.unmatched_weights:
+            names = [f"{name} {shape}" for name, shape in report.unmatched_weights[:_NAMED]]
+            more = len(report.unmatched_weights) - len(names)
+            warnings.warn(
+                f"Re-initialised, as the preset has no weights of these shapes: {', '.join(names)}"
+                + (f" and {more} more." if more else "."),
+                UserWarning,
+                stacklevel=3,
+            )
+    return remade

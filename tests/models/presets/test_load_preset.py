@@ -6,7 +6,7 @@ import pytest
 from test_instance_segmenter import tiny
 
 from keras_rpe.models import InstanceSegmenter, preset_names
-from keras_rpe.models.presets import CONFIG, METADATA, WEIGHTS
+from keras_rpe.models.presets import CARD, CONFIG, METADATA, WEIGHTS
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (40, 40)).astype("uint8")
 
@@ -21,7 +21,7 @@ def saved(tmp_path_factory):
 
 def test_round_trip(saved) -> None:
     model, folder = saved
-    assert {path.name for path in folder.iterdir()} == {CONFIG, METADATA, WEIGHTS}
+    assert {path.name for path in folder.iterdir()} == {CARD, CONFIG, METADATA, WEIGHTS}
     loaded = InstanceSegmenter.from_preset(folder)
     for a, b in zip(loaded.get_weights(), model.get_weights()):
         np.testing.assert_array_equal(a, b)
@@ -41,7 +41,8 @@ def test_saving_again_replaces_and_keeps_other_files(saved, tmp_path) -> None:
     model.save_to_preset(tmp_path)
     model.save_to_preset(tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {CONFIG, METADATA, WEIGHTS, "README.md"}
+    assert names == {CARD, CONFIG, METADATA, WEIGHTS}
+    assert (tmp_path / CARD).read_text() == "card"
 
 
 def test_a_trained_model_leaves_its_optimizer_behind(tmp_path) -> None:
