@@ -1,0 +1,196 @@
+"""Mutated files through every reader: each is read, or refused with the reader's own error."""
+
+from __future__ import annotations
+
+import json
+import struct
+import time
+import tracemalloc
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from checkpoints.checkpoint_fixtures import (
+    Storage,
+    call,
+    named,
+    older_file,
+    pickled,
+    tensor,
+    zip_file,
+    zipped,
+)
+
+from keras_rpe.checkpoints import CheckpointError, read_safetensors, read_torch_file
+
+MAX_SECONDS = 5.0
+MAX_BYTES = 64 << 20
+INTERESTING = [0, 1, -1, 2, 127, 128, 255, 256, 2**15, 2**16 - 1, 2**31 - 1, -(2**31), 2**62]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A reader under test.
+
+    `seeds` makes well-formed contents; `pack` makes the file of a mutated content, for formats
+    whose checksums would refuse all mutants at the door. The slow test reads `slow_runs` mutants.
+    """
+
+    name: str
+    suffix: str
+    seeds: Callable[[], list[bytes]]
+    reader: Callable[[Path], Any]
+    accepted: tuple[type[Exception], ...] = (CheckpointError,)
+    pack: Callable[[bytes], bytes] = bytes
+    slow_runs: int = 50_000
+
+
+def torch_values() -> tuple[dict[str, Any], list[Storage]]:
+    floats = Storage("0", np.linspace(0, 1, 24, dtype="f4"))
+    ints = Storage("1", np.arange(6))
+    raw = Storage("2", np.arange(8, dtype="u1"), "torch.storage.UntypedStorage")
+    short = call(
+        "torch._utils._rebuild_tensor_v3", raw, 1, (3,), (1,), False, {}, named("torch.uint16")
+    )
+    value = {
+        "epoch": 3,
+        "state_dict": {
+            "module.a.weight": tensor(floats, 0, (4, 6), (1, 4)),
+            "module.a.bias": call(
+                "torch._utils._rebuild_parameter", tensor(floats, 3, (2,)), 1, {}
+            ),
+            "module.b": tensor(ints),
+            "module.c": short,
+        },
+        "size": call("torch.Size", (1, 2)),
+    }
+    return value, [floats, ints, raw]
+
+
+def zip_around(data: bytes) -> bytes:
+    members = {"data.pkl": data}
+    for storage in torch_values()[1]:
+        members[f"data/{storage.key}"] = storage.values.tobytes()
+    return zipped({f"archive/{name}": content for name, content in members.items()})
+
+
+def safetensors_header() -> bytes:
+    header = {
+        "__metadata__": {"format": "pt"},
+        "a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]},
+        "b": {"dtype": "BF16", "shape": [4], "data_offsets": [24, 32]},
+        "c": {"dtype": "BOOL", "shape": [], "data_offsets": [32, 33]},
+        "d": {"dtype": "I64", "shape": [0, 3], "data_offsets": [33, 33]},
+    }
+    return json.dumps(header).encode()
+
+
+def around_header(header: bytes) -> bytes:
+    return struct.pack("<Q", len(header)) + header + bytes(range(33))
+
+
+ROWS = [
+    Row("torch-zip", ".pth", lambda: [zip_file(*torch_values())], read_torch_file),
+    Row("torch-older", ".pth", lambda: [older_file(*torch_values())], read_torch_file),
+    Row(
+        "torch-pickle", ".pth", lambda: [pickled(torch_values()[0])], read_torch_file,
+        pack=zip_around,
+    ),
+    Row(
+        "safetensors", ".safetensors", lambda: [around_header(safetensors_header())],
+        read_safetensors,
+    ),
+    Row(
+        "safetensors-header", ".safetensors", lambda: [safetensors_header()], read_safetensors,
+        pack=around_header,
+    ),
+]  # fmt: skip
+
+
+def mutant(seeds: list[bytes], random: np.random.Generator) -> bytes:
+    """A content with one to four mutations."""
+    content = bytearray(seeds[random.integers(len(seeds))])
+    for _ in range(random.integers(1, 5)):
+        at, other = (int(i) for i in random.integers(0, len(content) + 1, 2))
+        length = int(2 ** random.uniform(0, np.log2(len(content) + 2)))
+        match random.integers(8):
+            case 0:
+                at = min(at, len(content) - 1)
+                content[at:] = bytes([content[at] ^ (1 << random.integers(8))]) + content[at + 1 :]
+            case 1:
+                content[at : at + length] = random.bytes(length)
+            case 2:
+                del content[at : at + length]
+            case 3:
+                content[at:at] = content[other : other + length]
+            case 4:
+                source = seeds[random.integers(len(seeds))]
+                content[at : at + length] = source[other : other + length]
+            case 5 if random.random() < 0.3:
+                del content[at:]
+            case 6:
+                digits = [i for i, byte in enumerate(content) if 0x30 <= byte <= 0x39]
+                if digits:
+                    i = digits[random.integers(len(digits))]
+                    number = str(INTERESTING[random.integers(len(INTERESTING))])
+                    content[i : i + 1] = number.encode()
+            case _:
+                width = int(random.choice([1, 2, 4, 8]))
+                number = INTERESTING[random.integers(len(INTERESTING))] + int(random.integers(3))
+                order = "little" if random.random() < 0.7 else "big"
+                field = (number % 2 ** (8 * width)).to_bytes(width, order)
+                content[at : at + width] = field
+        if not content:
+            break
+    return bytes(content)
+
+
+def run(row: Row, folder: Path, count: int) -> dict[str, int]:
+    """Read mutants; return how many were read, and how many refused."""
+    path = folder / f"mutant{row.suffix}"
+    seeds = row.seeds()
+    for seed in seeds:
+        path.write_bytes(row.pack(seed))
+        row.reader(path)
+    outcomes = {"read": 0, "refused": 0}
+    tracemalloc.start()
+    try:
+        for index in range(count):
+            random = np.random.default_rng([zlib.crc32(row.name.encode()), index])
+            path.write_bytes(row.pack(mutant(seeds, random)))
+            tracemalloc.reset_peak()
+            before, start = tracemalloc.get_traced_memory()[0], time.perf_counter()
+            message = ""
+            try:
+                row.reader(path)
+                outcomes["read"] += 1
+            except row.accepted as error:
+                message = str(error)
+                outcomes["refused"] += 1
+            except BaseException as error:
+                error.add_note(f"mutant {index} of {row.name}")
+                raise
+            assert "\n" not in message, (row.name, index)
+            assert time.perf_counter() - start < MAX_SECONDS, (row.name, index)
+            assert tracemalloc.get_traced_memory()[1] - before < MAX_BYTES, (row.name, index)
+    finally:
+        tracemalloc.stop()
+    return outcomes
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_mutants(row: Row, tmp_path: Path) -> None:
+    outcomes = run(row, tmp_path, 300)
+    assert outcomes["refused"] > 100
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_many_mutants(row: Row, tmp_path: Path) -> None:
+    outcomes = run(row, tmp_path, row.slow_runs)
+    print(row.name, outcomes)
+    assert outcomes["refused"] > row.slow_runs // 3
