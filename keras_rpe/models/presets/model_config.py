@@ -108,6 +108,7 @@ def build_model(
             `check_shapes` raises.
     """
     check_config(config, name, trusted_packages)
+    config = _uncompiled(config)
     policy = keras.config.dtype_policy()
     try:
         # Variables have shapes but no values in here: a configuration cannot ask for memory.
@@ -127,6 +128,13 @@ def build_model(
     with keras.StatelessScope():
         pass  # Leaving it allocates them.
     return model
+
+
+def _uncompiled(value: Any) -> Any:
+    """The configuration without how models in it were compiled, which makes variables."""
+    if isinstance(value, dict):
+        return {key: _uncompiled(v) for key, v in value.items() if key != "compile_config"}
+    return [_uncompiled(v) for v in value] if isinstance(value, list) else value
 
 
 def first_line(error: BaseException) -> str:

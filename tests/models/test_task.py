@@ -1,0 +1,79 @@
+"""A preset with other arguments: what fits is kept, and the rest is named."""
+
+import warnings
+
+import numpy as np
+import pytest
+from test_instance_segmenter import tiny
+
+from keras_rpe.models import InstanceSegmenter
+
+
+@pytest.fixture(scope="module")
+def preset(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("task")
+    tiny().save_to_preset(folder)
+    return folder
+
+
+def _weights(model) -> dict[str, np.ndarray]:
+    return {v.path: np.array(v.value) for v in model.variables}
+
+
+def test_other_classes_keep_what_fits(preset) -> None:
+    before = InstanceSegmenter.from_preset(preset)
+    assert before.weight_report is None
+    with pytest.warns(UserWarning, match=r"Re-initialised.*: classes/kernel \(.*classes/bias"):
+        model = InstanceSegmenter.from_preset(preset, num_classes=4)
+    assert model.num_classes == 4
+    report = model.weight_report
+    assert {name for name, _ in report.unmatched_weights} == {"classes/kernel", "classes/bias"}
+    assert len(report.matched) == len(before.variables) - 2
+    old, new = _weights(before), _weights(model)
+    for name, _, shape in report.matched:
+        assert new[name].shape == shape
+        np.testing.assert_array_equal(new[name], old[name])
+    assert new["classes/bias"].shape == (5,)
+
+
+def test_another_embedding_keeps_what_fits(preset) -> None:
+    dim = InstanceSegmenter.from_preset(preset).embedding_dim
+    with pytest.warns(UserWarning, match="embedding/projection/kernel"):
+        model = InstanceSegmenter.from_preset(preset, embedding_dim=2 * dim)
+    assert model.embedding_dim == 2 * dim
+    assert all(name.startswith("embedding/") for name, _ in model.weight_report.unmatched_weights)
+
+
+def test_another_backbone_keeps_the_heads_that_fit(preset) -> None:
+    with pytest.warns(UserWarning, match="and .* more"):
+        model = InstanceSegmenter.from_preset(preset, backbone="mobilenet_v2")
+    assert model.backbone.name == "mobilenet_v2"
+    matched = {name for name, _, _ in model.weight_report.matched}
+    assert {"classes/kernel", "embedding/projection/kernel"} <= matched
+
+
+def test_settings_without_weights_keep_all(preset) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = InstanceSegmenter.from_preset(preset, inference_iterations=1, margin=0.3)
+        random = InstanceSegmenter.from_preset(preset, load_weights=False, num_classes=2)
+    assert (model.margin, model.inference_iterations) == (0.3, 1)
+    assert not model.weight_report.unmatched_weights
+    assert random.weight_report is None
+
+
+def test_unknown_arguments_are_named(preset) -> None:
+    with pytest.raises(TypeError, match=r"`classes` is no argument of InstanceSegmenter, which"):
+        InstanceSegmenter.from_preset(preset, classes=3)
+    with pytest.raises(ValueError, match="`num_classes` must be at least 1"):
+        InstanceSegmenter.from_preset(preset, num_classes=0)
+    with pytest.raises(TypeError, match="embeding_dim"):
+        InstanceSegmenter("unet_small", embeding_dim=3)
+
+
+def test_a_preset_of_another_task_is_refused(preset) -> None:
+    class OtherTask(InstanceSegmenter):
+        pass
+
+    with pytest.raises(ValueError, match=r"must be that of a OtherTask. Received:.*InstanceSegmen"):
+        OtherTask.from_preset(preset)
