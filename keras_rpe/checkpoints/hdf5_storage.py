@@ -40,8 +40,8 @@ def storage_of(layout: bytes) -> Hdf5Storage:
 
     Example:
         >>> from keras_rpe.checkpoints.hdf5_storage import storage_of
-        >>> storage_of(bytes([3, 0, 2, 0, 7, 8])).data
-        b'\\x07\\x08'
+        >>> list(storage_of(bytes([3, 0, 2, 0, 7, 8])).data)
+        [7, 8]
     """
     version = number(layout, 0, 1)
     if version == 3:

@@ -1,5 +1,6 @@
 """Layers of which the graphs are made."""
 
+from keras_rpe.layers.batch_statistics_normalization import BatchStatisticsNormalization
 from keras_rpe.layers.crop_like import CropLike
 from keras_rpe.layers.feature_fusion import FeatureFusion
 from keras_rpe.layers.image_normalization import ImageNormalization
@@ -9,6 +10,7 @@ from keras_rpe.layers.pad_to_multiple import PadToMultiple
 from keras_rpe.layers.spherical_embedding import SphericalEmbedding
 
 __all__ = [
+    "BatchStatisticsNormalization",
     "CropLike",
     "FeatureFusion",
     "ImageNormalization",

@@ -3,7 +3,10 @@
 from keras_rpe.models.backbones.applications import APPLICATIONS, applications_backbone
 from keras_rpe.models.backbones.backbone import backbone_names, make_backbone, pyramid
 from keras_rpe.models.backbones.backbone_weights import load_backbone_weights
+from keras_rpe.models.backbones.batch_statistics import use_batch_statistics
+from keras_rpe.models.backbones.digits_network import digits_network
 from keras_rpe.models.backbones.efficientnet_lite import EFFICIENTNET_LITE, efficientnet_lite
+from keras_rpe.models.backbones.matconvnet_weights import load_matconvnet_weights
 from keras_rpe.models.backbones.torch_names import TORCH_TWINS
 from keras_rpe.models.backbones.unet_encoder import unet_encoder
 
@@ -13,9 +16,12 @@ __all__ = [
     "TORCH_TWINS",
     "applications_backbone",
     "backbone_names",
+    "digits_network",
     "efficientnet_lite",
     "load_backbone_weights",
+    "load_matconvnet_weights",
     "make_backbone",
     "pyramid",
     "unet_encoder",
+    "use_batch_statistics",
 ]
