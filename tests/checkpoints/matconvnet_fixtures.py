@@ -10,6 +10,8 @@ import h5py
 import numpy as np
 import scipy.io
 
+from keras_rpe.checkpoints import MatConvNetLayer, MatConvNetNetwork
+
 # How the checkpoints of the paper and of MatConvNet's importers name filter and bias, and gain,
 # bias and moments.
 SUFFIXES = {
@@ -193,5 +195,81 @@ def small_network(suffixes: str = "short") -> Dagnn:
     x = net.add("ReLU", "relu1", x)
     net.conv("out", x, (1, 1, 8, 1), bias=True)
     net.add("Loss", "objective", ["out", "label"], loss="softmaxlog")
+    net.average_image = np.array([123.68, 116.779, 103.939]).reshape(1, 1, 3)
+    return net
+
+
+def as_network(net: Dagnn) -> MatConvNetNetwork:
+    """The network that reading a file of it gives."""
+    layers = []
+    params = {row["name"]: row["value"] for row in net.params}
+    for row in net.layers:
+        block = {
+            key: value if isinstance(value, str) else tuple(value.ravel().tolist())
+            for key, value in row["block"].items()
+            if not isinstance(value, list)
+        }
+        block = {key: v[0] if len(v) == 1 else v for key, v in block.items()}
+        names = [row[key] for key in ("name", "type", "inputs", "outputs", "params")]
+        layers.append(MatConvNetLayer(*names, block))
+        for place, name in enumerate(row["params"]):
+            if (row["type"] == "dagnn.BatchNorm" and place < 2) or (place == 1):
+                params[name] = params[name].ravel()
+    average = net.average_image
+    return MatConvNetNetwork(layers, params, None if average is None else average.ravel())
+
+
+def digits_dagnn(suffixes: str = "short") -> Dagnn:
+    """The network of the digits tutorial with its last layer and an objective."""
+    net = Dagnn(suffixes)
+    x = _unit(net, "conv1", "input", (3, 3, 3, 32))
+    x = net.add("ReLU", "conv1_relu", x)
+    channels = 32
+    for stage in range(2, 6):
+        for block in range(1, 4):
+            x = _bottleneck(net, f"conv{stage}_{block}", x, channels, 2 ** (stage + 2))
+            channels = 2 ** (stage + 4)
+    net.conv("res6_conv", x, (3, 3, 512, 3), bias=True)
+    net.add("L2normalization", "res7_l2norm", "res6_conv")
+    net.average_image = np.array([0.0717, 0.0820, 0.0715]).reshape(1, 1, 3)
+    return net
+
+
+def _unit(net: Dagnn, name: str, source: str, size: tuple[int, ...], stride: int = 1) -> str:
+    return net.norm(f"{name}_bn", net.conv(f"{name}_conv", source, size, stride), size[3])
+
+
+def _bottleneck(
+    net: Dagnn, name: str, source: str, channels: int, width: int, stride: int = 1
+) -> str:
+    shortcut = source
+    if channels != 4 * width:
+        size = (1, 1, channels, 4 * width)
+        shortcut = _unit(net, f"{name}_adapt_conv", source, size, stride)
+    x = _unit(net, f"{name}a", source, (1, 1, channels, width), stride)
+    x = net.add("ReLU", f"{name}a_relu", x)
+    x = _unit(net, f"{name}b", x, (3, 3, width, width))
+    x = net.add("ReLU", f"{name}b_relu", x)
+    x = _unit(net, f"{name}c", x, (1, 1, width, 4 * width))
+    x = net.add("Sum", f"{name}_sum", [shortcut, x])
+    return net.add("ReLU", f"{name}_relu", x)
+
+
+def resnet_dagnn(blocks: tuple[int, ...] = (3, 4, 6, 3), stem_bias: bool = True) -> Dagnn:
+    """A ResNet of bottlenecks with the strides of the first release, and its class scores."""
+    net = Dagnn("gain")
+    x = net.conv("conv1", "data", (7, 7, 3, 64), stride=2, bias=stem_bias)
+    x = net.norm("bn_conv1", x, 64)
+    x = net.add("ReLU", "conv1_relu", x)
+    # Padded on all sides, as Keras does; MatConvNet's own begin one pixel further.
+    x = net.add("Pooling", "pool1", x, poolSize=[3, 3], stride=[2, 2], pad=[1, 1, 1, 1])
+    channels = 64
+    for stage, count in enumerate(blocks, start=2):
+        width = 64 * 2 ** (stage - 2)
+        for block in range(1, count + 1):
+            stride = 2 if block == 1 and stage > 2 else 1
+            x = _bottleneck(net, f"res{stage}_{block}", x, channels, width, stride)
+            channels = 4 * width
+    net.conv("fc", x, (1, 1, channels, 10), bias=True)
     net.average_image = np.array([123.68, 116.779, 103.939]).reshape(1, 1, 3)
     return net
