@@ -13,10 +13,12 @@ import numpy as np
 
 from keras_rpe.checkpoints.checkpoint_error import CheckpointError
 from keras_rpe.checkpoints.file_names import shortened
+from keras_rpe.checkpoints.pickled_dict import PickledDict
 from keras_rpe.checkpoints.stored_zip import StoredZip
 from keras_rpe.checkpoints.torch_names import NAMES, REFUSALS, storage_of
-from keras_rpe.checkpoints.torch_pickle import MAX_PICKLE_BYTES, PickledDict, read_pickle
-from keras_rpe.checkpoints.torch_tensor import TorchStorage, TorchTensor
+from keras_rpe.checkpoints.torch_pickle import MAX_PICKLE_BYTES, read_pickle
+from keras_rpe.checkpoints.torch_storage import TorchStorage
+from keras_rpe.checkpoints.torch_tensor import TorchTensor
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 MAGIC = 0x1950A86A20F9469CFC6C

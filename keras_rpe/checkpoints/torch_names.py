@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from keras_rpe.checkpoints.checkpoint_error import CheckpointError
-from keras_rpe.checkpoints.torch_pickle import PickledCall, PickledDict
-from keras_rpe.checkpoints.torch_tensor import DTYPES, TorchDtype, TorchStorage, TorchTensor
+from keras_rpe.checkpoints.pickled_call import PickledCall
+from keras_rpe.checkpoints.pickled_dict import PickledDict
+from keras_rpe.checkpoints.torch_dtype import DTYPES, TorchDtype
+from keras_rpe.checkpoints.torch_storage import TorchStorage
+from keras_rpe.checkpoints.torch_tensor import TorchTensor
 
 _BYTES = TorchDtype("uint8")
 _STORAGES = {
@@ -40,7 +43,7 @@ def storage_of(identifier: Any) -> TorchStorage:
 
     Example:
         >>> from keras_rpe.checkpoints.torch_names import storage_of
-        >>> from keras_rpe.checkpoints.torch_tensor import TorchDtype
+        >>> from keras_rpe.checkpoints.torch_dtype import TorchDtype
         >>> storage_of(("storage", TorchDtype("float16"), "0", "cpu", 8)).size
         16
     """

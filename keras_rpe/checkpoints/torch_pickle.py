@@ -9,45 +9,18 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from io import BufferedIOBase
 from typing import Any
 
 from keras_rpe.checkpoints.checkpoint_error import CheckpointError
 from keras_rpe.checkpoints.file_names import decoded, shortened
+from keras_rpe.checkpoints.pickled_call import PickledCall
+from keras_rpe.checkpoints.pickled_dict import PickledDict
 
 MAX_PICKLE_BYTES = 64 << 20
 MAX_TEXT_BYTES = 16 << 20
 # An opcode makes at most some 150 bytes: this keeps a bomb below half a gigabyte.
 MAX_OPCODES = 2_000_000
-
-
-class PickledDict:
-    """A dict of a pickle as its flat list of keys and values; nothing in it is hashed."""
-
-    __slots__ = ("items",)
-
-    def __init__(self) -> None:
-        self.items: list[Any] = []
-
-    def pairs(self) -> list[tuple[Any, Any]]:
-        """The keys and values, in the order of the file."""
-        return list(zip(self.items[::2], self.items[1::2]))
-
-    def get(self, name: str) -> Any:
-        """The last value of a text key, or `None`."""
-        found = None
-        for key, value in self.pairs():
-            if isinstance(key, str) and key == name:
-                found = value
-        return found
-
-
-@dataclass(frozen=True)
-class PickledCall:
-    """A function that a pickle may call: `make` checks the arguments and builds a plain record."""
-
-    make: Callable[[tuple[Any, ...]], Any] = field(repr=False)
 
 
 def read_pickle(

@@ -9,52 +9,10 @@ import numpy as np
 
 from keras_rpe.checkpoints.bfloat16 import bfloat16_to_float32
 from keras_rpe.checkpoints.checkpoint_error import CheckpointError
+from keras_rpe.checkpoints.torch_dtype import DTYPES, TorchDtype
+from keras_rpe.checkpoints.torch_storage import TorchStorage
 
-# How NumPy reads them; bfloat16 and bool are converted then.
-DTYPES = {
-    "float16": "f2",
-    "bfloat16": "u2",
-    "float32": "f4",
-    "float64": "f8",
-    "complex64": "c8",
-    "complex128": "c16",
-    "int8": "i1",
-    "int16": "i2",
-    "int32": "i4",
-    "int64": "i8",
-    "uint8": "u1",
-    "uint16": "u2",
-    "uint32": "u4",
-    "uint64": "u8",
-    "bool": "u1",
-}
 MAX_DIMENSIONS = 32
-
-
-@dataclass(frozen=True)
-class TorchDtype:
-    """The type of a tensor or of a storage, by its name in torch; a key of `DTYPES`."""
-
-    name: str
-
-    @property
-    def itemsize(self) -> int:
-        """The bytes of a value."""
-        return int(DTYPES[self.name][1:])
-
-
-@dataclass(frozen=True)
-class TorchStorage:
-    """A range of bytes of the file: its key, the type and the count of its values."""
-
-    key: str
-    dtype: TorchDtype
-    count: int
-
-    @property
-    def size(self) -> int:
-        """The length in bytes."""
-        return self.count * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
@@ -66,7 +24,9 @@ class TorchTensor:
 
     Example:
         >>> import numpy as np
-        >>> from keras_rpe.checkpoints.torch_tensor import TorchDtype, TorchStorage, TorchTensor
+        >>> from keras_rpe.checkpoints.torch_dtype import TorchDtype
+        >>> from keras_rpe.checkpoints.torch_storage import TorchStorage
+        >>> from keras_rpe.checkpoints.torch_tensor import TorchTensor
         >>> storage = TorchStorage("0", TorchDtype("float32"), 6)
         >>> transposed = TorchTensor(storage, storage.dtype, 0, (3, 2), (1, 3))
         >>> transposed.values(np.arange(6, dtype="<f4").tobytes(), "little").tolist()

@@ -246,13 +246,17 @@ def test_damaged_zip_archives(tmp_path: Path) -> None:
     assert "unknown byte order" in refusal(
         tmp_path, zip_file({"a": tensor(FLOATS)}, [FLOATS], byteorder="middle")
     )
-    # Two names for the same bytes.
-    overlap = zipped({"a/data/0": b"x" * 50, "a/data/1": b"y"})
-    directory = overlap.index(b"PK\x01\x02")
-    second = overlap.index(b"PK\x01\x02", directory + 1)
-    length = second - directory
-    doubled = bytearray(overlap[:second] + overlap[directory:second] + overlap[second + length :])
-    assert "twice" in refusal(tmp_path, bytes(doubled))
+    # The second member within the bytes of the first.
+    inner = zipped({"a/1": b"y"})
+    overlap = bytearray(zipped({"a/0": inner[: inner.index(b"PK\x01\x02")], "a/1": b"y"}))
+    second = overlap.rindex(b"PK\x01\x02")
+    overlap[second + 42 : second + 46] = struct.pack("<I", overlap.index(b"PK\x03\x04", 4))
+    assert "whose members overlap" in refusal(tmp_path, bytes(overlap))
+    encrypted = bytearray(good)
+    encrypted[encrypted.index(b"PK\x01\x02") + 8] |= 1
+    assert "compressed or encrypted member 'archive/data.pkl'" in refusal(
+        tmp_path, bytes(encrypted)
+    )
 
 
 def test_other_files(tmp_path: Path) -> None:
