@@ -8,8 +8,12 @@ from keras_rpe.models.backbones import backbone_names, make_backbone, pyramid
 
 @pytest.mark.parametrize("name", backbone_names())
 def test_every_name_gives_a_pyramid(name: str) -> None:
-    features, strides = pyramid(make_backbone(name))
-    assert strides == [2, 4, 8, 16, 32][: len(strides)]
+    backbone = make_backbone(name)
+    assert backbone.name == name
+    assert list(backbone.output) == [f"P{i + 1}" for i in range(len(backbone.output))]
+    features, strides = pyramid(backbone)
+    levels = 3 if name.endswith("os8") else 4 if name == "unet_small" else 5
+    assert strides == [2, 4, 8, 16, 32][:levels]
     maps = features(np.zeros((1, 64, 96, 3), "float32"))
     assert [tuple(m.shape[1:3]) for m in maps] == [(64 // s, 96 // s) for s in strides]
 
@@ -61,5 +65,9 @@ def test_errors() -> None:
         pyramid(flat)
     with pytest.raises(ValueError, match="`weights` must be None, 'imagenet'"):
         make_backbone("mobilenet_v2", weights="no/such/file.h5")
-    with pytest.raises(ValueError, match="`weights` of unet_small must be None or the path"):
+    with pytest.raises(ValueError, match="`weights` must be None, 'imagenet' .* not a file"):
         make_backbone("unet_small", weights="no/such/file.weights.h5")
+    with pytest.raises(ValueError, match="`weights` of unet_small must be None or the path"):
+        make_backbone("unet_small", weights="imagenet")
+    with pytest.raises(ValueError, match="`backbone` must be a keras.Model or one of unet_small"):
+        make_backbone("resnet7")

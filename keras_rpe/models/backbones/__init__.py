@@ -7,12 +7,14 @@ from keras_rpe.models.backbones.batch_statistics import use_batch_statistics
 from keras_rpe.models.backbones.digits_network import digits_network
 from keras_rpe.models.backbones.efficientnet_lite import EFFICIENTNET_LITE, efficientnet_lite
 from keras_rpe.models.backbones.matconvnet_weights import load_matconvnet_weights
+from keras_rpe.models.backbones.resnet import RESNETS, resnet
 from keras_rpe.models.backbones.torch_names import TORCH_TWINS
 from keras_rpe.models.backbones.unet_encoder import unet_encoder
 
 __all__ = [
     "APPLICATIONS",
     "EFFICIENTNET_LITE",
+    "RESNETS",
     "TORCH_TWINS",
     "applications_backbone",
     "backbone_names",
@@ -22,6 +24,7 @@ __all__ = [
     "load_matconvnet_weights",
     "make_backbone",
     "pyramid",
+    "resnet",
     "unet_encoder",
     "use_batch_statistics",
 ]

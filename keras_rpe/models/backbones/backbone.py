@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import keras
 
 from keras_rpe.models.backbones.applications import APPLICATIONS, applications_backbone
+from keras_rpe.models.backbones.backbone_weights import load_all_weights
 from keras_rpe.models.backbones.efficientnet_lite import EFFICIENTNET_LITE, efficientnet_lite
+from keras_rpe.models.backbones.resnet import RESNETS, resnet
 from keras_rpe.models.backbones.unet_encoder import unet_encoder
 
 _SIDE = 256  # The side of the image at which the strides of a foreign model are measured.
@@ -19,41 +22,49 @@ def backbone_names() -> list[str]:
 
     Example:
         >>> from keras_rpe.models.backbones import backbone_names
-        >>> backbone_names()
-        ['unet_small', 'efficientnet_lite0', ...]
+        >>> backbone_names()[:2]
+        ['unet_small', 'efficientnet_lite0']
     """
-    return ["unet_small", *EFFICIENTNET_LITE, *APPLICATIONS]
+    return ["unet_small", *EFFICIENTNET_LITE, *RESNETS, *APPLICATIONS]
 
 
-def make_backbone(name: str, weights: str | None = None) -> keras.Model:
+def make_backbone(name: str, weights: str | Path | None = None) -> keras.Model:
     """Build a backbone by name.
 
     Args:
         name: One of `backbone_names()`.
-        weights: `None` for random weights, "imagenet" for networks of keras.applications, or the
-            path of a weights file.
+        weights: `None` for random weights; "imagenet", which EfficientNet-Lite takes from an
+            installed package and the networks of keras.applications download; or the path of a
+            file that `load_backbone_weights` takes and that has every weight.
 
     Returns:
         A model from images `(batch, H, W, 3)`, floats in [0, 1], to a dictionary of features.
 
     Raises:
         ValueError: If the name is unknown or the weights cannot be had.
+        CheckpointError: If the file is damaged or does not fit.
+
+    Example:
+        >>> from keras_rpe.models.backbones import make_backbone
+        >>> list(make_backbone("efficientnet_lite0").output)
+        ['P1', 'P2', 'P3', 'P4', 'P5']
     """
-    if name == "unet_small":
-        model = unet_encoder()
-        if weights is not None:
-            try:
-                model.load_weights(weights)
-            except Exception as error:
-                raise ValueError(
-                    "`weights` of unet_small must be None or the path of a weights file of it. "
-                    f"Received: weights={weights!r}"
-                ) from error
-        return model
     if name in EFFICIENTNET_LITE:
         return efficientnet_lite(name, weights)
+    if name in RESNETS:
+        return resnet(name, weights)
     if name in APPLICATIONS:
         return applications_backbone(name, weights)
+    if name == "unet_small":
+        model = unet_encoder()
+        if weights == "imagenet":
+            raise ValueError(
+                "`weights` of unet_small must be None or the path of a weights file. "
+                "Received: weights='imagenet'"
+            )
+        if weights is not None:
+            load_all_weights(model, weights)
+        return model
     raise ValueError(
         f"`backbone` must be a keras.Model or one of {', '.join(backbone_names())}. "
         f"Received: backbone={name!r}"

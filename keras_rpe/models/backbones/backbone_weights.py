@@ -10,12 +10,17 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_rpe.checkpoints import CheckpointError, ConversionReport
+from keras_rpe.checkpoints import (
+    CheckpointError,
+    ConversionReport,
+    read_safetensors,
+    read_torch_file,
+)
 from keras_rpe.models.backbones.keras_weights import keras_weight_names, keras_weights
 from keras_rpe.models.backbones.torch_names import TORCH_TWINS, torch_module
 
 _TORCH_SUFFIXES = (".pth", ".pt", ".safetensors")
-_SUFFIXES = (".weights.h5", ".h5", *_TORCH_SUFFIXES, ".mat")
+_SUFFIXES = (".h5", *_TORCH_SUFFIXES, ".mat")
 # Where PyTorch keeps the axes of a kernel in Keras' order.
 _KERNEL_AXES = {
     keras.layers.Conv2D: (2, 3, 1, 0),
@@ -64,7 +69,6 @@ def load_backbone_weights(
     Raises:
         CheckpointError: If the file is damaged or of an unknown kind, the backbone has no twin,
             no array fits, a shape differs, or a value is not finite.
-        FileNotFoundError: If there is no such file.
 
     Example:
         >>> import numpy as np
@@ -80,20 +84,20 @@ def load_backbone_weights(
     if isinstance(path_or_arrays, Mapping):
         return _load_torch(backbone, path_or_arrays, "`path_or_arrays`")
     path = Path(path_or_arrays)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no weights file {str(path)!r}.")
+    if not path.is_file() or path.suffix not in _SUFFIXES:
+        problem = "" if path.is_file() else ", which is not a file"
+        raise CheckpointError(
+            "`weights` must be None, 'imagenet' or the path of a file that ends in one of "
+            f"{', '.join(_SUFFIXES)}. Received: {str(path)!r}{problem}"
+        )
     if path.suffix in _TORCH_SUFFIXES:
         _require_twin(backbone)
         return _load_torch(backbone, _torch_arrays(path), repr(str(path)))
     if path.suffix == ".h5":
         return _load_keras(backbone, path)
-    if path.suffix == ".mat":
-        from keras_rpe.models.backbones.matconvnet_weights import load_matconvnet_weights
+    from keras_rpe.models.backbones.matconvnet_weights import load_matconvnet_weights
 
-        return load_matconvnet_weights(backbone, path)
-    raise CheckpointError(
-        f"A file of weights must end in one of {', '.join(_SUFFIXES)}. Received: {str(path)!r}"
-    )
+    return load_matconvnet_weights(backbone, path)
 
 
 def load_all_weights(backbone: keras.Model, path: str | Path) -> ConversionReport:
@@ -108,7 +112,6 @@ def load_all_weights(backbone: keras.Model, path: str | Path) -> ConversionRepor
 
     Raises:
         CheckpointError: If the file does not fit, or a weight of the backbone is not in it.
-        FileNotFoundError: If there is no such file.
     """
     report = load_backbone_weights(backbone, path)
     if report.unmatched_weights:
@@ -121,13 +124,7 @@ def load_all_weights(backbone: keras.Model, path: str | Path) -> ConversionRepor
 
 
 def _torch_arrays(path: Path) -> Mapping[str, np.ndarray]:
-    if path.suffix == ".safetensors":
-        from keras_rpe.checkpoints import read_safetensors
-
-        return read_safetensors(path)
-    from keras_rpe.checkpoints import read_torch_file
-
-    return read_torch_file(path)
+    return read_safetensors(path) if path.suffix == ".safetensors" else read_torch_file(path)
 
 
 def _require_twin(backbone: keras.Model) -> None:

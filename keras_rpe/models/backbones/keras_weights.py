@@ -69,12 +69,15 @@ def keras_weight_names(datasets: Mapping[str, h5py.Dataset]) -> dict[str, list[s
         found.sort(key=lambda name: int(name.rpartition("/")[2]))
     if names:
         return names
-    # Keras 2: a group a layer, whose attribute lists the weights in order.
-    for group in next(iter(datasets.values())).file.values():
-        listed = [_text(name) for name in group.attrs.get("weight_names", [])]
-        paths = [f"{_text(group.name).strip('/')}/{name}" for name in listed]
-        if paths and all(path in datasets for path in paths):
-            names[_text(group.name).strip("/")] = paths
+    # Keras 2: a group a layer, whose attribute lists the weights in order; whole models have these
+    # groups in another one.
+    root = next(iter(datasets.values())).file
+    root = root.get("model_weights", root)
+    for group in root.values():
+        path = _text(group.name).strip("/")
+        listed = [f"{path}/{_text(name)}" for name in group.attrs.get("weight_names", [])]
+        if listed and all(name in datasets for name in listed):
+            names[path.rpartition("/")[2]] = listed
     return names
 
 
