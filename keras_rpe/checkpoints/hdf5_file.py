@@ -161,10 +161,10 @@ class Hdf5File:
         self._budget.take_bytes(size)
         if size == 0:
             return np.zeros(shape, dtype)
+        if storage.address == _UNDEFINED or (data_set.filters and not storage.chunk):
+            raise CheckpointError("it has an array without data")
         if storage.chunk:
             return self._chunked(shape, dtype, storage, data_set.filters)
-        if storage.address == _UNDEFINED or data_set.filters:
-            raise CheckpointError("it has an array without data")
         data = storage.data if storage.address is None else self._read(storage.address, size)
         if len(data) != size:
             raise CheckpointError("it has an array without data")

@@ -48,13 +48,19 @@ class _Values:
     def __init__(self, hdf5: Hdf5File, budget: ReadingBudget) -> None:
         self._hdf5 = hdf5
         self._budget = budget
+        self._known: dict[int, Any] = {}
 
     def read(self, address: int, above: tuple[int, ...]) -> Any:
         """The value at an address, which is part of those at the addresses above."""
         self._budget.check_depth(len(above))
         if address in above:
             raise CheckpointError("it has a value that is part of itself")
-        above = (*above, address)
+        # Cells that refer to one another many times over would else take time without end.
+        if address not in self._known:
+            self._known[address] = self._value(address, (*above, address))
+        return self._known[address]
+
+    def _value(self, address: int, above: tuple[int, ...]) -> Any:
         item = self._hdf5.object(address)
         class_name = str(item.attributes.get("MATLAB_class", ""))
         if "MATLAB_object_decode" in item.attributes or "MATLAB_sparse" in item.attributes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from keras_rpe.checkpoints.checkpoint_error import CheckpointError
 
 MAX_BYTES = 512 * 2**20
-MAX_VALUES = 500_000
+MAX_VALUES = 200_000
 MAX_DEPTH = 24
 # Weights hardly shrink when they are compressed, and zeros do a thousandfold.
 _MAX_EXPANSION = 20
