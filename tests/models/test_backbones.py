@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -6,7 +8,13 @@ from keras_rpe.models import InstanceSegmenter
 from keras_rpe.models.backbones import backbone_names, make_backbone, pyramid
 
 
-@pytest.mark.parametrize("name", backbone_names())
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * name.startswith("resnet101_"), id=name)
+        for name in backbone_names()
+    ],
+)
 def test_every_name_gives_a_pyramid(name: str) -> None:
     backbone = make_backbone(name)
     assert backbone.name == name
@@ -16,6 +24,30 @@ def test_every_name_gives_a_pyramid(name: str) -> None:
     assert strides == [2, 4, 8, 16, 32][:levels]
     maps = features(np.zeros((1, 64, 96, 3), "float32"))
     assert [tuple(m.shape[1:3]) for m in maps] == [(64 // s, 96 // s) for s in strides]
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "mobilenet_v3_small"])
+def test_mixed_precision_and_xla(name: str) -> None:
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        backbone = make_backbone(name)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    backbone.compile(jit_compile=True)
+    features = backbone.predict(np.ones((1, 32, 64, 3), "float32"), verbose=0)
+    assert {x.dtype.name for x in features.values()} == {"float16"}
+    assert all(np.isfinite(x).all() for x in features.values())
+
+
+def test_backbones_are_saved(tmp_path: Path) -> None:
+    for name in ("efficientnet_lite0", "resnet50_torchvision_os8"):
+        backbone = make_backbone(name)
+        backbone.save(tmp_path / f"{name}.keras")
+        loaded = keras.saving.load_model(tmp_path / f"{name}.keras")
+        image = np.random.default_rng(0).random((1, 33, 40, 3)).astype("float32")
+        for level, feature in backbone(image).items():
+            np.testing.assert_allclose(loaded(image)[level], feature, rtol=1e-5, atol=1e-5)
 
 
 def test_resnet50_segments() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import keras
@@ -96,7 +97,10 @@ def applications_backbone(name: str, weights: str | Path | None = None) -> keras
 
     def build(source: str | None) -> keras.Model:
         network = getattr(keras.applications, constructor)
-        return network(include_top=False, weights=source, input_tensor=x)
+        with warnings.catch_warnings():
+            # MobileNet warns that its weights are of 224 x 224 pixels; convolutions do not mind.
+            warnings.filterwarnings("ignore", "`input_shape` is undefined")
+            return network(include_top=False, weights=source, input_tensor=x)
 
     if weights == "imagenet":
         if mode == "torchvision":

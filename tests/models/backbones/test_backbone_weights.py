@@ -226,6 +226,9 @@ def test_other_shapes_and_kinds(tmp_path: Path, small_file: Path) -> None:
     (tmp_path / "weights.zip").write_bytes(b"PK")
     with pytest.raises(CheckpointError, match="`weights` must be None, 'imagenet' or the path of"):
         make_backbone("unet_small", tmp_path / "weights.zip")
+    (tmp_path / "weights.mat").write_bytes(b"no matrices")
+    with pytest.raises(CheckpointError, match="weights.mat"):
+        make_backbone("resnet50", tmp_path / "weights.mat")
     (tmp_path / "weights.pth").write_bytes(b"no pickle")
     with pytest.raises(CheckpointError, match="weights.pth"):
         make_backbone("efficientnet_lite0", tmp_path / "weights.pth")
