@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import tempfile
 import time
 import tracemalloc
 import zlib
@@ -24,8 +25,14 @@ from checkpoints.checkpoint_fixtures import (
     zip_file,
     zipped,
 )
+from checkpoints.matconvnet_fixtures import Dagnn, write
 
-from keras_rpe.checkpoints import CheckpointError, read_safetensors, read_torch_file
+from keras_rpe.checkpoints import (
+    CheckpointError,
+    read_matconvnet,
+    read_safetensors,
+    read_torch_file,
+)
 
 MAX_SECONDS = 5.0
 MAX_BYTES = 64 << 20
@@ -93,7 +100,35 @@ def around_header(header: bytes) -> bytes:
     return struct.pack("<Q", len(header)) + header + bytes(range(33))
 
 
+def matlab(writer: str) -> bytes:
+    net = Dagnn()
+    net.norm("bn", net.conv("conv", "x", (1, 1, 3, 2), bias=True), 2)
+    net.average_image = np.ones((1, 1, 3))
+    with tempfile.TemporaryDirectory() as folder:
+        return write(Path(folder) / "net.mat", net.tree(), writer, snapshot=True).read_bytes()
+
+
+def compressed_element(element: bytes) -> bytes:
+    data = zlib.compress(element, 1)
+    header = b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM"
+    return header + struct.pack("<II", 15, len(data)) + data
+
+
+def matlab_with_chunks() -> bytes:
+    net = Dagnn()
+    net.conv("conv", "x", (3, 3, 8, 9))
+    with tempfile.TemporaryDirectory() as folder:
+        return write(Path(folder) / "net.mat", net.tree(), "v7.3", nested=False).read_bytes()
+
+
 ROWS = [
+    Row("matlab-5", ".mat", lambda: [matlab("v5")], read_matconvnet),
+    Row("matlab-7", ".mat", lambda: [matlab("v5_compressed")], read_matconvnet),
+    Row(
+        "matlab-7-element", ".mat", lambda: [matlab("v5")[128:]], read_matconvnet,
+        pack=compressed_element,
+    ),
+    Row("matlab-7.3", ".mat", lambda: [matlab("v7.3"), matlab_with_chunks()], read_matconvnet),
     Row("torch-zip", ".pth", lambda: [zip_file(*torch_values())], read_torch_file),
     Row("torch-older", ".pth", lambda: [older_file(*torch_values())], read_torch_file),
     Row(
