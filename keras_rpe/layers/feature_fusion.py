@@ -64,10 +64,16 @@ class FeatureFusion(keras.layers.Layer):
             fused = (None, None, None, self.filters)
             smooth = keras.Sequential(
                 [
+                    # Named, so that weights are found again beside any other backbone.
                     keras.layers.Conv2D(
-                        self.filters, 3, padding="same", use_bias=False, dtype=self.dtype_policy
+                        self.filters,
+                        3,
+                        padding="same",
+                        use_bias=False,
+                        dtype=self.dtype_policy,
+                        name="conv",
                     ),
-                    keras.layers.BatchNormalization(dtype=self.dtype_policy),
+                    keras.layers.BatchNormalization(dtype=self.dtype_policy, name="norm"),
                     keras.layers.ReLU(dtype=self.dtype_policy),
                 ],
                 name=f"smooth_{level}",

@@ -17,7 +17,7 @@ def _names(file: h5py.File) -> list[str]:
 
 @pytest.fixture
 def altered(preset, forged, tmp_path):
-    """A preset whose weights file was changed by a function of the open file and a weight's name."""
+    """A preset after a function of its open weights file and the name of a weight."""
 
     def alter(change) -> None:
         path = tmp_path / "weights.h5"
