@@ -10,10 +10,13 @@ import keras
 
 from keras_rpe.models.backbones.applications import APPLICATIONS, applications_backbone
 from keras_rpe.models.backbones.backbone_weights import load_all_weights
+from keras_rpe.models.backbones.digits_network import digits_network
 from keras_rpe.models.backbones.efficientnet_lite import EFFICIENTNET_LITE, efficientnet_lite
 from keras_rpe.models.backbones.resnet import RESNETS, resnet
 from keras_rpe.models.backbones.unet_encoder import unet_encoder
 
+# Networks of this project, for which no weights of ImageNet exist.
+_OWN = {"unet_small": unet_encoder, "digits": digits_network}
 _SIDE = 256  # The side of the image at which the strides of a foreign model are measured.
 
 
@@ -23,9 +26,9 @@ def backbone_names() -> list[str]:
     Example:
         >>> from keras_rpe.models.backbones import backbone_names
         >>> backbone_names()[:2]
-        ['unet_small', 'efficientnet_lite0']
+        ['unet_small', 'digits']
     """
-    return ["unet_small", *EFFICIENTNET_LITE, *RESNETS, *APPLICATIONS]
+    return [*_OWN, *EFFICIENTNET_LITE, *RESNETS, *APPLICATIONS]
 
 
 def make_backbone(name: str, weights: str | Path | None = None) -> keras.Model:
@@ -55,11 +58,11 @@ def make_backbone(name: str, weights: str | Path | None = None) -> keras.Model:
         return resnet(name, weights)
     if name in APPLICATIONS:
         return applications_backbone(name, weights)
-    if name == "unet_small":
-        model = unet_encoder()
+    if name in _OWN:
+        model = _OWN[name]()
         if weights == "imagenet":
             raise ValueError(
-                "`weights` of unet_small must be None or the path of a weights file. "
+                f"`weights` of {name} must be None or the path of a weights file. "
                 "Received: weights='imagenet'"
             )
         if weights is not None:

@@ -140,6 +140,15 @@ def test_branches_are_no_part_of_the_trunk() -> None:
     assert not report.unmatched_weights
 
 
+def test_a_backbone_by_name_takes_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "net.mat", digits_dagnn().tree(), "v5")
+    by_name, by_hand = make_backbone("digits", path), digits_network()
+    load_matconvnet_weights(by_hand, path)
+    assert all(np.array_equal(a, b) for a, b in zip(by_name.get_weights(), by_hand.get_weights()))
+    with pytest.raises(ValueError, match="`weights` of digits must be None or the path"):
+        make_backbone("digits", "imagenet")
+
+
 def test_moments_become_mean_and_variance() -> None:
     net = digits_dagnn()
     moments = next(row["value"] for row in net.params if row["name"] == "conv1_bn_m")
