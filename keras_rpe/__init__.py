@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from keras_rpe.preset_table import list_presets
 from keras_rpe.version import __version__
 
 # All classes are imported at once, so that Keras can load a model that holds them. Only the
@@ -28,6 +29,7 @@ __all__ = [
     "data",
     "export",
     "layers",
+    "list_presets",
     "losses",
     "metrics",
     "models",

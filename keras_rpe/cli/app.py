@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from keras_rpe.cli.convert import convert
 from keras_rpe.cli.demo import demo
 from keras_rpe.cli.evaluate import evaluate
 from keras_rpe.cli.export import export
@@ -29,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (segment, train, evaluate, export, serve_check, demo, presets):
+for command in (segment, train, evaluate, export, serve_check, convert, demo, presets):
     app.command()(command)
 
 
