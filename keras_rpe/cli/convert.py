@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -68,7 +68,8 @@ def convert(
         num_classes=num_classes,
     )
     if not batch_statistics:
-        model.backbone.set_weights(network.get_weights())
+        own: Any = model.backbone
+        own.set_weights(network.get_weights())
     notes = {
         "task": "instance segmentation",
         "backbone": backbone,

@@ -91,11 +91,9 @@ def cut_log(path: Path, epochs: int) -> None:
     write_file(path, text.getvalue())
 
 
-def best_in_log(path: Path, name: str) -> dict[str, float]:
-    """The highest value of a column of a run's log, by its name; none where there is none."""
-    values = [_number(row.get(name)) for row in _read_log(path)]
-    values = [value for value in values if math.isfinite(value)]
-    return {name: max(values)} if values else {}
+def epochs_in_log(path: Path) -> int:
+    """How many epochs a run's log has."""
+    return len(_read_log(path))
 
 
 def input_problem(error: Exception) -> str:

@@ -67,7 +67,7 @@ def evaluate(
     thresholds = sorted(set(check_thresholds(threshold or _THRESHOLDS)))
     pairs = _pairs(folder, names, images, instances)
     network = load_segmenter(preset, model)
-    matchings, seconds = _match(network, pairs, thresholds)
+    matchings, seconds = match_pairs(network, pairs, thresholds)
     seconds_per_image = seconds / len(pairs)
     rows = [_row(m) for m in matchings]
     print_table(str(folder), _COLUMNS, rows)
@@ -115,10 +115,20 @@ def _read_names(path: Path) -> set[str]:
     return names
 
 
-def _match(
+def match_pairs(
     network: InstanceSegmenter, pairs: Sequence[LabelPair], thresholds: list[float]
 ) -> tuple[list[Matching], float]:
-    """Pooled matching for each threshold, and the seconds that segmenting alone took."""
+    """Segment images whole and compare them with their labels.
+
+    Args:
+        network: The model.
+        pairs: Images with label images.
+        thresholds: IoUs from which an instance is found, ascending.
+
+    Returns:
+        The matching of all images pooled for each threshold, and the seconds that segmenting
+        alone took.
+    """
     import numpy as np
 
     from keras_rpe.data import read_image, read_labels

@@ -36,6 +36,7 @@ class _Run:
     settings: dict[str, Any]
     epochs: int
     patience: int
+    licences: dict[str, str]
 
 
 def train(
@@ -47,9 +48,13 @@ def train(
     backbone: Annotated[
         str | None,
         typer.Option(
-            help="Train from random weights: unet_small, mobilenet_v2 or resnet50. "
+            help="Train this backbone, such as unet_small, efficientnet_lite0 or resnet50. "
             "Default: unet_small."
         ),
+    ] = None,
+    backbone_weights: Annotated[
+        str | None,
+        typer.Option(help="Weights of the backbone: imagenet or a file. Default: random."),
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="When to end at the latest.")] = 50,
     batch_size: Annotated[int, typer.Option(min=1, help="Crops a step.")] = 8,
@@ -78,6 +83,8 @@ def train(
             min=1, help=f"Crops an image and epoch. Default: enough for {_MIN_STEPS} steps."
         ),
     ] = None,
+    licence: Annotated[str, typer.Option(help="Licence of the weights, for the card.")] = "",
+    data_licence: Annotated[str, typer.Option(help="Licence of the images, for the card.")] = "",
 ) -> None:
     """Train a model on images with label images of the same names.
 
@@ -87,6 +94,8 @@ def train(
     """
     if preset is not None and backbone is not None:
         raise typer.BadParameter("give either --preset or --backbone", param_hint="--backbone")
+    if backbone_weights is not None and backbone is None:
+        raise typer.BadParameter("needs --backbone", param_hint="--backbone-weights")
     rate = learning_rate
     if rate is None:
         rate = _LEARNING_RATE if preset is None else _FINE_TUNING_RATE
@@ -103,6 +112,7 @@ def train(
         "image_names": names_digest([pair.name for pair in pairs]),
         "preset": str(Path(preset).resolve()) if preset and Path(preset).is_dir() else preset,
         "backbone": None if preset else backbone or "unet_small",
+        "backbone_weights": backbone_weights,
         "batch_size": batch_size,
         "crop_size": crop_size,
         "learning_rate": rate,
@@ -112,7 +122,8 @@ def train(
         "instances": instances,
         "repeats": repeats,
     }
-    run = _Run(folder, out, training, validation, settings, epochs, patience)
+    licences = {"licence": licence, "data_licence": data_licence}
+    run = _Run(folder, out, training, validation, settings, epochs, patience, licences)
     with output_folder(out):
         check_settings(out, settings)
         model, epoch = _model(run)
@@ -147,7 +158,9 @@ def _model(run: _Run) -> tuple[InstanceSegmenter, int]:
                 f"Received: {run.settings['preset']} with {model.num_classes} classes"
             )
     else:
-        model = InstanceSegmenter(run.settings["backbone"])
+        model = InstanceSegmenter(
+            run.settings["backbone"], backbone_weights=run.settings["backbone_weights"]
+        )
     model.compile(
         keras.optimizers.AdamW(
             run.settings["learning_rate"], weight_decay=1e-4, global_clipnorm=1.0
@@ -250,15 +263,31 @@ def _save_preset(run: _Run, model: InstanceSegmenter) -> None:
     """Write the best model of the run as its preset."""
     import keras
 
-    from keras_rpe.cli.epoch_report import best_in_log
+    from keras_rpe.cli.epoch_report import epochs_in_log
+    from keras_rpe.cli.train_notes import commands, held_out_figures, versions
 
     best = run.out / "best.keras"
     if best.is_file():
         model = keras.saving.load_model(best, compile=False)
+    start, weights = run.settings["preset"], run.settings["backbone_weights"]
     notes = {
-        "task": type(model).__name__,
+        "task": "instance segmentation",
         "backbone": getattr(model.backbone, "name", ""),
+        "initialised_from": f"preset {Path(start).name}"
+        if start
+        else f"backbone weights {Path(weights).name}"
+        if weights
+        else "random weights",
         "trained_on": f"{len(run.training)} images of {run.folder.resolve().name}",
-        "figures": best_in_log(run.out / "log.csv", "val_ap50"),
+        **run.licences,
+        "seed": run.settings["seed"],
+        "epochs": epochs_in_log(run.out / "log.csv"),
+        "versions": versions(),
+        "commands": commands(run.folder, run.out, run.settings, run.epochs),
+        **held_out_figures(model, run.validation),
+        "limits": [
+            "The epoch was chosen by some of the images held out, and they come from the same "
+            "folder as those trained on: other sources of images are not tested."
+        ],
     }
     model.save_to_preset(run.out / "preset", notes)

@@ -1,22 +1,18 @@
 """`keras-rpe convert`, from a file of each kind to a preset that loads."""
 
 import json
-import sys
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 from cli_outcome import assert_one_line_error
+from test_matconvnet_weights import digits_dagnn, write
 
 from keras_rpe.layers import BatchStatisticsNormalization
 from keras_rpe.models import InstanceSegmenter
 from keras_rpe.models.backbones import load_backbone_weights, make_backbone
 from keras_rpe.models.presets import METADATA
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "checkpoints"))
-sys.path.insert(0, str(Path(__file__).parents[1] / "models" / "backbones"))
-from test_matconvnet_weights import digits_dagnn, write  # noqa: E402
 
 
 @pytest.fixture(scope="module")

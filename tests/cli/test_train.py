@@ -2,6 +2,7 @@ import csv
 import errno
 import json
 import os
+import shlex
 import signal
 import subprocess
 import time
@@ -51,7 +52,19 @@ def test_trains_continues_and_ends(run, labelled, tiny_preset, tmp_path):
     assert result.code == 0
     notes = json.loads((out / "preset" / "metadata.json").read_text())
     assert notes["trained_on"] == "3 images of labelled"
-    assert 0 <= notes["figures"]["val_ap50"] <= 1
+    assert 0 <= notes["figures"]["AP at IoU 0.5"] <= 1
+    assert notes["seed"] == 0
+    assert set(notes["versions"]) == {"python", "keras", "tensorflow", "numpy", "keras_rpe"}
+    assert notes["commands"]["train"].startswith(f"keras-rpe train {labelled} --out {out}")
+    card = (out / "preset" / "README.md").read_text()
+    for line in (*notes["commands"].values(), f"Measured on {notes['figures_on']}."):
+        assert line in card.splitlines()
+    # The command in the card prints the figure in the card.
+    words = shlex.split(notes["commands"]["evaluate"])[1:]
+    printed = run(*words, "--json", out / "figures.json")
+    assert printed.code == 0
+    again = json.loads((out / "figures.json").read_text())["thresholds"][0]["average_precision"]
+    assert notes["figures"]["AP at IoU 0.5"] == pytest.approx(again, abs=1e-4)
 
     other = run(*command[:-4], "--crop-size", 24, "--repeats", 1, "--epochs", 2)
     assert_one_line_error(other, "--crop-size 16, not 24")
