@@ -41,8 +41,10 @@ class FeatureFusion(keras.layers.Layer):
 
     def __init__(self, filters: int = 64, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if filters < 1:
-            raise ValueError(f"`filters` must be at least 1. Received: filters={filters}")
+        if not 1 <= filters <= 65_536:
+            raise ValueError(
+                f"`filters` must be at least 1 and at most 65536. Received: filters={filters}"
+            )
         self.filters = filters
         self.laterals: list[Any] = []
         self.smooths: list[Any] = []

@@ -21,6 +21,8 @@ from keras_rpe.ops import (
 
 Tensor = Any
 
+_MAX_INSTANCES = 1_000_000  # The tables are of this length, whatever is in the image.
+
 
 @keras.saving.register_keras_serializable(package="keras_rpe")
 class InstanceDecoder(keras.layers.Layer):
@@ -84,9 +86,10 @@ class InstanceDecoder(keras.layers.Layer):
                 raise ValueError(f"`{name}` must be in [0, 1]. Received: {name}={value}")
         if min_area < 0:
             raise ValueError(f"`min_area` must not be negative. Received: min_area={min_area}")
-        if max_instances < 1:
+        if not 1 <= max_instances <= _MAX_INSTANCES:
             raise ValueError(
-                f"`max_instances` must be at least 1. Received: max_instances={max_instances}"
+                f"`max_instances` must be at least 1 and at most {_MAX_INSTANCES}. "
+                f"Received: max_instances={max_instances}"
             )
         self.foreground_threshold = foreground_threshold
         self.similarity_threshold = similarity_threshold

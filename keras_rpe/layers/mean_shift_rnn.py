@@ -18,6 +18,8 @@ from keras_rpe.ops import (
 
 Tensor = Any
 
+_MAX_ITERATIONS = 1000  # Mean shift has long ended; each loop can be an output of a model.
+
 
 @keras.saving.register_keras_serializable(package="keras_rpe")
 class MeanShiftRNN(keras.layers.Layer):
@@ -84,7 +86,7 @@ class MeanShiftRNN(keras.layers.Layer):
             )
         if not 0.0 < step_size <= 1.0:
             raise ValueError(f"`step_size` must be in (0, 1]. Received: step_size={step_size}")
-        self.iterations = _positive_integer("iterations", iterations)
+        self.iterations = _loops(iterations)
         self.bandwidth = float(bandwidth)
         self.step_size = float(step_size)
         self.trainable_bandwidth = trainable_bandwidth
@@ -122,7 +124,7 @@ class MeanShiftRNN(keras.layers.Layer):
         window_size: int | None = None,
     ) -> Tensor:
         """Return the moved embeddings."""
-        loops = _positive_integer("iterations", iterations or self.iterations)
+        loops = _loops(iterations or self.iterations)
         sequences = self.return_sequences if return_sequences is None else return_sequences
         size = window_size or self.window_size
         x, weights = _as_lists(at_least_float32(inputs), weights, size)
@@ -196,6 +198,14 @@ def _as_lists(
     if weights is not None:
         weights = ops.reshape(weights, (batch, pixels, 1))
     return ops.reshape(x, (batch, pixels, x.shape[-1])), weights
+
+
+def _loops(iterations: int) -> int:
+    if _positive_integer("iterations", iterations) > _MAX_ITERATIONS:
+        raise ValueError(
+            f"`iterations` must be at most {_MAX_ITERATIONS}. Received: iterations={iterations}"
+        )
+    return iterations
 
 
 def _positive_integer(name: str, value: int) -> int:

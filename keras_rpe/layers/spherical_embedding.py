@@ -12,6 +12,7 @@ from keras_rpe.ops import at_least_float32, coordinate_channels, rotate_by_posit
 
 Tensor = Any
 
+_MAX_DIM = 65_536  # Beyond use; a configuration must not ask for any amount of memory.
 _SHORTEST = 1e-5
 
 
@@ -70,8 +71,11 @@ class SphericalEmbedding(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if not (isinstance(dim, int) and dim >= 2):
-            raise ValueError(f"`dim` must be an integer of at least 2. Received: dim={dim}")
+        if not (isinstance(dim, int) and 2 <= dim <= _MAX_DIM):
+            raise ValueError(
+                f"`dim` must be an integer of at least 2 and at most {_MAX_DIM}. "
+                f"Received: dim={dim}"
+            )
         if not epsilon > 0:
             raise ValueError(f"`epsilon` must be positive. Received: epsilon={epsilon}")
         if position_periods is not None and (

@@ -122,8 +122,10 @@ class InstanceSegmenter(Task):
         arguments = dict(locals())
         for other in ("self", "name", "trainable", "decoder", "backbone_weights", "__class__"):
             del arguments[other]
-        if num_classes < 1:
-            raise ValueError(f"`num_classes` must be at least 1. Received: {num_classes}")
+        if not 1 <= num_classes <= 65_535:
+            raise ValueError(
+                f"`num_classes` must be at least 1 and at most 65535. Received: {num_classes}"
+            )
         network = make_backbone(backbone, backbone_weights) if _is_name(backbone) else backbone
         features, strides = pyramid(network)
         output_stride = output_stride or strides[0]

@@ -1,0 +1,94 @@
+"""Mutated files through the readers of presets: only `PresetError` comes out."""
+
+import io
+import json
+import shutil
+import tempfile
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from checkpoints.test_reader_fuzz import Row, run
+from test_instance_segmenter import tiny
+
+from keras_rpe.models import PresetError
+from keras_rpe.models.presets import CARD, CONFIG, METADATA, WEIGHTS
+from keras_rpe.models.presets.model_config import build_model, check_config
+from keras_rpe.models.presets.preset_archive import unpack_preset
+from keras_rpe.models.presets.preset_files import parse_json
+from keras_rpe.models.presets.weights_file import check_shapes, load_weights, weight_shapes
+
+
+def _archive() -> list[bytes]:
+    contents = []
+    for method, folder in ((zipfile.ZIP_STORED, ""), (zipfile.ZIP_DEFLATED, "nuclei/")):
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w", method) as target:
+            for name in (CONFIG, METADATA, WEIGHTS, CARD):
+                target.writestr(folder + name, name.encode() * 9)
+        contents.append(file.getvalue())
+    return contents
+
+
+def _unpack(path: Path) -> None:
+    target = path.parent / "unpacked"
+    try:
+        unpack_preset(path, target)
+        assert {entry.name for entry in target.iterdir()} <= {CONFIG, METADATA, WEIGHTS, CARD}
+    finally:
+        shutil.rmtree(target, ignore_errors=True)
+        assert {entry.name for entry in path.parent.iterdir()} == {path.name}
+
+
+_NETWORK = keras.Sequential(
+    [keras.Input((3,)), keras.layers.Dense(4), keras.layers.BatchNormalization()]
+)
+
+
+def _weights() -> list[bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / WEIGHTS
+        _NETWORK.save_weights(path)
+        return [path.read_bytes()]
+
+
+def _load_weights(path: Path) -> None:
+    check_shapes(weight_shapes(path), _NETWORK.variables, path)
+    load_weights(_NETWORK, path)
+    assert all(np.isfinite(value).all() for value in _NETWORK.get_weights())
+
+
+def _config() -> list[bytes]:
+    return [json.dumps(keras.saving.serialize_keras_object(tiny())).encode()]
+
+
+def _check(path: Path) -> None:
+    check_config(parse_json(path.read_bytes(), "The file"), "The file")
+
+
+def _build(path: Path) -> None:
+    build_model(parse_json(path.read_bytes(), "The file"), "The file")
+
+
+ROWS = [
+    Row("archive", ".zip", _archive, _unpack, (PresetError,)),
+    Row("weights", ".weights.h5", _weights, _load_weights, (PresetError,)),
+    Row("config", ".json", _config, _check, (PresetError,)),
+    Row("model", ".json", _config, _build, (PresetError,)),
+]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_mutants(row: Row, tmp_path: Path) -> None:
+    outcomes = run(row, tmp_path, 150)
+    assert outcomes["refused"] > 50
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_many_mutants(row: Row, tmp_path: Path) -> None:
+    outcomes = run(row, tmp_path, row.slow_runs)
+    print(row.name, outcomes)
+    assert outcomes["refused"] > row.slow_runs // 3
