@@ -66,7 +66,7 @@ def _facts(class_name: str, metadata: dict[str, Any]) -> str:
     versions.setdefault("keras", metadata.get("keras_version"))
     versions.setdefault("keras_rpe", metadata.get("keras_rpe_version"))
     training = [
-        f"{metadata[key]} {key}" for key in ("epochs", "steps", "minutes") if metadata.get(key)
+        f"{key}: {metadata[key]}" for key in ("epochs", "steps", "minutes") if metadata.get(key)
     ]
     rows = {
         "Task": metadata.get("task"),

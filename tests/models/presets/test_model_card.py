@@ -29,7 +29,7 @@ def test_everything_that_is_known_is_in_the_card() -> None:
         "| Network | `InstanceSegmenter`, backbone `unet_small`, 1,234,567 parameters |",
         r"| Trained on | 40 images of a\|b |",
         "| Licence of the data | CC0 |",
-        "| Training | 3 epochs |",
+        "| Training | epochs: 3 |",
         "| Seed | 0 |",
         "| Versions | keras 3.15.1, tensorflow 2.21.0 |",
         "| Licence of the weights | Apache-2.0 |",
