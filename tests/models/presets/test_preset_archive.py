@@ -150,7 +150,7 @@ def _archive(path: Path, **members: bytes) -> Path:
     [
         "../config.json",
         "../../metadata.json",
-        "/tmp/metadata.json",
+        "/metadata.json",
         "a/../../metadata.json",
         "..\\metadata.json",
         "a/b/metadata.json",
