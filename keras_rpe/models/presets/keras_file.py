@@ -12,11 +12,9 @@ import keras
 
 from keras_rpe.models.presets.model_config import build_model, first_line
 from keras_rpe.models.presets.preset_error import PresetError
-from keras_rpe.models.presets.preset_files import CONFIG, WEIGHTS, parse_json
+from keras_rpe.models.presets.preset_files import CONFIG, MAX_JSON_BYTES, WEIGHTS, parse_json
 from keras_rpe.models.presets.weights_file import check_shapes, load_weights, weight_shapes
 from keras_rpe.models.presets.zip_member import copy_member
-
-_MAX_CONFIG_BYTES = 8_000_000
 
 
 def load_keras_file(
@@ -38,6 +36,14 @@ def load_keras_file(
     Raises:
         PresetError: If it is no such file, damaged, names other classes or ones that can run code,
             or its weights do not fit.
+
+    Example:
+        >>> import tempfile
+        >>> from keras_rpe.models import InstanceSegmenter, load_keras_file
+        >>> path = tempfile.mkdtemp() + "/model.keras"
+        >>> InstanceSegmenter("unet_small", embedding_dim=8).save(path)
+        >>> load_keras_file(path).embedding_dim
+        8
     """
     file_path = Path(path)
     name = f"The model {file_path}"
@@ -45,7 +51,7 @@ def load_keras_file(
         weights = Path(folder) / WEIGHTS
         try:
             with zipfile.ZipFile(file_path) as file:
-                config = file.open(CONFIG).read(_MAX_CONFIG_BYTES + 1)
+                config = file.open(CONFIG).read(MAX_JSON_BYTES + 1)
                 copy_member(file, file.getinfo(WEIGHTS), weights, name)
         except PresetError:
             raise

@@ -13,7 +13,7 @@ CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 CARD = "README.md"
 FILES = (CONFIG, METADATA, WEIGHTS, CARD)
 
-_MAX_JSON_BYTES = 8_000_000  # The largest configuration of a known network has half a megabyte.
+MAX_JSON_BYTES = 8_000_000  # The largest configuration of a known network has half a megabyte.
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         with path.open("rb") as file:
-            content = file.read(_MAX_JSON_BYTES + 1)
+            content = file.read(MAX_JSON_BYTES + 1)
     except OSError as error:
         raise PresetError(f"The preset file {path} cannot be read: {error.strerror}.") from error
     return parse_json(content, f"The preset file {path}")
@@ -49,8 +49,8 @@ def parse_json(content: bytes, name: str) -> dict[str, Any]:
     Raises:
         PresetError: If it is none, or large.
     """
-    if len(content) > _MAX_JSON_BYTES:
-        raise PresetError(f"{name} must be smaller than {_MAX_JSON_BYTES:,} bytes.")
+    if len(content) > MAX_JSON_BYTES:
+        raise PresetError(f"{name} must be smaller than {MAX_JSON_BYTES:,} bytes.")
     try:
         result = json.loads(content)
     except (ValueError, RecursionError) as error:
