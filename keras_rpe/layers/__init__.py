@@ -7,6 +7,7 @@ from keras_rpe.layers.image_normalization import ImageNormalization
 from keras_rpe.layers.instance_decoder import InstanceDecoder
 from keras_rpe.layers.mean_shift_rnn import MeanShiftRNN
 from keras_rpe.layers.pad_to_multiple import PadToMultiple
+from keras_rpe.layers.seeded_mean_shift import SeededMeanShift
 from keras_rpe.layers.spherical_embedding import SphericalEmbedding
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "InstanceDecoder",
     "MeanShiftRNN",
     "PadToMultiple",
+    "SeededMeanShift",
     "SphericalEmbedding",
 ]

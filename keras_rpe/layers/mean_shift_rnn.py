@@ -8,13 +8,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_rpe.ops import (
-    at_least_float32,
-    mean_shift,
-    merge_windows,
-    partition_windows,
-    sample_nearest,
-)
+from keras_rpe.layers.embedding_lists import embedding_lists, embedding_map
+from keras_rpe.ops import at_least_float32, mean_shift
 
 Tensor = Any
 
@@ -115,6 +110,11 @@ class MeanShiftRNN(keras.layers.Layer):
                 name="log_bandwidth",
             )
 
+    @property
+    def current_bandwidth(self) -> Tensor | float:
+        """The bandwidth δ, a scalar tensor if it is trained."""
+        return self.bandwidth if self.log_bandwidth is None else ops.exp(self.log_bandwidth)
+
     def call(
         self,
         inputs: Tensor,
@@ -127,25 +127,18 @@ class MeanShiftRNN(keras.layers.Layer):
         loops = _loops(iterations or self.iterations)
         sequences = self.return_sequences if return_sequences is None else return_sequences
         size = window_size or self.window_size
-        x, weights = _as_lists(at_least_float32(inputs), weights, size)
+        x, weights = embedding_lists(at_least_float32(inputs), weights, size)
         x = mean_shift(
             x,
-            bandwidth=self.bandwidth if self.log_bandwidth is None else ops.exp(self.log_bandwidth),
+            bandwidth=self.current_bandwidth,
             iterations=loops,
             step_size=self.step_size,
             weights=weights,
             return_sequences=sequences,
             block_size=self.block_size or (512 if size and size >= 64 else None),
         )
-        shape, depth = ops.shape(inputs), inputs.shape[-1]
         lead = (loops,) if sequences else ()
-        if size:
-            lists = ops.shape(x)
-            if sequences:
-                # The windows of all loops are put back in one go, as of one larger batch.
-                x = ops.reshape(x, (loops * lists[1], lists[2], depth))
-            x = merge_windows(x, (math.prod(lead) * shape[0], shape[1], shape[2]), size)
-        return ops.cast(ops.reshape(x, (*lead, *shape[:-1], depth)), self.compute_dtype)
+        return ops.cast(embedding_map(x, inputs, size, lead), self.compute_dtype)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Shape of the moved embeddings."""
@@ -176,28 +169,6 @@ class MeanShiftRNN(keras.layers.Layer):
             "window_size": self.window_size,
             "block_size": self.block_size,
         }
-
-
-def _as_lists(
-    x: Tensor, weights: Tensor | None, window_size: int | None
-) -> tuple[Tensor, Tensor | None]:
-    """Points `(lists, N, D)`, one list for each window or image, and weights `(lists, N, 1)`."""
-    if weights is not None:
-        weights = ops.cast(weights, x.dtype)
-    if len(x.shape) == 3:
-        return x, None if weights is None else ops.expand_dims(weights, -1)
-    batch, height, width = ops.shape(x)[:3]
-    if weights is not None:
-        weights = ops.expand_dims(sample_nearest(weights, height, width), -1)
-    if window_size:
-        x, real = partition_windows(x, window_size)
-        if weights is not None:
-            real = real * partition_windows(weights, window_size)[0]
-        return x, real
-    pixels = height * width
-    if weights is not None:
-        weights = ops.reshape(weights, (batch, pixels, 1))
-    return ops.reshape(x, (batch, pixels, x.shape[-1])), weights
 
 
 def _loops(iterations: int) -> int:

@@ -18,6 +18,7 @@ from keras_rpe.ops.pair_loss import (
 from keras_rpe.ops.positions import coordinate_channels, rotate_by_position
 from keras_rpe.ops.precision import at_least_float32, precise_dtype
 from keras_rpe.ops.resampling import sample_nearest
+from keras_rpe.ops.seeded_mean_shift import seeded_mean_shift
 from keras_rpe.ops.windows import merge_windows, partition_windows
 
 __all__ = [
@@ -42,5 +43,6 @@ __all__ = [
     "rotate_by_position",
     "run_while",
     "sample_nearest",
+    "seeded_mean_shift",
     "shift_map",
 ]
