@@ -10,13 +10,12 @@ are evaluated on the images held out, and written as a preset into `OUT/preset`.
 """
 
 import argparse
-import math
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from keras_rpe.callbacks import InstanceEvaluation, TrainingState
+from keras_rpe.callbacks import TimeBudget, TrainingState
 from keras_rpe.data import (
     LabelPair,
     find_label_pairs,
@@ -38,6 +37,11 @@ def is_fluorescence(pair: LabelPair) -> bool:
     return bool(colorless and np.median(gray) < 0.5 * gray.max() and gray.mean() < 100)
 
 
+def kept_for_updates(training: list[LabelPair]) -> tuple[list[LabelPair], list[LabelPair]]:
+    """The training images for the weights, and every tenth, on which thresholds are chosen."""
+    return [pair for i, pair in enumerate(training) if i % 10], training[::10]
+
+
 def mean_precision(model: InstanceSegmenter, pairs: list[LabelPair]) -> float:
     """Average precision at IoU 0.5, counts pooled over the images."""
     labels = [read_labels(pair.instances) for pair in pairs]
@@ -50,7 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--epochs", type=int, default=32)
+    parser.add_argument("--minutes", type=float, default=45.0)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only-split", action="store_true", help="write the lists and stop")
@@ -71,33 +75,35 @@ def main() -> None:
     if options.only_split:
         return
 
-    names = [pair.name for pair in training]
+    updating, calibrating = kept_for_updates(training)
+    names = [pair.name for pair in updating]
     dataset = label_folder(
         options.folder, crop_size=128, batch_size=options.batch_size, seed=options.seed, names=names
     )
+    budget = TimeBudget(options.minutes, learning_rate=2e-3, folder=options.out)
     restored = TrainingState.restore(options.out)
     if restored is None:
-        model = InstanceSegmenter("unet_small")
-        steps = options.epochs * math.ceil(len(names) / options.batch_size)
-        rate = keras.optimizers.schedules.CosineDecay(
-            1e-6, steps, alpha=1e-2, warmup_target=2e-3, warmup_steps=steps // 50
-        )
-        model.compile(keras.optimizers.AdamW(rate, weight_decay=1e-4, global_clipnorm=1.0))
-        epoch = 0
+        model, epoch = InstanceSegmenter("unet_small"), 0
+        model.compile(keras.optimizers.AdamW(2e-3, weight_decay=1e-4, global_clipnorm=1.0))
     else:
         model, epoch = restored
-    watched = [(read_image(p.image), read_labels(p.instances)) for p in validation[:24]]
-    model.fit(
-        dataset,
-        epochs=options.epochs,
-        initial_epoch=epoch,
-        verbose=2,
-        callbacks=[
-            InstanceEvaluation(watched, thresholds=(0.5, 0.75), frequency=4),
-            keras.callbacks.CSVLogger(str(options.out / "log.csv"), append=True),
-            TrainingState(options.out, monitor="val_ap50", mode="max"),
-        ],
+    if not budget.is_over:
+        model.fit(
+            dataset,
+            epochs=10**6,
+            initial_epoch=epoch,
+            verbose=2,
+            callbacks=[
+                budget,
+                keras.callbacks.CSVLogger(str(options.out / "log.csv"), append=True),
+                TrainingState(options.out),
+            ],
+        )
+    model.optimize_thresholds(
+        (read_image(pair.image) for pair in calibrating),
+        (read_labels(pair.instances) for pair in calibrating),
     )
+    print(model.decoder.get_config())
     stained = [pair for pair in validation if pair not in fluorescence]
     figures = {
         f"AP at IoU 0.5, {len(pairs)} {name} images held out": mean_precision(model, pairs)
@@ -107,9 +113,11 @@ def main() -> None:
     notes = {
         "task": "instance segmentation",
         "backbone": "unet_small",
-        "trained_on": f"{len(training)} images of the 2018 Data Science Bowl (BBBC038v1, CC0)",
+        "trained_on": f"{len(updating)} images of the 2018 Data Science Bowl (BBBC038v1, CC0)",
+        "thresholds_from": f"{len(calibrating)} other images of it",
         "figures": figures,
-        "epochs": options.epochs,
+        "updates": budget.updates,
+        "minutes": options.minutes,
         "seed": options.seed,
     }
     model.save_to_preset(options.out / "preset", notes)

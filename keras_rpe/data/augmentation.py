@@ -7,9 +7,10 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-MAX_ZOOM_OUT = 1.3
+MAX_ZOOM_OUT = 1.5
 """How much more of an image `default_augmentation` may show than it is given."""
 
+_MAX_ZOOM_IN = 0.65  # Sides of what is shown at least, as a share of what is given.
 _SMALLEST_RANGE = 1e-12
 
 
@@ -18,7 +19,7 @@ def default_augmentation(
 ) -> Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]]:
     """Make a random augmentation of images together with their instance maps.
 
-    Both are turned by any angle, zoomed by up to 30 % in or out, and flipped; where they end,
+    Both are turned by any angle, zoomed in or out by up to half, and flipped; where they end,
     they are continued by reflection. The images alone change in contrast, brightness and gamma,
     are blurred now and then, and get a slight Gaussian noise, the same in all channels. Instance
     maps are taken from the nearest pixel, so that no id appears that was not there.
@@ -49,7 +50,8 @@ def default_augmentation(
     # float32 whatever the global policy: half precision would merge ids above 2048.
     layers = keras.layers
     turn = layers.RandomRotation(1.0, "reflect", seed=seed, dtype="float32")
-    zoom = layers.RandomZoom(MAX_ZOOM_OUT - 1, None, "reflect", seed=seed + 1, dtype="float32")
+    scales = (_MAX_ZOOM_IN - 1, MAX_ZOOM_OUT - 1)
+    zoom = layers.RandomZoom(scales, None, "reflect", seed=seed + 1, dtype="float32")
     flip = layers.RandomFlip("horizontal_and_vertical", seed=seed + 2, dtype="float32")
     shade = [
         layers.RandomContrast(0.3, (0, 1), seed=seed + 3, dtype="float32"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
@@ -17,12 +17,13 @@ from keras_rpe.layers import (
     SphericalEmbedding,
 )
 from keras_rpe.models.backbones import make_backbone, pyramid
-from keras_rpe.models.compiled_function import compiled_for_images
+from keras_rpe.models.compiled_function import compiled_function
 from keras_rpe.models.image_array import rgb_array
 from keras_rpe.models.instances import Instances
 from keras_rpe.models.pixel_graph import pixel_graph
 from keras_rpe.models.segmenter_losses import default_losses, targets
 from keras_rpe.models.task import Task
+from keras_rpe.models.threshold_optimization import optimize_thresholds
 from keras_rpe.ops import precise_dtype
 
 Tensor = Any
@@ -109,7 +110,7 @@ class InstanceSegmenter(Task):
         bandwidth: float = 0.2,
         step_size: float = 1.0,
         trainable_bandwidth: bool = False,
-        window_size: int | None = 32,
+        window_size: int | None = 16,
         inference_seeds: int | None = 512,
         inference_iterations: int | None = None,
         inference_window_size: int | None = 128,
@@ -118,7 +119,7 @@ class InstanceSegmenter(Task):
         position_periods: Sequence[float] | None = (12.0, 24.0, 48.0),
         output_stride: int | None = None,
         embed_background: bool = False,
-        fusion_filters: int = 64,
+        fusion_filters: int = 32,
         percentiles: tuple[float, float] | None = (1.0, 99.8),
         ignore_label: int | None = None,
         decoder: InstanceDecoder | None = None,
@@ -334,9 +335,34 @@ class InstanceSegmenter(Task):
             ValueError: If it is not one such image, or not finite.
         """
         if self._compiled_group is None:
-            self._compiled_group = compiled_for_images(self.group)
+            self._compiled_group = compiled_function(self.group, [(None, None, None, 3)])
         result = self._compiled_group(rgb_array(image)[None])
         return Instances.from_tables({k: ops.convert_to_numpy(v) for k, v in result.items()})
+
+    def optimize_thresholds(
+        self,
+        images: Iterable[Any],
+        labels: Iterable[Any],
+        iou_thresholds: Sequence[float] = (0.5, 0.6, 0.7, 0.8),
+    ) -> float:
+        """Set the thresholds of the decoder to those that segment some images best.
+
+        Args:
+            images: Images that were not trained on, as `predict_instances` takes them.
+            labels: The instance map `(H, W)` of each.
+            iou_thresholds: The average precision is the mean over these.
+
+        Returns:
+            That average precision, in [0, 1], with the thresholds found. They are saved with the
+            model, and those of `model.decoder`.
+
+        Raises:
+            ValueError: If there are no images, not as many label maps, or sizes differ.
+        """
+        self.decoder, precision = optimize_thresholds(self, images, labels, iou_thresholds)
+        # Both have the old decoder in their graphs.
+        self._compiled_group = self.predict_function = None
+        return precision
 
     def get_config(self) -> dict[str, Any]:
         """Configuration from which the model can be made again."""

@@ -12,6 +12,8 @@ from keras_rpe.losses import CosineMarginLoss
 
 Tensor = Any
 
+# Pairs are the square of it, and half as many pixels as the loss takes by default learn as well.
+_SAMPLES = 512
 VOID = -1  # Id of pixels that no loss counts, whatever id the user's maps have for them.
 
 
@@ -28,7 +30,7 @@ def default_losses(outputs: Iterable[str], margin: float) -> dict[str, keras.los
     return {
         name: keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=VOID)
         if name == "semantic"
-        else CosineMarginLoss(margin=margin, ignore_label=VOID)
+        else CosineMarginLoss(margin=margin, num_samples=_SAMPLES, ignore_label=VOID)
         for name in outputs
     }
 

@@ -1,0 +1,116 @@
+"""Choosing the thresholds of the decoder on images with known instances."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
+from typing import Any, NamedTuple
+
+import numpy as np
+from keras import ops
+
+from keras_rpe.layers import InstanceDecoder
+from keras_rpe.metrics import average_precision
+from keras_rpe.models.compiled_function import compiled_function
+from keras_rpe.models.image_array import rgb_array
+
+# In the order in which they are searched, from the one that matters most.
+_CANDIDATES: dict[str, tuple[float, ...]] = {
+    "similarity_threshold": (0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.93, 0.96, 0.98),
+    "foreground_threshold": (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7),
+    "min_area": (0, 4, 8, 12, 16, 24, 32, 48, 64),
+}
+_MOST_ROUNDS = 3
+
+
+class _Grouped(NamedTuple):
+    embedding: Any
+    scores: Any
+    labels: np.ndarray
+
+
+def optimize_thresholds(
+    model: Any,
+    images: Iterable[Any],
+    labels: Iterable[Any],
+    iou_thresholds: Sequence[float] = (0.5, 0.6, 0.7, 0.8),
+) -> tuple[InstanceDecoder, float]:
+    """Find the decoder that segments images best.
+
+    The thresholds are searched one after the other, again until none changes. The network and the
+    grouping run once on each image, and their results stay in memory.
+
+    Args:
+        model: An `InstanceSegmenter`.
+        images: Images as `InstanceSegmenter.predict_instances` takes them.
+        labels: The instance map `(H, W)` of each.
+        iou_thresholds: The average precision is the mean over these.
+
+    Returns:
+        A decoder with the thresholds found, and its average precision.
+
+    Raises:
+        ValueError: If there are no images, not as many label maps, or sizes differ.
+    """
+    grouped = _grouped(model, images, labels)
+    found: dict[float, float] = {}
+    config = model.decoder.get_config()
+
+    def precision(settings: dict[str, Any]) -> float:
+        key = hash(tuple(settings[name] for name in _CANDIDATES))
+        if key not in found:
+            decoder = InstanceDecoder.from_config({**config, **settings})
+            found[key] = _precision(decoder, grouped, iou_thresholds)
+        return found[key]
+
+    best = {name: config[name] for name in _CANDIDATES}
+    for _ in range(_MOST_ROUNDS):
+        before = dict(best)
+        for name, candidates in _CANDIDATES.items():
+            values = {
+                value: precision({**best, name: value}) for value in (best[name], *candidates)
+            }
+            best[name] = max(values, key=lambda value: values[value])
+        if best == before:
+            break
+    return InstanceDecoder.from_config({**config, **best}), precision(best)
+
+
+def _grouped(model: Any, images: Iterable[Any], labels: Iterable[Any]) -> list[_Grouped]:
+    def group(image: Any) -> dict[str, Any]:
+        embedding, scores = model.embed(image)
+        return {"embedding": model.shift(embedding, scores), "scores": scores}
+
+    group = compiled_function(group, [(None, None, None, 3)])
+    grouped = []
+    for image, label in zip_longest(images, labels):
+        if image is None or label is None:
+            raise ValueError(
+                "`images` and `labels` must be equally many. "
+                f"Received: no {'image' if image is None else 'label map'} {len(grouped)}"
+            )
+        array, label = rgb_array(image), np.asarray(label)
+        if array.shape[:2] != label.shape:
+            raise ValueError(
+                "`labels` must be maps (H, W) of the sizes of the images. "
+                f"Received: a map of shape {label.shape} for an image of shape {array.shape}"
+            )
+        result = group(array[None])
+        grouped.append(_Grouped(result["embedding"], result["scores"], label))
+    if not grouped:
+        raise ValueError("`images` must hold at least one image. Received: none")
+    return grouped
+
+
+def _precision(
+    decoder: InstanceDecoder, grouped: list[_Grouped], iou_thresholds: Sequence[float]
+) -> float:
+    shapes = [(None, None, None, item.shape[-1]) for item in grouped[0][:2]]
+    decode = compiled_function(lambda x, scores: {"labels": decoder(x, scores)["labels"]}, shapes)
+    found = []
+    for item in grouped:
+        height, width = item.labels.shape
+        labels = decode(item.embedding, item.scores)["labels"]
+        found.append(ops.convert_to_numpy(labels)[0, :height, :width])
+    scores = average_precision([item.labels for item in grouped], found, thresholds=iou_thresholds)
+    return float(np.mean(scores))
