@@ -263,7 +263,9 @@ def main() -> None:
             arguments.add_argument("--out", type=Path, required=True)
         if command is train:
             arguments.add_argument("--minutes", type=float, required=True)
-            arguments.add_argument("--patch", type=int, default=256)
+            arguments.add_argument(
+                "--patch", type=int, default=256, help="its sides; 128: more updates"
+            )
             arguments.add_argument("--epoch-steps", type=int, default=100)
         else:
             arguments.add_argument("--model", type=Path, required=True)
