@@ -4,8 +4,9 @@ StarDist needs a virtual environment of its own, without Keras 3 and without thi
 
     python3.11 -m venv peers
     peers/bin/pip install stardist==0.9.2 tensorflow==2.15.1 "numpy<2"
+    python examples/train_nuclei.py FOLDER --out runs/nuclei --only-split
     peers/bin/python benchmarks/stardist_nuclei.py train FOLDER --names runs/nuclei/training.txt \
-        --minutes 120 --cores 1 --out runs/stardist
+        --minutes 45 --cores 1 --out runs/stardist
 
 The folder holds `images/ID.png` and `instances/ID.png`. The network, its losses, its optimizer and
 what is done to the images are those of StarDist's example of 2D training: 32 rays on every second
