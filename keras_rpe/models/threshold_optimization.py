@@ -81,7 +81,7 @@ def _grouped(model: Any, images: Iterable[Any], labels: Iterable[Any]) -> list[_
         embedding, scores = model.embed(image)
         return {"embedding": model.shift(embedding, scores), "scores": scores}
 
-    group = compiled_function(group, [(None, None, None, 3)])
+    compiled = compiled_function(group, [(None, None, None, 3)])
     grouped = []
     for image, label in zip_longest(images, labels):
         if image is None or label is None:
@@ -89,14 +89,14 @@ def _grouped(model: Any, images: Iterable[Any], labels: Iterable[Any]) -> list[_
                 "`images` and `labels` must be equally many. "
                 f"Received: no {'image' if image is None else 'label map'} {len(grouped)}"
             )
-        array, label = rgb_array(image), np.asarray(label)
-        if array.shape[:2] != label.shape:
+        array, truth = rgb_array(image), np.asarray(label)
+        if array.shape[:2] != truth.shape:
             raise ValueError(
                 "`labels` must be maps (H, W) of the sizes of the images. "
-                f"Received: a map of shape {label.shape} for an image of shape {array.shape}"
+                f"Received: a map of shape {truth.shape} for an image of shape {array.shape}"
             )
-        result = group(array[None])
-        grouped.append(_Grouped(result["embedding"], result["scores"], label))
+        result = compiled(array[None])
+        grouped.append(_Grouped(result["embedding"], result["scores"], truth))
     if not grouped:
         raise ValueError("`images` must hold at least one image. Received: none")
     return grouped
