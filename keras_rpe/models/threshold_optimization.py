@@ -82,7 +82,7 @@ def _grouped(model: Any, images: Iterable[Any], labels: Iterable[Any]) -> list[_
         return {"embedding": model.shift(embedding, scores), "scores": scores}
 
     compiled = compiled_function(group, [(None, None, None, 3)])
-    grouped = []
+    grouped: list[_Grouped] = []
     for image, label in zip_longest(images, labels):
         if image is None or label is None:
             raise ValueError(
