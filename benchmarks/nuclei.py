@@ -7,8 +7,8 @@ The images are those that `examples/train_nuclei.py` holds out, listed in `bench
 on the others. Without the two options, only the baseline is compared: Otsu's threshold, split by a
 watershed of the distance to the background. One scorer matches all methods, with counts pooled over
 the images of a group. Seconds are the median over the images, from stored pixels to labels, after
-the first image of each size. The second table is measured in turns, on the same images tiled or cut to
-squares.
+the first image of each size. The second table is measured in turns, on the same images tiled or cut
+to squares.
 """
 
 import argparse
