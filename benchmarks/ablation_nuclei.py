@@ -48,8 +48,7 @@ class Variant:
 VARIANTS = {
     "recipe": Variant(),
     "no loss on the loops": Variant(loss_of_loops=0.0),
-    "2 loops": Variant({"iterations": 2}),
-    "windows of 32 cells": Variant({"window_size": 32}),
+    "1 loop": Variant({"iterations": 1}),
     "no rotation by position": Variant({"position_periods": None, "coordinates": True}),
     "background embedded": Variant({"position_periods": None, "embed_background": True}),
     "features of 64 channels": Variant({"fusion_filters": 64}),
@@ -118,8 +117,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--images", type=int, default=42, help="images held out that are used")
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--images", type=int, default=28, help="images held out that are used")
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     options = parser.parse_args()
 
@@ -127,7 +126,7 @@ def main() -> None:
     training, held_out = split_pairs(find_label_pairs(options.folder), 1 / 7, seed=0)
     updating, calibrating = kept_for_updates(training)
     names = [pair.name for pair in updating]
-    calibrating = [pair for pair in calibrating if is_fluorescence(pair)][:24]
+    calibrating = [pair for pair in calibrating if is_fluorescence(pair)][:12]
     held_out = [pair for pair in held_out if is_fluorescence(pair)][: options.images]
 
     table = options.out / "runs.csv"
