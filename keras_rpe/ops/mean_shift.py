@@ -9,7 +9,8 @@ loop from the moved pixels. K is never kept: it is formed in square tiles, and o
 backward pass. K and the matrix that the backward pass needs are both symmetric, so a tile serves
 its rows and its columns, and only half of the tiles are computed. The tiles of one offset from the
 diagonal are one batched product, hence the peak is O(N · block_size), and no op has a shape that
-depends on data.
+depends on data. Blocks come first in the layout of all tensors, then lists, then rows (points,
+entries) or columns (entries, points).
 """
 
 from __future__ import annotations
@@ -54,8 +55,8 @@ def mean_shift(
         weights: Non-negative weight of each point as a neighbour, shape `(batch, N, 1)`; points
             of weight 0 move but attract none. No gradient flows to it. Default: 1 everywhere.
         return_sequences: Whether to return the points after every loop.
-        block_size: Side of a tile of the kernel, in points; default: 512 for 4096 points or more,
-            where their number is known when the graph is built, otherwise 256.
+        block_size: Longest side of a tile of the kernel, in points; default: an eighth of N, in
+            [128, 512], where N is known when the graph is built, otherwise 256.
 
     Returns:
         The moved points, `(batch, N, D)`; with `return_sequences`, `(iterations, batch, N, D)`.
@@ -71,14 +72,16 @@ def mean_shift(
     kappa = 1.0 / ops.square(ops.convert_to_tensor(bandwidth, dtype=x.dtype))
     weights = ops.ones_like(x[..., :1]) if weights is None else ops.cast(weights, x.dtype)
     n, depth = ops.shape(x)[1], x.shape[-1]
-    known = isinstance(n, int)
-    block_size = block_size or (512 if known and n >= 4096 else 256)
-    block_size = min(block_size, max(n, 1)) if known else block_size
-    padding = [[0, 0], [0, missing_to_multiple(n, block_size)], [0, 0]]
+    if block_size is None:
+        block_size = min(max(n // 8, 128), 512) if isinstance(n, int) else 256
+    # An odd number of blocks, each a little smaller than asked for rather than much padding.
+    blocks = (n + block_size - 1) // block_size
+    blocks = blocks + 1 - blocks % 2
+    padding = [[0, 0], [0, missing_to_multiple(n, blocks)], [0, 0]]
     x, weights = ops.pad(x, padding), ops.stop_gradient(ops.pad(weights, padding))
 
     def loop(x: Tensor) -> Tensor:
-        mean = _weighted_mean(x, weights, kappa, block_size)
+        mean = _weighted_mean(x, weights, kappa, blocks)
         moved = mean if step_size == 1.0 else step_size * mean + (1.0 - step_size) * x
         # Keeps the static sizes, which a loop body loses.
         return ops.reshape(_unit(moved), (*ops.shape(x)[:2], depth))
@@ -103,7 +106,7 @@ def _unit(x: Tensor) -> Tensor:
     return x * ops.rsqrt(ops.maximum(squared, _SHORTEST**2))
 
 
-def _weighted_mean(x: Tensor, weights: Tensor, kappa: Tensor, block: int) -> Tensor:
+def _weighted_mean(x: Tensor, weights: Tensor, kappa: Tensor, blocks: Tensor | int) -> Tensor:
     """The kernel-weighted mean Y of all points at each point, with its exact gradient.
 
     With W = exp(κ (x_i·x_j - c)), d = W m, m the weights, G = dY/d and r = (dY·y)/d, the gradient
@@ -118,13 +121,13 @@ def _weighted_mean(x: Tensor, weights: Tensor, kappa: Tensor, block: int) -> Ten
 
     @ops.custom_gradient
     def mean(x: Tensor, weights: Tensor, kappa: Tensor) -> tuple[Tensor, Callable[..., Any]]:
-        queries, keys = _exponents(x, kappa, block)
-        values = _tiles(ops.concatenate([x * weights, weights], axis=-1), block)
+        queries, keys = _exponents(x, kappa, blocks)
+        values = _columns(ops.concatenate([x * weights, weights], axis=-1), blocks)
 
-        def products(ahead: Callable[[Tensor], Tensor]) -> tuple[tuple[Tensor, Tensor], ...]:
-            return ((ops.exp(_dot(queries, ahead(keys))), values),)
+        def products(keys: Tensor) -> tuple[Tensor, ...]:
+            return (ops.exp(ops.matmul(queries, keys)),)
 
-        (sums,) = _symmetric_sweep(products, (values,))
+        (sums,) = _symmetric_sweep(products, (keys,), (values,))
         sums = _points(sums, x)
         total = ops.maximum(sums[..., -1:], _TINY)
         y = sums[..., :-1] / total
@@ -133,16 +136,16 @@ def _weighted_mean(x: Tensor, weights: Tensor, kappa: Tensor, block: int) -> Ten
             dy = args[0] if upstream is None else upstream
             g = dy / total
             r = ops.sum(g * y, axis=-1, keepdims=True)
-            left = _tiles(ops.concatenate([g, -r, weights * x, weights], axis=-1), block)
-            right = _tiles(ops.concatenate([weights * x, weights, g, -r], axis=-1), block)
-            queries, keys = _exponents(x, kappa, block)
-            g_tiles, x_tiles = _tiles(g, block), _tiles(x, block)
+            left = _rows(ops.concatenate([g, -r, weights * x, weights], axis=-1), blocks)
+            right = _columns(ops.concatenate([weights * x, weights, g, -r], axis=-1), blocks)
+            queries, keys = _exponents(x, kappa, blocks)
+            values = _columns(g, blocks), _columns(x, blocks)
 
-            def products(ahead: Callable[[Tensor], Tensor]) -> tuple[tuple[Tensor, Tensor], ...]:
-                kernel = ops.exp(_dot(queries, ahead(keys)))
-                return (kernel, g_tiles), (kernel * _dot(left, ahead(right)), x_tiles)
+            def products(keys: Tensor, right: Tensor) -> tuple[Tensor, ...]:
+                kernel = ops.exp(ops.matmul(queries, keys))
+                return kernel, kernel * ops.matmul(left, right)
 
-            as_value, as_key = _symmetric_sweep(products, (g_tiles, x_tiles))
+            as_value, as_key = _symmetric_sweep(products, (keys, right), values)
             as_value, as_key = _points(as_value, x), _points(as_key, x)
             dx = weights * as_value + kappa * as_key
             return dx, ops.zeros_like(weights), 0.5 * ops.sum(x * as_key)
@@ -152,66 +155,71 @@ def _weighted_mean(x: Tensor, weights: Tensor, kappa: Tensor, block: int) -> Ten
     return mean(x, weights, kappa)
 
 
-def _exponents(x: Tensor, kappa: Tensor, block: int) -> tuple[Tensor, Tensor]:
-    """Tiles whose dot products are κ (x_i·x_j - c): c = 1 keeps the kernel of unit rows ≤ 1."""
+def _exponents(x: Tensor, kappa: Tensor, blocks: Tensor | int) -> tuple[Tensor, Tensor]:
+    """Rows and columns with products κ (x_i·x_j - c): c = 1 keeps the kernel of unit rows ≤ 1."""
     # Longer rows, which are a mistake of the caller, must not overflow the exponential; a factor
     # common to the whole kernel cancels in the mean.
     longest = ops.max(ops.sum(ops.square(x), axis=-1, keepdims=True), axis=1, keepdims=True)
     one = ops.ones_like(x[..., :1])
     shift = -kappa * ops.maximum(longest, 1.0) * one
-    queries = _tiles(ops.concatenate([kappa * x, shift], axis=-1), block)
-    return queries, _tiles(ops.concatenate([x, one], axis=-1), block)
+    queries = _rows(ops.concatenate([kappa * x, shift], axis=-1), blocks)
+    return queries, _columns(ops.concatenate([x, one], axis=-1), blocks)
 
 
 def _symmetric_sweep(
-    products: Callable[[Callable[[Tensor], Tensor]], tuple[tuple[Tensor, Tensor], ...]],
-    like: tuple[Tensor, ...],
+    products: Callable[..., tuple[Tensor, ...]],
+    factors: tuple[Tensor, ...],
+    values: tuple[Tensor, ...],
 ) -> tuple[Tensor, ...]:
     """Sum S V over all tiles of symmetric matrices S, forming each pair of mirrored tiles once.
 
-    `products(ahead)` gives pairs (S tiles between each block and the block `ahead` of it, V); the
-    blocks lie on a ring, so offsets 0 to half the ring meet every pair of blocks.
+    The blocks lie on a ring of odd length, so the offsets to half the ring meet every pair of
+    blocks once. `products` takes, for each block, the factors (columns) of the block some offset
+    ahead, and gives the tiles of one S for each V between the two. V are columns, the sums rows.
     """
-    blocks = ops.shape(like[0])[1]
+    blocks = ops.shape(values[0])[0]
     ring = ops.arange(blocks)
-    next_ring = ring + blocks
+    # The ring twice over, of which a slice along the first axis is no copy.
+    twice = [ops.concatenate([columns, columns], axis=0) for columns in (*factors, *values)]
 
     def body(offset: Tensor, *sums: Tensor) -> tuple[Tensor, ...]:
-        forth, back = (ring + offset) % blocks, (next_ring - offset) % blocks
-
-        def ahead(tiles: Tensor) -> Tensor:
-            return ops.take(tiles, forth, axis=1)
-
-        tiles = products(ahead)
-
-        def mirror() -> list[Tensor]:
-            # Rows and columns of a tile swap places.
-            swapped = (ops.einsum("bnij,bnid->bnjd", tile, v) for tile, v in tiles)
-            return [ops.take(v, back, axis=1) for v in swapped]
-
-        # The diagonal is its own mirror, and half way round an even ring a pair is met twice.
-        mirrored = ops.logical_and(offset > 0, 2 * offset < blocks)
-        mirrors = ops.cond(mirrored, mirror, lambda: [ops.zeros_like(v) for _, v in tiles])
+        back = (ring + (blocks - offset)) % blocks
+        ahead = [
+            ops.slice(columns, (offset, 0, 0, 0), ops.shape(like))
+            for columns, like in zip(twice, (*factors, *values))
+        ]
+        tiles = products(*ahead[: len(factors)])
+        direct = [_by_rows(tile, v) for tile, v in zip(tiles, ahead[len(factors) :])]
+        mirrored = [ops.take(ops.matmul(v, tile), back, axis=0) for tile, v in zip(tiles, values)]
         # Two sums, each of one term a step: three terms in one sum are rewritten by TensorFlow's
         # optimizer into a temporary variable, which fails in nested loops.
-        direct = [ops.matmul(tile, ahead(v)) for tile, v in tiles]
-        return (offset + 1, *(total + new for total, new in zip(sums, direct + list(mirrors))))
+        return (offset + 1, *(total + new for total, new in zip(sums, direct + mirrored)))
 
-    zeros = [ops.zeros_like(a) for a in like]
-    start = (ops.zeros((), "int32"), *zeros, *zeros)
-    sums = run_while(lambda offset, *_: 2 * offset <= blocks, body, start)[1:]
-    return tuple(a + b for a, b in zip(sums, sums[len(like) :]))
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return ops.einsum("bnid,bnjd->bnij", a, b)
+    # The diagonal is its own mirror.
+    diagonal = [_by_rows(tile, v) for tile, v in zip(products(*factors), values)]
+    start = (ops.ones((), "int32"), *diagonal, *(ops.zeros_like(v) for v in values))
+    sums = run_while(lambda offset, *_: 2 * offset < blocks, body, start)[1:]
+    return tuple(a + _transposed(b) for a, b in zip(sums, sums[len(values) :]))
 
 
-def _tiles(x: Tensor, block: int) -> Tensor:
+def _by_rows(tiles: Tensor, columns: Tensor) -> Tensor:
+    return ops.einsum("abij,abdj->abid", tiles, columns)
+
+
+def _transposed(tiles: Tensor) -> Tensor:
+    return ops.transpose(tiles, (0, 1, 3, 2))
+
+
+def _columns(x: Tensor, blocks: Tensor | int) -> Tensor:
+    return _transposed(_rows(x, blocks))
+
+
+def _rows(x: Tensor, blocks: Tensor | int) -> Tensor:
     shape = ops.shape(x)
-    return ops.reshape(x, (shape[0], shape[1] // block, block, x.shape[-1]))
+    x = ops.reshape(x, (shape[0], blocks, shape[1] // blocks, x.shape[-1]))
+    return ops.transpose(x, (1, 0, 2, 3))
 
 
-def _points(tiles: Tensor, like: Tensor) -> Tensor:
+def _points(rows: Tensor, like: Tensor) -> Tensor:
     shape = ops.shape(like)
-    return ops.reshape(tiles, (shape[0], shape[1], tiles.shape[-1]))
+    return ops.reshape(ops.transpose(rows, (1, 0, 2, 3)), (shape[0], shape[1], rows.shape[-1]))
