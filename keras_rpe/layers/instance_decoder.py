@@ -47,6 +47,8 @@ class InstanceDecoder(keras.layers.Layer):
         scores: Foreground scores in [0, 1], `(batch, H, W)` or `(batch, H, W, C)` with one channel
             for each class other than the background, whose sum is the foreground score; h and w
             may be a whole fraction of H and W.
+        foreground_threshold, similarity_threshold, min_area: In place of those of the layer in
+            this call, numbers or scalar tensors.
 
     Returns of a call:
         A dictionary of `labels`, int32 `(batch, H, W)`, 0 = background, instances numbered from 1;
@@ -96,16 +98,25 @@ class InstanceDecoder(keras.layers.Layer):
         self.min_area = min_area
         self.max_instances = max_instances
 
-    def call(self, embeddings: Tensor, scores: Tensor) -> dict[str, Tensor]:
+    def call(
+        self,
+        embeddings: Tensor,
+        scores: Tensor,
+        foreground_threshold: Tensor | float | None = None,
+        similarity_threshold: Tensor | float | None = None,
+        min_area: Tensor | int | None = None,
+    ) -> dict[str, Tensor]:
         """Return the instances of a batch of images."""
+        foreground_threshold = _given(foreground_threshold, self.foreground_threshold)
+        similarity = _given(similarity_threshold, self.similarity_threshold)
+        least = ops.cast(_given(min_area, self.min_area), "int32")
         _check_ranks(embeddings.shape, scores.shape)
         x, scores = at_least_float32(embeddings), at_least_float32(scores)
         x, scores = ops.stop_gradient(x), ops.stop_gradient(scores)
         class_scores = ops.expand_dims(scores, -1) if len(scores.shape) == 3 else scores
         score = ops.sum(class_scores, axis=-1)
-        foreground = score >= self.foreground_threshold
-        labels = self._group(x, score, foreground)
-        labels = self._without_specks(labels, 1)
+        labels = _group(x, score, foreground_threshold, similarity, least)
+        labels = _without_specks(labels, least)
         labels, count = number_labels(labels, self.max_instances)
         class_means = instance_means(class_scores, labels, self.max_instances)
         there = ops.arange(1, self.max_instances + 1) <= ops.expand_dims(count, -1)
@@ -118,28 +129,6 @@ class InstanceDecoder(keras.layers.Layer):
             "classes": classes * ops.cast(there, "int32"),
             "num_instances": count,
         }
-
-    def _group(self, x: Tensor, score: Tensor, foreground: Tensor) -> Tensor:
-        """Components at the resolution of the embeddings, then of the scores; named by pixels."""
-        h, w = ops.shape(x)[1], ops.shape(x)[2]
-        height, width = ops.shape(score)[1], ops.shape(score)[2]
-        coarse = sample_nearest(score, h, w) >= self.foreground_threshold
-        labels = connected_components(coarse, embedding_links(x, coarse, self.similarity_threshold))
-        cell = (height // h) * (width // w)
-        labels = self._without_specks(labels, cell)
-        # A seam is a cell or two wide; growing fills it from both sides.
-        labels = grow_labels(labels, coarse, 2)
-        # A component keeps the name of a pixel of its own image when the images grow.
-        first = ops.reshape(ops.arange(ops.shape(x)[0], dtype="int32"), (-1, 1, 1))
-        named = ops.cast(labels > 0, "int32")
-        labels += named * first * ops.cast(height * width - h * w, "int32")
-        labels = sample_nearest(labels, height, width) * ops.cast(foreground, "int32")
-        # The finer mask may reach a cell beyond the coarse one.
-        return grow_labels(labels, foreground, 3)
-
-    def _without_specks(self, labels: Tensor, cell: Tensor | int) -> Tensor:
-        big = label_areas(labels) * cell >= self.min_area
-        return labels * ops.cast(big, "int32")
 
     def compute_output_shape(
         self, embeddings_shape: tuple[int | None, ...], scores_shape: tuple[int | None, ...]
@@ -155,7 +144,7 @@ class InstanceDecoder(keras.layers.Layer):
         }
 
     def compute_output_spec(
-        self, embeddings: keras.KerasTensor, scores: keras.KerasTensor
+        self, embeddings: keras.KerasTensor, scores: keras.KerasTensor, **thresholds: Any
     ) -> dict[str, keras.KerasTensor]:
         """Shapes and dtypes of the result, which are not those of the inputs."""
         _check_ranks(embeddings.shape, scores.shape)
@@ -174,6 +163,35 @@ class InstanceDecoder(keras.layers.Layer):
             "min_area": self.min_area,
             "max_instances": self.max_instances,
         }
+
+
+def _given(value: Any, default: Any) -> Any:
+    return default if value is None else value
+
+
+def _group(
+    x: Tensor, score: Tensor, threshold: Tensor | float, similarity: Tensor | float, least: Tensor
+) -> Tensor:
+    """Components at the resolution of the embeddings, then of the scores; named by pixels."""
+    h, w = ops.shape(x)[1], ops.shape(x)[2]
+    height, width = ops.shape(score)[1], ops.shape(score)[2]
+    foreground = score >= threshold
+    coarse = sample_nearest(score, h, w) >= threshold
+    labels = connected_components(coarse, embedding_links(x, coarse, similarity))
+    labels = _without_specks(labels, least, (height // h) * (width // w))
+    # A seam is a cell or two wide; growing fills it from both sides.
+    labels = grow_labels(labels, coarse, 2)
+    # A component keeps the name of a pixel of its own image when the images grow.
+    first = ops.reshape(ops.arange(ops.shape(x)[0], dtype="int32"), (-1, 1, 1))
+    named = ops.cast(labels > 0, "int32")
+    labels += named * first * ops.cast(height * width - h * w, "int32")
+    labels = sample_nearest(labels, height, width) * ops.cast(foreground, "int32")
+    # The finer mask may reach a cell beyond the coarse one.
+    return grow_labels(labels, foreground, 3)
+
+
+def _without_specks(labels: Tensor, least: Tensor, cell: Tensor | int = 1) -> Tensor:
+    return labels * ops.cast(label_areas(labels) * cell >= least, "int32")
 
 
 def _check_ranks(embeddings: tuple[int | None, ...], scores: tuple[int | None, ...]) -> None:

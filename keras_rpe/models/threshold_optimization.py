@@ -53,15 +53,35 @@ def optimize_thresholds(
         ValueError: If there are no images, not as many label maps, or sizes differ.
     """
     grouped = _grouped(model, images, labels)
-    found: dict[float, float] = {}
+    found: dict[tuple[float, ...], float] = {}
     config = model.decoder.get_config()
 
+    shapes = [(None, None, None, item.shape[-1]) for item in grouped[0][:2]]
+    decode = compiled_function(
+        lambda x, scores, *thresholds: {
+            "labels": model.decoder(x, scores, **dict(zip(_CANDIDATES, thresholds)))["labels"]
+        },
+        [*shapes, (), (), ()],
+    )
+
     def precision(settings: dict[str, Any]) -> float:
-        key = hash(tuple(settings[name] for name in _CANDIDATES))
-        if key not in found:
-            decoder = InstanceDecoder.from_config({**config, **settings})
-            found[key] = _precision(decoder, grouped, iou_thresholds)
-        return found[key]
+        thresholds = tuple(settings[name] for name in _CANDIDATES)
+        if thresholds not in found:
+            values = [np.float32(value) for value in thresholds]
+            labels = [
+                ops.convert_to_numpy(decode(item.embedding, item.scores, *values)["labels"])[0]
+                for item in grouped
+            ]
+            scores = average_precision(
+                [item.labels for item in grouped],
+                [
+                    one[: len(item.labels), : item.labels.shape[1]]
+                    for one, item in zip(labels, grouped)
+                ],
+                thresholds=iou_thresholds,
+            )
+            found[thresholds] = float(np.mean(scores))
+        return found[thresholds]
 
     best = {name: config[name] for name in _CANDIDATES}
     for _ in range(_MOST_ROUNDS):
@@ -100,17 +120,3 @@ def _grouped(model: Any, images: Iterable[Any], labels: Iterable[Any]) -> list[_
     if not grouped:
         raise ValueError("`images` must hold at least one image. Received: none")
     return grouped
-
-
-def _precision(
-    decoder: InstanceDecoder, grouped: list[_Grouped], iou_thresholds: Sequence[float]
-) -> float:
-    shapes = [(None, None, None, item.shape[-1]) for item in grouped[0][:2]]
-    decode = compiled_function(lambda x, scores: {"labels": decoder(x, scores)["labels"]}, shapes)
-    found = []
-    for item in grouped:
-        height, width = item.labels.shape
-        labels = decode(item.embedding, item.scores)["labels"]
-        found.append(ops.convert_to_numpy(labels)[0, :height, :width])
-    scores = average_precision([item.labels for item in grouped], found, thresholds=iou_thresholds)
-    return float(np.mean(scores))

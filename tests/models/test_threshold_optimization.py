@@ -31,14 +31,16 @@ class _Known:
 def test_finds_the_thresholds_that_fit() -> None:
     model = _Known()
     image = np.zeros((24, 32))
-    decoder, precision = optimize_thresholds(model, [image] * 2, [model.labels] * 2)
+    decoder, precision = optimize_thresholds(
+        model, [image] * 2, [model.labels] * 2, iou_thresholds=(0.5, 0.95)
+    )
     assert precision == 1.0
     assert 0.77 < decoder.similarity_threshold <= 0.98
     assert 0.55 < decoder.foreground_threshold <= 0.62
     assert decoder.min_area > 9
     # With the thresholds before, the rim and the speck are counted.
     before = np.asarray(model.decoder(model.x, model.scores)["labels"])[0]
-    assert average_precision([model.labels], [before], thresholds=(0.5,))[0] < 1
+    assert average_precision([model.labels], [before], thresholds=(0.95,))[0] < 1
 
 
 def test_a_setting_as_good_is_kept() -> None:
@@ -52,14 +54,11 @@ def test_a_setting_as_good_is_kept() -> None:
 def test_the_segmenter_predicts_with_them(tmp_path) -> None:
     model = InstanceSegmenter.from_preset("nuclei")
     image = np.random.default_rng(0).integers(0, 255, (40, 56), dtype="uint8")
-    first = model.predict_instances(image).labels
+    model.predict_instances(image)
     model.predict(np.zeros((1, 16, 16, 3), "uint8"), verbose=0)
     labels = np.zeros((40, 56), "int32")
     labels[:, :28] = 3
     precision = model.optimize_thresholds([image], [labels], iou_thresholds=(0.5,))
-    assert model.decoder.get_config() != InstanceSegmenter.from_preset(
-        "nuclei"
-    ).decoder.get_config() or np.array_equal(first, model.predict_instances(image).labels)
     found = model.predict_instances(image).labels
     assert precision == pytest.approx(average_precision([labels], [found], thresholds=(0.5,))[0])
     batch = np.repeat(image[None, ..., None], 3, axis=-1)
