@@ -18,11 +18,10 @@ from keras_rpe.layers import (
 )
 from keras_rpe.models.backbones import make_backbone, pyramid
 from keras_rpe.models.compiled_function import compiled_function
+from keras_rpe.models.embedding_task import EmbeddingTask
 from keras_rpe.models.image_array import rgb_array
 from keras_rpe.models.instances import Instances
 from keras_rpe.models.pixel_graph import pixel_graph
-from keras_rpe.models.segmenter_losses import default_losses, targets
-from keras_rpe.models.task import Task
 from keras_rpe.models.threshold_optimization import optimize_thresholds
 from keras_rpe.ops import precise_dtype
 
@@ -30,7 +29,7 @@ Tensor = Any
 
 
 @keras.saving.register_keras_serializable(package="keras_rpe")
-class InstanceSegmenter(Task):
+class InstanceSegmenter(EmbeddingTask):
     """Segment the instances of an image by recurrent pixel embedding.
 
     Kong & Fowlkes (CVPR 2018). A backbone and a feature fusion feed two heads: unit embeddings,
@@ -134,7 +133,9 @@ class InstanceSegmenter(Task):
             raise ValueError(
                 f"`num_classes` must be at least 1 and at most 65535. Received: {num_classes}"
             )
-        network = make_backbone(backbone, backbone_weights) if _is_name(backbone) else backbone
+        network = (
+            make_backbone(backbone, backbone_weights) if isinstance(backbone, str) else backbone
+        )
         features, strides = pyramid(network)
         output_stride = output_stride or strides[0]
         if output_stride not in strides:
@@ -189,7 +190,7 @@ class InstanceSegmenter(Task):
                 inference_seeds,
                 bandwidth,
                 inference_iterations or 10,
-                window_size=inference_window_size,
+                window_size=inference_window_size or window_size,
                 dtype=precise,
                 name="seeded_mean_shift",
             )
@@ -201,63 +202,6 @@ class InstanceSegmenter(Task):
         self.ignore_label = ignore_label
         self._arguments = {**arguments, "output_stride": output_stride}
         self._compiled_group: Any = None
-
-    def compile(
-        self, optimizer: Any = "adam", loss: Any = "auto", loss_weights: Any = None, **kwargs: Any
-    ) -> None:
-        """Configure training.
-
-        Args:
-            optimizer: Name or optimizer.
-            loss: "auto" for the margin loss on `embedding` and every `shift_t`, each of weight 1,
-                and cross-entropy on `semantic`; or a dictionary with a loss for each output.
-            loss_weights: Dictionary of a factor for each output.
-            **kwargs: Of `keras.Model.compile`.
-        """
-        if isinstance(loss, str) and loss == "auto":
-            loss = default_losses(self.output_names_of_losses, self.margin)
-        super().compile(optimizer=optimizer, loss=loss, loss_weights=loss_weights, **kwargs)
-
-    @property
-    def output_names_of_losses(self) -> list[str]:
-        """Names of the outputs, which are those of their losses."""
-        return ["embedding", *self._shift_names(), "semantic"]
-
-    def _shift_names(self) -> list[str]:
-        return [f"shift_{t + 1}" for t in range(self.mean_shift.iterations)]
-
-    def compute_loss(
-        self,
-        x: Any = None,
-        y: Any = None,
-        y_pred: Any = None,
-        sample_weight: Any = None,
-        training: bool = True,
-    ) -> Tensor:
-        """Return the sum of the losses of all outputs for instance maps `y`.
-
-        Args:
-            x: Images.
-            y: Instance maps, integers `(batch, H, W)`; with several classes, a dictionary of
-                `instances` and `classes`, both `(batch, H, W)`, 0 = background.
-            y_pred: Outputs of the model.
-            sample_weight: Weight of each image, `(batch,)`.
-            training: Whether in training.
-        """
-        y = targets(
-            y,
-            y_pred,
-            self.output_names_of_losses,
-            self.output_stride,
-            self.num_classes,
-            self.ignore_label,
-            self.embed_background,
-        )
-        if sample_weight is not None and not isinstance(sample_weight, dict):
-            sample_weight = dict.fromkeys(y, sample_weight)
-        return super().compute_loss(
-            x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training
-        )
 
     def embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Give the embeddings before mean shift, and the class scores.
@@ -363,29 +307,3 @@ class InstanceSegmenter(Task):
         # Both have the old decoder in their graphs.
         self._compiled_group = self.predict_function = None
         return precision
-
-    def get_config(self) -> dict[str, Any]:
-        """Configuration from which the model can be made again."""
-        config = {
-            key: list(value) if isinstance(value, tuple) else value
-            for key, value in self._arguments.items()
-        }
-        if not _is_name(config["backbone"]):
-            config["backbone"] = keras.saving.serialize_keras_object(self.backbone)
-        config["decoder"] = keras.saving.serialize_keras_object(self.decoder)
-        return {**config, "name": self.name, "trainable": self.trainable}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> InstanceSegmenter:
-        """Make a model from its configuration, with random weights."""
-        config = dict(config)
-        for part in ("backbone", "decoder"):
-            if isinstance(config.get(part), dict):
-                config[part] = keras.saving.deserialize_keras_object(
-                    config[part], custom_objects=custom_objects
-                )
-        return cls(**config)
-
-
-def _is_name(backbone: Any) -> bool:
-    return isinstance(backbone, str)
