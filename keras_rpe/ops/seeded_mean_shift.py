@@ -65,7 +65,7 @@ def seeded_mean_shift(
         >>> from keras_rpe.ops import seeded_mean_shift
         >>> x = np.array([[[1.0, 0.0], [0.96, 0.28], [-1.0, 0.0]]])
         >>> modes = np.asarray(seeded_mean_shift(x))[0]
-        >>> bool(np.all(modes[0] == modes[1])), modes[2].tolist()
+        >>> bool(np.all(modes[0] == modes[1])), modes[2].round(4).tolist()
         (True, [-1.0, 0.0])
     """
     x = ops.stop_gradient(ops.convert_to_tensor(x))
