@@ -1,16 +1,11 @@
 """Random changes of images and instance maps by Keras' own preprocessing layers."""
 
-import math
 import random
 from collections.abc import Callable
 
 import keras
 import tensorflow as tf
 
-MAX_ZOOM_OUT = 1.5
-"""How much more of an image `default_augmentation` may show than it is given."""
-
-_MAX_ZOOM_IN = 0.65  # Sides of what is shown at least, as a share of what is given.
 _SMALLEST_RANGE = 1e-12
 
 
@@ -19,16 +14,16 @@ def default_augmentation(
 ) -> Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]]:
     """Make a random augmentation of images together with their instance maps.
 
-    Both are turned by any angle, zoomed in or out by up to half, and flipped; where they end,
-    they are continued by reflection. The images alone change in contrast, brightness and gamma,
-    are blurred now and then, and get a slight Gaussian noise, the same in all channels. Instance
-    maps are taken from the nearest pixel, so that no id appears that was not there.
+    Both are turned by any angle and flipped; where they end, they are continued by reflection.
+    The images alone change in contrast, brightness and gamma, are blurred now and then, and get a
+    slight Gaussian noise, the same in all channels. Instance maps are taken from the nearest
+    pixel, so that no id appears that was not there.
 
     Args:
         seed: makes the sequence of random numbers repeatable; None draws one from Python's
             generator, which `keras.utils.set_random_seed` sets.
         crop_size: the height and width of the middle to keep, or None for all. Pixels that turn
-            or zoom out of sight are then left out of the later steps, which saves time.
+            out of sight are then left out of the later steps, which saves time.
 
     Returns:
         A function for `tf.data.Dataset.map` that takes and returns a dictionary of `images`
@@ -50,8 +45,6 @@ def default_augmentation(
     # float32 whatever the global policy: half precision would merge ids above 2048.
     layers = keras.layers
     turn = layers.RandomRotation(1.0, "reflect", seed=seed, dtype="float32")
-    scales = (_MAX_ZOOM_IN - 1, MAX_ZOOM_OUT - 1)
-    zoom = layers.RandomZoom(scales, None, "reflect", seed=seed + 1, dtype="float32")
     flip = layers.RandomFlip("horizontal_and_vertical", seed=seed + 2, dtype="float32")
     shade = [
         layers.RandomContrast(0.3, (0, 1), seed=seed + 3, dtype="float32"),
@@ -63,10 +56,6 @@ def default_augmentation(
     def augment(data: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         data = dict(data)  # the layers write into the dictionary that they get
         data = turn(data, training=True)
-        if crop_size is not None:
-            height, width = (math.ceil(MAX_ZOOM_OUT * side) + 2 for side in crop_size)
-            data = {key: keep_middle(value, (height, width)) for key, value in data.items()}
-        data = zoom(data, training=True)
         if crop_size is not None:
             data = {key: keep_middle(value, crop_size) for key, value in data.items()}
         data = flip(data, training=True)

@@ -123,7 +123,11 @@ def draw_corner(
 
 
 def cut(
-    item: LabelledImage, corner: tuple[int, int], size: tuple[int, int], margin: tuple[int, int]
+    item: LabelledImage,
+    corner: tuple[int, int],
+    size: tuple[int, int],
+    margin: tuple[int, int],
+    scale: float = 1.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cut a crop with a margin around it.
 
@@ -136,9 +140,12 @@ def cut(
         corner: the first row and column of the crop, without the margin.
         size: height and width of the crop, without the margin.
         margin: rows above and below, and columns left and right of the crop.
+        scale: pixels of the image, along a side, that a pixel of the crop stands for: below 1 the
+            crop is enlarged. Pixels are interpolated linearly then, labels taken from the nearest.
 
     Returns:
-        The pixels as stored and the labels, both of `size` plus twice the `margin`.
+        The pixels, as stored or float32 where they are interpolated, and the labels, both of
+        `size` plus twice the `margin`.
 
     Example:
     >>> import numpy as np
@@ -147,18 +154,57 @@ def cut(
     >>> pixels, labels = cut(item, (0, 0), (2, 2), (0, 1))
     >>> pixels.tolist(), labels.shape
     ([[1, 0, 1, 2], [9, 8, 9, 10]], (2, 4))
+    >>> cut(item, (2, 2), (1, 4), (0, 0), scale=0.5)[0].tolist()
+    [[15.75, 16.25, 16.75, 17.25]]
     """
-    taken, known = [], []
-    for axis in (0, 1):
-        extent = item.labels.shape[axis]
-        index = np.arange(corner[axis] - margin[axis], corner[axis] + size[axis] + margin[axis])
-        inside = (index >= 0) & (index < extent)
-        if extent >= size[axis]:
-            period = max(2 * (extent - 1), 1)
+    rows, columns = (
+        _sampled(item.labels.shape[axis], corner[axis], size[axis], margin[axis], scale)
+        for axis in (0, 1)
+    )
+    labels = item.labels[rows.nearest][:, columns.nearest] * (rows.known[:, None] & columns.known)
+    if scale == 1.0:
+        return item.image[rows.nearest][:, columns.nearest], labels
+    channels = (1,) * (item.image.ndim - 2)
+    down, right = rows.share.reshape(-1, 1, *channels), columns.share.reshape(-1, *channels)
+    upper, lower = item.image[rows.below], item.image[rows.above]
+
+    def column(index: np.ndarray) -> np.ndarray:
+        return upper[:, index] * (1 - down) + lower[:, index] * down
+
+    return column(columns.below) * (1 - right) + column(columns.above) * right, labels
+
+
+class _Sampled(NamedTuple):
+    """What a crop takes of an axis of the image, one entry a pixel of the crop.
+
+    Attributes:
+        below: the pixel before the place.
+        above: the pixel after it.
+        share: how much of the value is that of the pixel after it, in [0, 1).
+        nearest: the pixel at the place.
+        known: whether the place has labels.
+    """
+
+    below: np.ndarray
+    above: np.ndarray
+    share: np.ndarray
+    nearest: np.ndarray
+    known: np.ndarray
+
+
+def _sampled(extent: int, corner: int, size: int, margin: int, scale: float) -> _Sampled:
+    # The middles of the crop's pixels, in pixels of the image.
+    place = corner + (np.arange(-margin, size + margin) + 0.5) * scale - 0.5
+    below, nearest = np.floor(place).astype(int), np.floor(place + 0.5).astype(int)
+    known = (nearest >= 0) & (nearest < extent)
+    reflects = extent >= round(size * scale)
+    period = max(2 * (extent - 1), 1)
+
+    def inside(index: np.ndarray) -> np.ndarray:
+        if reflects:
             index = np.abs((index + extent - 1) % period - (extent - 1))
-            inside = np.ones_like(inside)
-        taken.append(np.clip(index, 0, extent - 1))
-        known.append(inside)
-    pixels = item.image[taken[0]][:, taken[1]]
-    labels = item.labels[taken[0]][:, taken[1]] * (known[0][:, None] & known[1])
-    return pixels, labels
+        return np.clip(index, 0, extent - 1)
+
+    share = (place - below).astype(np.float32)
+    known = np.ones_like(known) if reflects else known
+    return _Sampled(inside(below), inside(below + 1), share, inside(nearest), known)

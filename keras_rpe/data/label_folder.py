@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_rpe.data.augmentation import MAX_ZOOM_OUT, default_augmentation, keep_middle
+from keras_rpe.data.augmentation import default_augmentation, keep_middle
 from keras_rpe.data.image_file import read_image, read_labels
 from keras_rpe.data.image_file_error import ImageFileError
 from keras_rpe.data.label_crops import (
@@ -45,6 +45,7 @@ def label_folder(
     batch_size: int = 8,
     shuffle: bool = True,
     augment: bool | Callable[[dict[str, Any]], dict[str, Any]] = True,
+    zoom: tuple[float, float] = (0.65, 1.5),
     repeats: int = 1,
     validation_split: float | None = None,
     subset: str | None = None,
@@ -74,8 +75,9 @@ def label_folder(
             order and the same crops.
         augment: True for `default_augmentation`, or a Keras layer or function on a dictionary
             of float32 `images` (B, H, W, 3) and `segmentation_masks` (B, H, W, 1). It gets the
-            crops with a margin, of which the middle is kept, so that turning and zooming out
-            find real pixels.
+            crops with a margin, of which the middle is kept, so that turning finds real pixels.
+        zoom: with `augment=True`, each crop is enlarged by a random factor from this range;
+            factors below 1 reduce it and show more of the image. Whole images keep their sizes.
         repeats: crops per image and epoch.
         validation_split: the share of images for validation, chosen by name and `seed` alone.
         subset: "training" or "validation", together with `validation_split`.
@@ -112,6 +114,10 @@ def label_folder(
             raise ValueError(
                 f"{argument} needs a whole number from 1. Received: {argument}={value!r}"
             )
+    if not (len(zoom) == 2 and 0.1 <= zoom[0] <= zoom[1] <= 10):
+        raise ValueError(
+            f"zoom needs two factors in order, from 0.1 to 10. Received: zoom={zoom!r}"
+        )
     if seed is not None and not (isinstance(seed, int) and 0 <= seed < _SEEDS):
         raise ValueError(f"seed needs a whole number from 0 to {_SEEDS - 1}. Received: seed={seed}")
     if not (isinstance(augment, bool) or callable(augment)):
@@ -137,10 +143,11 @@ def label_folder(
     seed = random.randrange(_SEEDS) if seed is None else seed
     margin = (0, 0)
     if augment is not False and size is not None:
-        # A crop turned by any angle reaches as far as its diagonal, zoomed out a bit further.
-        reach = MAX_ZOOM_OUT * math.hypot(*size) / 2
+        # A crop turned by any angle reaches as far as its diagonal.
+        reach = math.hypot(*size) / 2
         margin = (math.ceil(reach - size[0] / 2), math.ceil(reach - size[1] / 2))
-    source = _batches(pairs, size, margin, batch_size, shuffle, repeats, seed)
+    zoom = zoom if augment is True and size is not None else (1.0, 1.0)
+    source = _batches(pairs, size, margin, zoom, batch_size, shuffle, repeats, seed)
     area = (None, None) if size is None else tuple(s + 2 * m for s, m in zip(size, margin))
     dataset = tf.data.Dataset.from_generator(
         source,
@@ -191,6 +198,7 @@ def _batches(
     pairs: list[LabelPair],
     size: tuple[int, int] | None,
     margin: tuple[int, int],
+    zoom: tuple[float, float],
     batch_size: int,
     shuffle: bool,
     repeats: int,
@@ -228,8 +236,12 @@ def _batches(
                 for index in order[start : start + batch_size]:
                     item = load(pairs[index])
                     whole = item.labels.shape
-                    corner = (0, 0) if size is None else draw_corner(item, size, rng)
-                    crop = cut(item, corner, size or whole, margin)
+                    if size is None:
+                        crop = cut(item, (0, 0), whole, margin)
+                    else:
+                        scale = 1 / math.exp(rng.uniform(*np.log(zoom)))
+                        shown = tuple(max(1, round(side * scale)) for side in size)
+                        crop = cut(item, draw_corner(item, shown, rng), size, margin, scale)
                     pixels.append(rgb_float(crop[0]))
                     labels.append(crop[1].astype(np.int32))
             except (ImageFileError, OSError) as error:

@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from keras_rpe.data import default_augmentation
-from keras_rpe.data.augmentation import MAX_ZOOM_OUT, keep_middle
+from keras_rpe.data.augmentation import keep_middle
 
 IDS = (0.0, 7.0, 2000.0, 60000.0)
 
@@ -58,7 +58,7 @@ def test_image_and_mask_move_together(crop_size):
 
 def test_middle_shows_only_real_pixels():
     """With the margin that `label_folder` gives, nothing is continued by reflection."""
-    side = 2 * int(np.ceil(MAX_ZOOM_OUT * np.hypot(32, 32) / 2)) + 1
+    side = 2 * int(np.ceil(np.hypot(32, 32) / 2)) + 1
     rows, columns = np.indices((side, side)) - side // 2
     masks = (np.hypot(rows, columns) <= side / 2).astype("float32")
     masks = np.repeat(masks[None, ..., None], 16, 0)

@@ -114,6 +114,34 @@ def test_cut_equals_padding_then_slicing(seed, shape, size, margin):
     np.testing.assert_array_equal(labels, wanted_labels)
 
 
+@pytest.mark.parametrize("shape", [(40, 50), (40, 50, 3)])
+@pytest.mark.parametrize("scale", [0.5, 0.7, 1.3])
+def test_scaled_crops_are_interpolated(shape, scale):
+    rng = np.random.default_rng(0)
+    item = labelled_image(rng.integers(0, 255, shape).astype("uint8"), blobs(shape[:2], 0))
+    pixels, labels = cut(item, (8, 6), (12, 16), (2, 3), scale)
+    places = np.meshgrid(
+        8 + (np.arange(-2, 14) + 0.5) * scale - 0.5,
+        6 + (np.arange(-3, 19) + 0.5) * scale - 0.5,
+        indexing="ij",
+    )
+    planes = item.image.reshape(*shape[:2], -1).transpose(2, 0, 1).astype(float)
+    wanted = [ndimage.map_coordinates(plane, places, order=1) for plane in planes]
+    np.testing.assert_allclose(pixels.reshape(16, 22, -1), np.stack(wanted, -1), atol=1e-3)
+    assert pixels.dtype == np.float32
+    nearest = [np.floor(place + 0.5).astype(int) for place in places]
+    np.testing.assert_array_equal(labels, item.labels[tuple(nearest)])
+
+
+def test_a_scaled_crop_may_be_larger_than_the_image():
+    item = labelled_image(np.full((10, 10), 7, "uint8"), np.ones((10, 10), int))
+    pixels, labels = cut(item, (-5, -5), (20, 20), (4, 4), 1.0)
+    assert labels.sum() == 100
+    pixels, labels = cut(item, (-5, -5), (10, 10), (4, 4), 2.0)
+    assert labels.sum() == 25
+    np.testing.assert_array_equal(pixels, np.full((18, 18), 7))
+
+
 def test_most_crops_show_an_instance():
     labels = np.zeros((400, 400), int)
     labels[200:204, 100:104] = 9

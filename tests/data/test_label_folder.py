@@ -189,10 +189,20 @@ def test_own_augmentation(folder):
         np.testing.assert_array_equal(changed, 255 - images)
         np.testing.assert_array_equal(changed_labels, labels)
     assert seen[0][0] is None
-    assert seen[0][1] == seen[0][2] > 24 * 1.8
+    assert seen[0][1] == seen[0][2] > 24 * 1.4
     flip = keras.layers.RandomFlip("horizontal", seed=1)
     flipped = batches(label_folder(folder, **{**options, "augment": flip}))
     assert flipped[0][0].shape == plain[0][0].shape
+
+
+def test_zoom_changes_the_size_of_what_is_shown(folder):
+    options = {**PLAIN, "shuffle": False, "crop_size": 24, "augment": True, "seed": 1}
+
+    def pixels(zoom: tuple[float, float]) -> int:
+        crops = batches(label_folder(folder, **options, zoom=zoom))
+        return sum(int((labels > 0).sum()) for _, labels in crops)
+
+    assert pixels((2.0, 2.0)) > 1.3 * pixels((1.0, 1.0)) > 1.3 * pixels((0.5, 0.5))
 
 
 def test_bad_augmentation(folder):
@@ -216,6 +226,9 @@ def test_bad_augmentation(folder):
         ({"batch_size": 2.0}, "batch_size=2.0"),
         ({"repeats": 0}, "repeats=0"),
         ({"repeats": True}, "repeats=True"),
+        ({"zoom": (2.0, 1.0)}, r"zoom=\(2.0, 1.0\)"),
+        ({"zoom": (0.0, 1.0)}, r"zoom=\(0.0, 1.0\)"),
+        ({"zoom": (1.0,)}, r"zoom=\(1.0,\)"),
         ({"seed": -1}, "seed=-1"),
         ({"seed": 2**31}, "seed=2147483648"),
         ({"seed": 1.5}, "seed=1.5"),
