@@ -7,10 +7,8 @@ Kong & Fowlkes (CVPR 2018), section 4 ("Recurrent Mean-Shift Grouping"). With th
 so every pixel moves to the kernel-weighted mean of all pixels, and K is computed anew in each
 loop from the moved pixels. K is never kept: it is formed in square tiles, and once more in the
 backward pass. K and the matrix that the backward pass needs are both symmetric, so a tile serves
-its rows and its columns, and only half of the tiles are computed. The tiles of one offset from the
-diagonal are one batched product, hence the peak is O(N · block_size), and no op has a shape that
-depends on data. Blocks come first in the layout of all tensors, then lists, then rows (points,
-entries) or columns (entries, points).
+its rows and its columns, and only half of the tiles are computed. No op has a shape that depends on
+data.
 """
 
 from __future__ import annotations
@@ -20,8 +18,9 @@ from typing import Any
 
 from keras import ops
 
-from keras_rpe.ops.loops import repeat, run_while
-from keras_rpe.ops.padding import missing_to_multiple
+from keras_rpe.ops.loops import repeat
+from keras_rpe.ops.segment_grid import SegmentGrid
+from keras_rpe.ops.symmetric_sums import Tensors, symmetric_sums
 
 Tensor = Any
 
@@ -43,7 +42,7 @@ def mean_shift(
 ) -> Tensor:
     """Move points of the unit sphere to the modes of their density by blurring mean shift.
 
-    The cost is O(iterations · N² · D) time and O(N · (D + block_size)) memory, forward and
+    The cost is O(iterations · N² · D) time and O(N · D) memory, forward and
     backward. The gradient is exact, for the points and for the bandwidth.
 
     Args:
@@ -55,8 +54,8 @@ def mean_shift(
         weights: Non-negative weight of each point as a neighbour, shape `(batch, N, 1)`; points
             of weight 0 move but attract none. No gradient flows to it. Default: 1 everywhere.
         return_sequences: Whether to return the points after every loop.
-        block_size: Longest side of a tile of the kernel, in points; default: an eighth of N, in
-            [128, 512], where N is known when the graph is built, otherwise 256.
+        block_size: Longest side of a tile of the kernel, in points; default: 256, and 128 for
+            lists known to be of less than 2048 points.
 
     Returns:
         The moved points, `(batch, N, D)`; with `return_sequences`, `(iterations, batch, N, D)`.
@@ -71,23 +70,19 @@ def mean_shift(
     x = ops.convert_to_tensor(x)
     kappa = 1.0 / ops.square(ops.convert_to_tensor(bandwidth, dtype=x.dtype))
     weights = ops.ones_like(x[..., :1]) if weights is None else ops.cast(weights, x.dtype)
-    n, depth = ops.shape(x)[1], x.shape[-1]
-    if block_size is None:
-        block_size = min(max(n // 8, 128), 512) if isinstance(n, int) else 256
-    # An odd number of blocks, each a little smaller than asked for rather than much padding.
-    blocks = (n + block_size - 1) // block_size
-    blocks = blocks + 1 - blocks % 2
-    padding = [[0, 0], [0, missing_to_multiple(n, blocks)], [0, 0]]
-    x, weights = ops.pad(x, padding), ops.stop_gradient(ops.pad(weights, padding))
+    (batch, n), depth = ops.shape(x)[:2], x.shape[-1]
+    grid = SegmentGrid.of(batch, n, block_size)
+    x, weights = grid.cut(x), ops.stop_gradient(grid.cut(weights))
 
     def loop(x: Tensor) -> Tensor:
-        mean = _weighted_mean(x, weights, kappa, blocks)
+        mean = _weighted_mean(x, weights, kappa, grid)
         moved = mean if step_size == 1.0 else step_size * mean + (1.0 - step_size) * x
         # Keeps the static sizes, which a loop body loses.
         return ops.reshape(_unit(moved), (*ops.shape(x)[:2], depth))
 
     if not return_sequences:
-        return repeat(lambda i, x: (loop(x),), (x,), iterations)[0][:, :n]
+        x = repeat(lambda i, x: (loop(x),), (x,), iterations)[0]
+        return grid.join(x)[0, :batch, :n]
 
     # One buffer that each loop writes a slice of: a selection keeps nothing for the backward
     # pass but its mask, and needs no list op, which mobile runtimes lack.
@@ -98,7 +93,8 @@ def mean_shift(
         return x, ops.where(slots == i, x[None], sequence)
 
     sequence = ops.zeros((iterations, 1, 1, 1), x.dtype) * ops.stop_gradient(x)[None]
-    return repeat(collect, (x, sequence), iterations)[1][:, :, :n]
+    sequence = repeat(collect, (x, sequence), iterations)[1]
+    return grid.join(sequence)[:, :batch, :n]
 
 
 def _unit(x: Tensor) -> Tensor:
@@ -106,7 +102,7 @@ def _unit(x: Tensor) -> Tensor:
     return x * ops.rsqrt(ops.maximum(squared, _SHORTEST**2))
 
 
-def _weighted_mean(x: Tensor, weights: Tensor, kappa: Tensor, blocks: Tensor | int) -> Tensor:
+def _weighted_mean(x: Tensor, weights: Tensor, kappa: Tensor, grid: SegmentGrid) -> Tensor:
     """The kernel-weighted mean Y of all points at each point, with its exact gradient.
 
     With W = exp(κ (x_i·x_j - c)), d = W m, m the weights, G = dY/d and r = (dY·y)/d, the gradient
@@ -118,17 +114,32 @@ def _weighted_mean(x: Tensor, weights: Tensor, kappa: Tensor, blocks: Tensor | i
     Each bracket is one product of vectors with extra entries, and so is the exponent, so no pass
     over a tile is spent on adding terms.
     """
+    depth = x.shape[-1]
+
+    def factors(x: Tensor, weights: Tensor, c: Tensor) -> tuple[Tensors, Tensors, Tensors]:
+        # Rows and columns whose products are κ (x_i·x_j - c).
+        queries, keys = _joined(kappa * x, -kappa * c), _joined(x, ops.ones_like(c))
+        return (queries,), (keys,), (_joined(weights * x, weights),)
+
+    def kernel(rows: Tensors, columns: Tensors) -> Tensors:
+        return (ops.exp(ops.matmul(rows[0], columns[0])),)
+
+    def grad_factors(
+        x: Tensor, weights: Tensor, c: Tensor, g: Tensor, r: Tensor
+    ) -> tuple[Tensors, Tensors, Tensors]:
+        (queries,), (keys,), _ = factors(x, weights, c)
+        left = _joined(g, -r, weights * x, weights)
+        right = _joined(weights * x, weights, g, -r)
+        return (queries, left), (keys, right), (g, x)
+
+    def grad_kernels(rows: Tensors, columns: Tensors) -> Tensors:
+        (tile,) = kernel(rows, columns)
+        return tile, tile * ops.matmul(rows[1], columns[1])
 
     @ops.custom_gradient
     def mean(x: Tensor, weights: Tensor, kappa: Tensor) -> tuple[Tensor, Callable[..., Any]]:
-        queries, keys = _exponents(x, kappa, blocks)
-        values = _columns(ops.concatenate([x * weights, weights], axis=-1), blocks)
-
-        def products(keys: Tensor) -> tuple[Tensor, ...]:
-            return (ops.exp(ops.matmul(queries, keys)),)
-
-        (sums,) = _symmetric_sweep(products, (keys,), (values,))
-        sums = _points(sums, x)
+        points = x, weights, _longest(x, grid)
+        sums = symmetric_sums(points, factors, kernel, depth + 1, grid)
         total = ops.maximum(sums[..., -1:], _TINY)
         y = sums[..., :-1] / total
 
@@ -136,17 +147,9 @@ def _weighted_mean(x: Tensor, weights: Tensor, kappa: Tensor, blocks: Tensor | i
             dy = args[0] if upstream is None else upstream
             g = dy / total
             r = ops.sum(g * y, axis=-1, keepdims=True)
-            left = _rows(ops.concatenate([g, -r, weights * x, weights], axis=-1), blocks)
-            right = _columns(ops.concatenate([weights * x, weights, g, -r], axis=-1), blocks)
-            queries, keys = _exponents(x, kappa, blocks)
-            values = _columns(g, blocks), _columns(x, blocks)
-
-            def products(keys: Tensor, right: Tensor) -> tuple[Tensor, ...]:
-                kernel = ops.exp(ops.matmul(queries, keys))
-                return kernel, kernel * ops.matmul(left, right)
-
-            as_value, as_key = _symmetric_sweep(products, (keys, right), values)
-            as_value, as_key = _points(as_value, x), _points(as_key, x)
+            points = x, weights, _longest(x, grid), g, r
+            sums = symmetric_sums(points, grad_factors, grad_kernels, 2 * depth, grid)
+            as_value, as_key = sums[..., :depth], sums[..., depth:]
             dx = weights * as_value + kappa * as_key
             return dx, ops.zeros_like(weights), 0.5 * ops.sum(x * as_key)
 
@@ -155,71 +158,15 @@ def _weighted_mean(x: Tensor, weights: Tensor, kappa: Tensor, blocks: Tensor | i
     return mean(x, weights, kappa)
 
 
-def _exponents(x: Tensor, kappa: Tensor, blocks: Tensor | int) -> tuple[Tensor, Tensor]:
-    """Rows and columns with products κ (x_i·x_j - c): c = 1 keeps the kernel of unit rows ≤ 1."""
+def _longest(x: Tensor, grid: SegmentGrid) -> Tensor:
+    """c, that keeps the kernel ≤ 1: 1, or the greatest squared length in the list of a point."""
     # Longer rows, which are a mistake of the caller, must not overflow the exponential; a factor
     # common to the whole kernel cancels in the mean.
-    longest = ops.max(ops.sum(ops.square(x), axis=-1, keepdims=True), axis=1, keepdims=True)
-    one = ops.ones_like(x[..., :1])
-    shift = -kappa * ops.maximum(longest, 1.0) * one
-    queries = _rows(ops.concatenate([kappa * x, shift], axis=-1), blocks)
-    return queries, _columns(ops.concatenate([x, one], axis=-1), blocks)
+    squared = ops.maximum(ops.sum(ops.square(x), axis=-1, keepdims=True), 1.0)
+    lists = ops.reshape(squared, (grid.segments, grid.lists, -1, 1))
+    longest = ops.max(lists, axis=(0, 2), keepdims=True)
+    return ops.reshape(longest * ops.ones_like(lists), ops.shape(squared))
 
 
-def _symmetric_sweep(
-    products: Callable[..., tuple[Tensor, ...]],
-    factors: tuple[Tensor, ...],
-    values: tuple[Tensor, ...],
-) -> tuple[Tensor, ...]:
-    """Sum S V over all tiles of symmetric matrices S, forming each pair of mirrored tiles once.
-
-    The blocks lie on a ring of odd length, so the offsets to half the ring meet every pair of
-    blocks once. `products` takes, for each block, the factors (columns) of the block some offset
-    ahead, and gives the tiles of one S for each V between the two. V are columns, the sums rows.
-    """
-    blocks = ops.shape(values[0])[0]
-    ring = ops.arange(blocks)
-    # The ring twice over, of which a slice along the first axis is no copy.
-    twice = [ops.concatenate([columns, columns], axis=0) for columns in (*factors, *values)]
-
-    def body(offset: Tensor, *sums: Tensor) -> tuple[Tensor, ...]:
-        back = (ring + (blocks - offset)) % blocks
-        ahead = [
-            ops.slice(columns, (offset, 0, 0, 0), ops.shape(like))
-            for columns, like in zip(twice, (*factors, *values))
-        ]
-        tiles = products(*ahead[: len(factors)])
-        direct = [_by_rows(tile, v) for tile, v in zip(tiles, ahead[len(factors) :])]
-        mirrored = [ops.take(ops.matmul(v, tile), back, axis=0) for tile, v in zip(tiles, values)]
-        # Two sums, each of one term a step: three terms in one sum are rewritten by TensorFlow's
-        # optimizer into a temporary variable, which fails in nested loops.
-        return (offset + 1, *(total + new for total, new in zip(sums, direct + mirrored)))
-
-    # The diagonal is its own mirror.
-    diagonal = [_by_rows(tile, v) for tile, v in zip(products(*factors), values)]
-    start = (ops.ones((), "int32"), *diagonal, *(ops.zeros_like(v) for v in values))
-    sums = run_while(lambda offset, *_: 2 * offset < blocks, body, start)[1:]
-    return tuple(a + _transposed(b) for a, b in zip(sums, sums[len(values) :]))
-
-
-def _by_rows(tiles: Tensor, columns: Tensor) -> Tensor:
-    return ops.einsum("abij,abdj->abid", tiles, columns)
-
-
-def _transposed(tiles: Tensor) -> Tensor:
-    return ops.transpose(tiles, (0, 1, 3, 2))
-
-
-def _columns(x: Tensor, blocks: Tensor | int) -> Tensor:
-    return _transposed(_rows(x, blocks))
-
-
-def _rows(x: Tensor, blocks: Tensor | int) -> Tensor:
-    shape = ops.shape(x)
-    x = ops.reshape(x, (shape[0], blocks, shape[1] // blocks, x.shape[-1]))
-    return ops.transpose(x, (1, 0, 2, 3))
-
-
-def _points(rows: Tensor, like: Tensor) -> Tensor:
-    shape = ops.shape(like)
-    return ops.reshape(ops.transpose(rows, (1, 0, 2, 3)), (shape[0], shape[1], rows.shape[-1]))
+def _joined(*parts: Tensor) -> Tensor:
+    return ops.concatenate(parts, axis=-1)

@@ -8,7 +8,8 @@ from reference import dense_mean_shift, unit_points
 from keras_rpe.ops import mean_shift
 
 
-@pytest.mark.parametrize("n", [1, 2, 7, 8, 9, 16, 23, 64])
+# With blocks of 8 points, a segment has up to 8 blocks, and 300 points are 5 segments.
+@pytest.mark.parametrize("n", [1, 2, 7, 8, 9, 16, 23, 64, 65, 150, 256, 300])
 @pytest.mark.parametrize("step_size", [1.0, 0.4])
 def test_equals_the_dense_kernel_for_any_number_of_points(n: int, step_size: float) -> None:
     x = unit_points((3, n, 5), seed=n, spread=0.4)
@@ -156,7 +157,36 @@ def test_no_quadratic_tensor_is_kept() -> None:
                 if op.type in ("While", "StatelessWhile"):
                     name = op.get_attr(attribute).name
                     graphs.append(current._get_function(name).graph)
-    assert n * block // 2 <= largest <= 4 * n * block
+    assert 8 * block**2 <= largest <= n * block  # At least the tiles of a step.
+
+
+@pytest.mark.parametrize(("batch", "n"), [(3, 20), (1, 150), (2, 260)])
+def test_known_and_dynamic_shapes_agree(batch: int, n: int) -> None:
+    x = tf.constant(unit_points((batch, n, 4), spread=0.5))
+
+    def step(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = mean_shift(x, 0.3, 2, block_size=8)
+            loss = tf.reduce_sum(y**3)
+        return y, tape.gradient(loss, x)
+
+    known = tf.function(step)(x)
+    dynamic = tf.function(step, input_signature=[tf.TensorSpec((None, None, 4), x.dtype)])(x)
+    for a, b in zip(known, dynamic):
+        np.testing.assert_allclose(a, b, atol=1e-10)
+
+
+def test_many_short_lists_are_taken_in_groups() -> None:
+    x = unit_points((70, 130, 3), spread=0.5)
+    y = np.asarray(tf.function(lambda x: mean_shift(x, 0.4, 2))(x))
+    for i in (0, 31, 69):
+        np.testing.assert_allclose(y[i], dense_mean_shift(x[i], 0.4, 2), atol=1e-12)
+
+
+def test_no_lists_and_no_points() -> None:
+    for shape in ((0, 20, 3), (2, 0, 3)):
+        assert mean_shift(np.zeros(shape, "float32"), 0.4, 2).shape == shape
 
 
 def test_xla_with_dynamic_shapes_has_the_same_gradient() -> None:
