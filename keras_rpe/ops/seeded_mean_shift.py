@@ -21,7 +21,12 @@ Tensor = Any
 SEED_BLOCK = 32
 """Seeds that are drawn, moved and compared with all points together."""
 
+SAMPLE = 4096
+"""Points at most among which seeds are drawn and climb first."""
+
 _FAR = -2.0  # Below any cosine.
+_ABSENT = -200.0  # As the logarithm of a weight.
+_NO_WEIGHT = 1e-30
 _TINY = 1e-20
 _SHORTEST = 1e-6
 
@@ -72,94 +77,166 @@ def seeded_mean_shift(
     weights = ops.ones_like(x[..., :1]) if weights is None else ops.cast(weights, x.dtype)
     weights = ops.stop_gradient(weights)
     kappa = ops.stop_gradient(1.0 / ops.square(ops.convert_to_tensor(bandwidth, dtype=x.dtype)))
-    cosine = 2.0 * seed_similarity - 1.0
-    eligible = weights[..., 0] >= seed_weight
+    squared = ops.sum(ops.square(x), axis=-1, keepdims=True)
+    # A zero vector would not even be close to itself.
+    eligible = ops.logical_and(weights >= seed_weight, squared > 0.25)[..., 0]
+    # Both factors of the products with blocks of seeds. The first product is the exponent of the
+    # kernel, logarithm of the weight included; the length keeps it from rising above that.
+    length = ops.sqrt(ops.maximum(squared, 1.0))
+    rows = ops.concatenate([x, ops.log(ops.maximum(weights, _NO_WEIGHT)) - kappa * length], axis=-1)
+    columns = _with_ones(ops.swapaxes(x, 1, 2))
 
-    def climb(seeds: Tensor) -> Tensor:
-        return _climb(seeds, x, weights, kappa, max_iterations, tolerance)
+    def climb(seeds: Tensor, rows: Tensor, columns: Tensor, loops: int = max_iterations) -> Tensor:
+        return _climb(seeds, rows, columns, kappa, loops, tolerance)
 
-    modes, count = _find_modes(x, eligible, climb, max_seeds, cosine)
-    modes, count = _distinct(modes, count, 2.0 * mode_similarity - 1.0)
-    return _nearest(x, modes, count)
+    modes, count = _find_modes(rows, columns, eligible, climb, max_seeds, 2 * seed_similarity - 1)
+    # After one loop among all points, most of the modes that were found twice are one.
+    for loops in (1, max_iterations):
+        modes = _climbed(modes, count, lambda seeds: climb(seeds, rows, columns, loops))  # noqa: B023
+        modes, count = _distinct(modes, count, 2 * mode_similarity - 1)
+    return _nearest(x, columns, modes, count)
 
 
 def _find_modes(
-    x: Tensor, eligible: Tensor, climb: Callable[[Tensor], Tensor], max_seeds: int, cosine: float
+    rows: Tensor,
+    columns: Tensor,
+    eligible: Tensor,
+    climb: Callable[..., Tensor],
+    max_seeds: int,
+    cosine: float,
 ) -> tuple[Tensor, Tensor]:
-    """Draw seeds among the eligible points and let them climb, until none of these is left over.
+    """Find modes of samples of the points that are left over, until none of the eligible ones is.
 
-    A point is left over while no seed and no mode lies within `cosine` of it.
+    A point is left over while no mode lies within `cosine` of it, and it was in no sample.
 
     Returns the modes `(batch, slots, D)`, zero beyond their number, and that number `(batch,)`;
     several may be the same.
     """
-    batch, n, depth = ops.shape(x)[0], ops.shape(x)[1], x.shape[-1]
+    batch, n, width = ops.shape(rows)[0], ops.shape(rows)[1], rows.shape[-1]
     slots = -(-max_seeds // SEED_BLOCK) * SEED_BLOCK
+    size = min(n, SAMPLE) if isinstance(n, int) else ops.minimum(n, SAMPLE)
     # A fixed order that follows no pattern of the data, so that each draw is a fair sample of
     # the points left over; the product is below 2³¹.
-    order = ops.cast(ops.arange(n, dtype="int32") % 46337 * 46327 % 65521 + 1, x.dtype)
-    earlier = ops.cast(ops.arange(SEED_BLOCK)[None, :] < ops.arange(SEED_BLOCK)[:, None], x.dtype)
+    order = ops.cast(ops.arange(n, dtype="int32") % 46337 * 46327 % 65521 + 1, rows.dtype)
     offset = ops.reshape(ops.arange(batch, dtype="int32") * n, (batch, 1))
-    flat = ops.reshape(x, (batch * n, depth))
+    flat = ops.reshape(rows, (batch * n, width))
 
-    def left_over(count: Tensor, closest: Tensor) -> Tensor:
+    def left_over(modes: Tensor, count: Tensor, closest: Tensor) -> Tensor:
         far = ops.logical_and(eligible, closest < cosine)
         return ops.logical_and(far, ops.expand_dims(count < max_seeds, -1))
 
+    def search(modes: Tensor, count: Tensor, closest: Tensor) -> tuple[Tensor, ...]:
+        key = order * ops.cast(left_over(modes, count, closest), rows.dtype)
+        key, index = ops.top_k(key, size)
+        index = offset + ops.cast(index, "int32")
+        sample = ops.take(flat, index, axis=0)
+        first = ops.min(count)
+        modes, count = _modes_of_sample(sample, key, modes, count, climb, max_seeds, cosine)
+
+        def compare(_: Tensor, closest: Tensor) -> tuple[Tensor]:
+            return (ops.maximum(closest, ops.max(_cosines(modes, count, _, columns), axis=1)),)
+
+        (closest,) = _over_blocks(first, count, compare, (closest,))
+        sampled = ops.scatter(
+            ops.reshape(index, (-1, 1)), ops.reshape(ops.ones_like(key), (-1,)), (batch * n,)
+        )
+        return modes, count, closest + (1.0 - _FAR) * ops.reshape(sampled, (batch, n))
+
+    start = (
+        ops.zeros((batch, slots, width - 1), rows.dtype),
+        ops.zeros((batch,), "int32"),
+        ops.zeros_like(rows[..., 0]) + _FAR,
+    )
+    return run_while(lambda *state: ops.any(left_over(*state)), search, start)[:2]
+
+
+def _modes_of_sample(
+    sample: Tensor,
+    key: Tensor,
+    modes: Tensor,
+    count: Tensor,
+    climb: Callable[..., Tensor],
+    max_seeds: int,
+    cosine: float,
+) -> tuple[Tensor, Tensor]:
+    """Draw seeds among the points of a sample and let them climb, until none is left over.
+
+    Of the points with keys above 0, those with the highest come first; the others are not there.
+    """
+    batch, size = ops.shape(sample)[0], ops.shape(sample)[1]
+    there = ops.cast(key > 0, key.dtype)
+    points = sample[..., :-1]
+    columns = _with_ones(ops.swapaxes(points, 1, 2))
+    absent = (1.0 - there) * _ABSENT
+    rows = ops.concatenate([points, sample[..., -1:] + ops.expand_dims(absent, -1)], axis=-1)
+    flat = ops.reshape(points, (batch * size, points.shape[-1]))
+    offset = ops.reshape(ops.arange(batch, dtype="int32") * size, (batch, 1))
+    earlier = ops.cast(ops.arange(SEED_BLOCK)[None, :] < ops.arange(SEED_BLOCK)[:, None], key.dtype)
+
+    def left_over(count: Tensor, closest: Tensor) -> Tensor:
+        far = ops.logical_and(key > 0, closest < cosine)
+        return ops.logical_and(far, ops.expand_dims(count < max_seeds, -1))
+
     def draw(modes: Tensor, count: Tensor, closest: Tensor) -> tuple[Tensor, ...]:
-        key = order * ops.cast(left_over(count, closest), x.dtype)
-        key, index = ops.top_k(ops.pad(key, [[0, 0], [0, SEED_BLOCK]]), SEED_BLOCK)
-        index = ops.minimum(ops.cast(index, "int32"), n - 1)
-        seeds = ops.take(flat, offset + index, axis=0)
+        rest = key * ops.cast(left_over(count, closest), key.dtype)
+        rest, index = ops.top_k(ops.pad(rest, [[0, 0], [0, SEED_BLOCK]]), SEED_BLOCK)
+        index = ops.minimum(ops.cast(index, "int32"), size - 1)
+        seeds = _unit(ops.take(flat, offset + index, axis=0))
         # A seed that is close to an earlier one of this draw can wait for the next.
-        near = ops.cast(ops.matmul(seeds, ops.swapaxes(seeds, 1, 2)) >= cosine, x.dtype)
-        there = ops.cast(key > 0, x.dtype)
-        rivals = ops.sum(near * earlier * ops.expand_dims(there, 1), axis=-1)
-        taken = there * ops.cast(rivals < 0.5, x.dtype)
+        near = ops.cast(ops.matmul(seeds, ops.swapaxes(seeds, 1, 2)) >= cosine, key.dtype)
+        drawn = ops.cast(rest > 0, key.dtype)
+        rivals = ops.sum(near * earlier * ops.expand_dims(drawn, 1), axis=-1)
+        taken = drawn * ops.cast(rivals < 0.5, key.dtype)
         slot = ops.expand_dims(count, -1) + ops.cast(ops.cumsum(taken, axis=1), "int32") - 1
-        taken = taken * ops.cast(slot < max_seeds, x.dtype)
+        taken = taken * ops.cast(slot < max_seeds, key.dtype)
         seeds = seeds * ops.expand_dims(taken, -1)
-        found = climb(seeds)
+        found = climb(seeds, rows, columns)
         both = ops.concatenate([seeds, found], axis=1)
-        closest = ops.maximum(closest, ops.max(ops.matmul(x, ops.swapaxes(both, 1, 2)), axis=-1))
+        closest = ops.maximum(closest, ops.max(ops.matmul(both, columns[:, :-1]), axis=1))
         count += ops.cast(ops.sum(taken, axis=1), "int32")
         return modes + _placed(found, slot, modes), count, closest
 
-    start = (
-        ops.zeros((batch, slots, depth), x.dtype),
-        ops.zeros((batch,), "int32"),
-        ops.zeros_like(x[..., 0]) + _FAR,
-    )
+    start = (modes, count, ops.zeros_like(key) + _FAR)
     return run_while(lambda _, *state: ops.any(left_over(*state)), draw, start)[:2]
 
 
 def _climb(
     seeds: Tensor,
-    x: Tensor,
-    weights: Tensor,
+    rows: Tensor,
+    columns: Tensor,
     kappa: Tensor,
     max_iterations: int,
     tolerance: float,
 ) -> Tensor:
     """Move the seeds to the modes of the weighted density of the points; zeros stay zeros."""
-    values = ops.concatenate([x * weights, weights], axis=-1)
-    there = ops.cast(ops.any(seeds != 0, axis=-1, keepdims=True), x.dtype)
+    there = ops.cast(ops.any(ops.not_equal(seeds, 0), axis=-1, keepdims=True), seeds.dtype)
 
     def loop(i: Tensor, y: Tensor, _: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        kernel = ops.exp(ops.matmul(x, ops.swapaxes(kappa * y, 1, 2)) - kappa)
-        sums = ops.matmul(ops.swapaxes(kernel, 1, 2), values)
+        arrows = ops.concatenate([kappa * y, ops.ones_like(y[..., :1])], axis=-1)
+        kernel = ops.exp(ops.matmul(rows, ops.swapaxes(arrows, 1, 2)))
+        sums = ops.swapaxes(ops.matmul(columns, kernel), 1, 2)
         mean = sums[..., :-1] / ops.maximum(sums[..., -1:], _TINY)
-        squared = ops.sum(ops.square(mean), axis=-1, keepdims=True)
         # A seed far from all weight, or amid opposite points, has nowhere to go.
-        moves = there * ops.cast(squared > _SHORTEST**2, x.dtype)
-        moved = moves * mean * ops.rsqrt(ops.maximum(squared, _SHORTEST**2)) + (1.0 - moves) * y
+        far = ops.sum(ops.square(mean), axis=-1, keepdims=True) <= _SHORTEST**2
+        moved = there * ops.where(far, y, _unit(mean))
         return i + 1, moved, ops.max(ops.sum(ops.square(moved - y), axis=-1))
 
     return run_while(
         lambda i, _, change: ops.logical_and(i < max_iterations, change > tolerance),
         loop,
-        (ops.zeros((), "int32"), seeds, ops.ones((), x.dtype)),
+        (ops.zeros((), "int32"), seeds, ops.ones((), seeds.dtype)),
     )[1]
+
+
+def _climbed(modes: Tensor, count: Tensor, climb: Callable[[Tensor], Tensor]) -> Tensor:
+    """The modes after a climb, block by block."""
+
+    def body(first: Tensor, modes: Tensor) -> tuple[Tensor]:
+        block = _block(modes, first)
+        slot = first + ops.arange(SEED_BLOCK, dtype="int32")[None, :]
+        return (modes + _placed(climb(block) - block, slot, modes),)
+
+    return _over_blocks(ops.zeros((), "int32"), count, body, (modes,))[0]
 
 
 def _distinct(modes: Tensor, count: Tensor, cosine: float) -> tuple[Tensor, Tensor]:
@@ -175,54 +252,70 @@ def _distinct(modes: Tensor, count: Tensor, cosine: float) -> tuple[Tensor, Tens
 
     def spread(first: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
         new = ops.minimum(first, ops.min(ops.expand_dims(first, 1) + apart, axis=-1))
-        return new, ops.any(new != first)
+        return new, ops.any(ops.not_equal(new, first))
 
     first = ops.zeros_like(ops.cast(modes[..., 0], "int32")) + index
     first, _ = run_while(lambda _, changed: changed, spread, (first, ops.any(there)))
-    kept = ops.cast(ops.logical_and(first == index, there), modes.dtype)
+    kept = ops.cast(ops.logical_and(ops.equal(first, index), there), modes.dtype)
     slot = ops.cast(ops.cumsum(kept, axis=1), "int32") - 1
     packed = _placed(modes * ops.expand_dims(kept, -1), slot, modes)
     return packed, ops.cast(ops.sum(kept, axis=1), "int32")
 
 
-def _nearest(x: Tensor, modes: Tensor, count: Tensor) -> Tensor:
+def _nearest(x: Tensor, columns: Tensor, modes: Tensor, count: Tensor) -> Tensor:
     """The nearest mode of each point, or the point itself in lists without a mode."""
+    batch, slots, depth = ops.shape(modes)[0], ops.shape(modes)[1], x.shape[-1]
 
     def compare(first: Tensor, nearest: Tensor, best: Tensor) -> tuple[Tensor, ...]:
-        block = _block(modes, first)
-        empty = 1.0 - ops.swapaxes(_is_filled(first, count, x.dtype), 1, 2)
-        cosine = ops.matmul(x, ops.swapaxes(block, 1, 2)) + 2.0 * _FAR * empty
-        highest = ops.max(cosine, axis=-1, keepdims=True)
-        # A product with ones and zeros in place of an index, which is slower to find.
-        mode = ops.matmul(ops.cast(cosine >= highest, x.dtype), block)
-        closer = highest > best
-        return (
-            first + SEED_BLOCK,
-            ops.where(closer, mode, nearest),
-            ops.where(closer, highest, best),
-        )
+        cosine = _cosines(modes, count, first, columns)
+        highest = ops.max(cosine, axis=1)
+        slot = ops.reshape(first + ops.arange(SEED_BLOCK, dtype="int32"), (1, SEED_BLOCK, 1))
+        slot = ops.max(ops.where(cosine >= ops.expand_dims(highest, 1), slot, 0), axis=1)
+        return ops.where(highest > best, slot, nearest), ops.maximum(highest, best)
 
-    start = (x, ops.zeros_like(x[..., :1]) + _FAR)
-    return _over_blocks(count, compare, start)[0]
+    best = ops.zeros_like(columns[:, 0]) + 2.0 * _FAR
+    start = (ops.cast(ops.zeros_like(best), "int32"), best)
+    nearest, _ = _over_blocks(ops.zeros((), "int32"), count, compare, start)
+    offset = ops.reshape(ops.arange(batch, dtype="int32") * slots, (batch, 1))
+    found = ops.take(ops.reshape(modes, (batch * slots, depth)), nearest + offset, axis=0)
+    return ops.where(ops.reshape(count > 0, (batch, 1, 1)), found, x)
 
 
-def _over_blocks(count: Tensor, body: Callable[..., tuple[Tensor, ...]], state: tuple) -> tuple:
-    """Run over the blocks of slots of which any is filled in any list."""
-    first = ops.zeros((), "int32")
-    return run_while(lambda first, *_: ops.any(first < count), body, (first, *state))[1:]
+def _over_blocks(
+    first: Tensor, count: Tensor, body: Callable[..., tuple[Tensor, ...]], state: tuple
+) -> tuple:
+    """Run over the blocks of slots, from `first` on, of which any is filled in any list."""
+    return run_while(
+        lambda first, *_: ops.any(first < count),
+        lambda first, *state: (first + SEED_BLOCK, *body(first, *state)),
+        (first, *state),
+    )[1:]
+
+
+def _cosines(modes: Tensor, count: Tensor, first: Tensor, columns: Tensor) -> Tensor:
+    """Cosines of a block of modes with the points, `(batch, SEED_BLOCK, N)`, low where empty."""
+    slot = first + ops.arange(SEED_BLOCK, dtype="int32")
+    empty = ops.cast(slot[None, :, None] >= ops.reshape(count, (-1, 1, 1)), modes.dtype)
+    return ops.matmul(ops.concatenate([_block(modes, first), _FAR * empty], axis=-1), columns)
+
+
+def _unit(x: Tensor) -> Tensor:
+    squared = ops.sum(ops.square(x), axis=-1, keepdims=True)
+    return x * ops.rsqrt(ops.maximum(squared, _SHORTEST**2))
+
+
+def _with_ones(columns: Tensor) -> Tensor:
+    return ops.concatenate([columns, ops.ones_like(columns[:, :1])], axis=1)
 
 
 def _block(slots: Tensor, first: Tensor) -> Tensor:
-    return ops.take(slots, first + ops.arange(SEED_BLOCK, dtype="int32"), axis=1)
-
-
-def _is_filled(first: Tensor, count: Tensor, dtype: str) -> Tensor:
-    """Which slots of a block are filled, `(batch, SEED_BLOCK, 1)`, as 0 and 1."""
-    index = first + ops.arange(SEED_BLOCK, dtype="int32")
-    return ops.cast(index[None, :, None] < ops.reshape(count, (-1, 1, 1)), dtype)
+    index = ops.minimum(first + ops.arange(SEED_BLOCK, dtype="int32"), ops.shape(slots)[1] - 1)
+    return ops.take(slots, index, axis=1)
 
 
 def _placed(rows: Tensor, slot: Tensor, like: Tensor) -> Tensor:
     """Rows `(batch, k, D)` in the slots of their numbers, `(batch, k)`, zeros elsewhere."""
     slots = ops.arange(ops.shape(like)[1], dtype="int32")
-    return ops.matmul(ops.cast(slots[:, None] == ops.expand_dims(slot, 1), rows.dtype), rows)
+    return ops.matmul(
+        ops.cast(ops.equal(slots[:, None], ops.expand_dims(slot, 1)), rows.dtype), rows
+    )
