@@ -240,7 +240,7 @@ def _batches(
                         crop = cut(item, (0, 0), whole, margin)
                     else:
                         scale = 1 / math.exp(rng.uniform(*np.log(zoom)))
-                        shown = tuple(max(1, round(side * scale)) for side in size)
+                        shown = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
                         crop = cut(item, draw_corner(item, shown, rng), size, margin, scale)
                     pixels.append(rgb_float(crop[0]))
                     labels.append(crop[1].astype(np.int32))
