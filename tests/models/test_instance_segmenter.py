@@ -136,7 +136,8 @@ def test_predict_ignores_scale_of_pixels_and_gray_is_rgb() -> None:
 
 
 def test_predict_gives_instances_for_a_batch() -> None:
-    model = tiny()
+    # Untrained embeddings are scattered, and rounding would send some to other seeds.
+    model = tiny(inference_seeds=None)
     images, _ = scene()
     batch = model.predict(images, verbose=0)
     for k in range(2):
