@@ -38,17 +38,23 @@ def pair_loss_by_loops(
     margin: float,
     power: int = 1,
     void: int | None = None,
+    positions: np.ndarray | None = None,
+    neighborhood: float | None = None,
 ) -> tuple[float, float]:
     """Both terms of the pair loss of one image, pair by pair."""
     index = [i for i, label in enumerate(labels) if label != void]
     sizes = {label: sum(labels[i] == label for i in index) for label in {labels[i] for i in index}}
-    positive = negative = 0.0
+    positive = negative = attracted = repelled = 0.0
     for i in index:
         for j in index:
             weight = 1.0 / (sizes[labels[i]] * sizes[labels[j]] * len(sizes) ** 2)
             s = (1 + x[i] @ x[j]) / 2
             if labels[i] == labels[j]:
                 positive += weight * (1 - s**power)
-            else:
+                attracted += weight
+            elif neighborhood is None or np.hypot(*(positions[i] - positions[j])) <= neighborhood:
                 negative += weight * max(0.0, s - margin) ** power
-    return positive, negative
+                repelled += weight
+    if neighborhood is None:
+        return positive, negative
+    return positive / (attracted or 1.0), negative / (repelled or 1.0)

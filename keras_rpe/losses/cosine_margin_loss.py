@@ -32,6 +32,11 @@ class CosineMarginLoss(keras.losses.Loss):
         num_samples: Pixels drawn from each image, anew at every call, without replacement.
             `None` takes all pixels: N² pairs.
         ignore_label: Id of void pixels, which are never drawn.
+        neighborhood: Distance, in cells of the embedding map, up to which pixels of different
+            instances are pairs, in (0, ∞). Instances further apart may share an embedding, so
+            that hundreds fit on a small sphere if their places tell them apart; the pairs that
+            remain are the hard ones, and both terms are means over their own pairs, so that
+            neither vanishes among many instances. `None`: all pairs, as in the paper.
         seed: Seed of the draw, an integer.
         reduction: As in `keras.losses.Loss`.
         name: Name of the loss.
@@ -66,6 +71,7 @@ class CosineMarginLoss(keras.losses.Loss):
         power: int = 1,
         num_samples: int | None = 1024,
         ignore_label: int | None = None,
+        neighborhood: float | None = None,
         seed: int | None = None,
         reduction: str | None = "sum_over_batch_size",
         name: str = "cosine_margin_loss",
@@ -88,12 +94,18 @@ class CosineMarginLoss(keras.losses.Loss):
             raise ValueError(
                 f"`num_samples` must be None or at least 2. Received: num_samples={num_samples}"
             )
+        if neighborhood is not None and not 0.0 < neighborhood < float("inf"):
+            raise ValueError(
+                "`neighborhood` must be None or positive and finite. "
+                f"Received: neighborhood={neighborhood}"
+            )
         self.margin = margin
         self.positive_weight = positive_weight
         self.negative_weight = negative_weight
         self.power = power
         self.num_samples = num_samples
         self.ignore_label = ignore_label
+        self.neighborhood = neighborhood
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
@@ -111,10 +123,14 @@ class CosineMarginLoss(keras.losses.Loss):
         valid = ops.ones_like(labels, dtype="bool")
         if self.ignore_label is not None:
             valid = labels != self.ignore_label
+        index = ops.zeros_like(labels) + ops.arange(n, dtype="int32")
         if self.num_samples is not None:
             index, valid = self._draw(valid)
             labels, x = _gather(labels, index), _gather(x, index)
-        positive, negative = pair_margin_terms(labels, x, valid, self.margin, self.power)
+        positions = ops.cast(ops.stack([index // width, index % width], axis=-1), x.dtype)
+        positive, negative = pair_margin_terms(
+            labels, x, valid, self.margin, self.power, positions, self.neighborhood
+        )
         return self.positive_weight * positive + self.negative_weight * negative
 
     def _draw(self, valid: Tensor) -> tuple[Tensor, Tensor]:
@@ -139,6 +155,7 @@ class CosineMarginLoss(keras.losses.Loss):
             "power": self.power,
             "num_samples": self.num_samples,
             "ignore_label": self.ignore_label,
+            "neighborhood": self.neighborhood,
             "seed": self.seed,
         }
 

@@ -21,6 +21,7 @@ class EmbeddingTask(Task):
         mean_shift: The loops, each with a loss of its own.
         decoder: What reads the instances off.
         margin: Margin α of the loss.
+        neighborhood: Distance, in cells, up to which it pushes instances apart; `None`: any.
         num_classes: Classes other than the background.
         output_stride: Stride of the embedding map.
         embed_background: Whether the background is an instance of the pair loss.
@@ -31,6 +32,7 @@ class EmbeddingTask(Task):
     mean_shift: MeanShiftRNN
     decoder: InstanceDecoder
     margin: float
+    neighborhood: float | None
     num_classes: int
     output_stride: int
     embed_background: bool
@@ -50,7 +52,7 @@ class EmbeddingTask(Task):
             **kwargs: Of `keras.Model.compile`.
         """
         if isinstance(loss, str) and loss == "auto":
-            loss = default_losses(self.output_names_of_losses, self.margin)
+            loss = default_losses(self.output_names_of_losses, self.margin, self.neighborhood)
         super().compile(optimizer=optimizer, loss=loss, loss_weights=loss_weights, **kwargs)
 
     @property

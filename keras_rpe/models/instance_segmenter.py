@@ -58,6 +58,10 @@ class InstanceSegmenter(EmbeddingTask):
         inference_window_size: Side of the windows when predicting, larger by default, since an
             object that lies in two windows may come apart; `None`: as in training.
         margin: Margin α of the loss.
+        neighborhood: Distance, in cells of the embedding map, up to which the loss pushes
+            instances apart (see `CosineMarginLoss`), so that hundreds fit on the sphere: those
+            further apart are told apart by their places. `None`: any distance, as in the paper,
+            for objects in several parts that lie far from each other.
         coordinates: Whether the embedding head sees each pixel's position in the whole image.
         position_periods: Periods, in cells of the embedding map, of the rotation of the embedding
             with position, which tells like objects at different places apart and lets a network
@@ -114,6 +118,7 @@ class InstanceSegmenter(EmbeddingTask):
         inference_iterations: int | None = None,
         inference_window_size: int | None = 128,
         margin: float = 0.5,
+        neighborhood: float | None = 16.0,
         coordinates: bool = False,
         position_periods: Sequence[float] | None = (12.0, 24.0, 48.0),
         output_stride: int | None = None,
@@ -198,6 +203,7 @@ class InstanceSegmenter(EmbeddingTask):
         self.inference_window_size = inference_window_size
         self.embed_background = embed_background
         self.margin = margin
+        self.neighborhood = neighborhood
         self.output_stride = output_stride
         self.ignore_label = ignore_label
         self._arguments = {**arguments, "output_stride": output_stride}

@@ -17,12 +17,15 @@ _SAMPLES = 512
 VOID = -1  # Id of pixels that no loss counts, whatever id the user's maps have for them.
 
 
-def default_losses(outputs: Iterable[str], margin: float) -> dict[str, keras.losses.Loss]:
+def default_losses(
+    outputs: Iterable[str], margin: float, neighborhood: float | None
+) -> dict[str, keras.losses.Loss]:
     """The losses of `compile(loss="auto")`.
 
     Args:
         outputs: Names of the outputs of the model.
         margin: Margin of the pair loss.
+        neighborhood: Distance up to which it pushes instances apart.
 
     Returns:
         Cross-entropy for `semantic` and a margin loss, with a sample of its own, for the others.
@@ -30,7 +33,9 @@ def default_losses(outputs: Iterable[str], margin: float) -> dict[str, keras.los
     return {
         name: keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=VOID)
         if name == "semantic"
-        else CosineMarginLoss(margin=margin, num_samples=_SAMPLES, ignore_label=VOID)
+        else CosineMarginLoss(
+            margin=margin, num_samples=_SAMPLES, ignore_label=VOID, neighborhood=neighborhood
+        )
         for name in outputs
     }
 

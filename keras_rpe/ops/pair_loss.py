@@ -8,6 +8,8 @@ from keras import ops
 
 Tensor = Any
 
+_NO_WEIGHT = 1e-12  # Below the weight of any pair of 10⁵ pixels and more.
+
 
 def calibrated_cosine_similarity(x: Tensor) -> Tensor:
     """Similarity s = (1 + x_i·x_j)/2 of all pairs of unit vectors.
@@ -63,11 +65,17 @@ def pair_margin_terms(
     valid: Tensor | None = None,
     margin: float = 0.5,
     power: int = 1,
+    positions: Tensor | None = None,
+    neighborhood: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The two terms of the margin loss over all ordered pairs of pixels.
 
     Positive: Σ W same (1 - s); negative: Σ W (1 - same) max(0, s - α). With `power=2`, (1 - s²)
     and max(0, s - α)². Kong & Fowlkes (CVPR 2018), section 3, equation 2.
+
+    With a neighborhood, pixels of different instances are pairs only within that distance, and the
+    weights of either term add up to 1: otherwise the pairs within one of Q instances have 1/Q of
+    the weight, and those of two that touch 2/Q².
 
     Args:
         labels: Integer instance ids, shape `(batch, N)`.
@@ -75,6 +83,10 @@ def pair_margin_terms(
         valid: Which pixels take part, boolean, shape `(batch, N)`. Default: all.
         margin: α in [0, 1), the similarity below which two instances are apart.
         power: 1 or 2.
+        positions: Row and column of each pixel, float, shape `(batch, N, 2)`; needed for a
+            neighborhood.
+        neighborhood: Largest distance of pixels of different instances that are a pair, in the
+            units of `positions`; `None`: any.
 
     Returns:
         Positive and negative term, each of shape `(batch,)`, in [0, 1].
@@ -94,6 +106,24 @@ def pair_margin_terms(
     apart = ops.maximum(s - margin, 0.0)
     if power == 2:
         s, apart = ops.square(s), ops.square(apart)
-    positive = ops.sum(weights * ops.where(same, 1.0 - s, zero), axis=(-2, -1))
-    negative = ops.sum(weights * ops.where(same, zero, apart), axis=(-2, -1))
+    attracting = ops.where(same, weights, zero)
+    repelling = ops.where(same, zero, weights)
+    if neighborhood is not None:
+        repelling = repelling * ops.cast(_near(positions, neighborhood), x.dtype)
+        attracting, repelling = _of_sum_one(attracting), _of_sum_one(repelling)
+    positive = ops.sum(attracting * (1.0 - s), axis=(-2, -1))
+    negative = ops.sum(repelling * apart, axis=(-2, -1))
     return positive, negative
+
+
+def _near(positions: Tensor, distance: float) -> Tensor:
+    """Whether two pixels are at most that far apart, `(batch, N, N)`."""
+    row, column = positions[..., 0], positions[..., 1]
+    down = ops.expand_dims(row, -1) - ops.expand_dims(row, -2)
+    right = ops.expand_dims(column, -1) - ops.expand_dims(column, -2)
+    return ops.square(down) + ops.square(right) <= distance**2
+
+
+def _of_sum_one(weights: Tensor) -> Tensor:
+    """Weights that sum to 1, or to 0 where there are none."""
+    return weights / ops.maximum(ops.sum(weights, axis=(-2, -1), keepdims=True), _NO_WEIGHT)

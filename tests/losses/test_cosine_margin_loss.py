@@ -22,6 +22,34 @@ def test_equals_loops_over_pairs(margin: float, power: int, seed: int) -> None:
     np.testing.assert_allclose(float(loss(y, x)), 0.5 * positive + 2 * negative, atol=1e-6)
 
 
+@pytest.mark.parametrize("samples", [None, 12, 100])
+def test_a_neighborhood_is_measured_in_cells(samples: int | None) -> None:
+    y = np.random.default_rng(0).integers(0, 3, (1, 3, 4))
+    x = unit_points((1, 3, 4, 3))
+    loss = CosineMarginLoss(num_samples=samples, neighborhood=1.5, dtype="float64")
+    terms = pair_loss_by_loops(
+        y.ravel(),
+        x.reshape(12, 3),
+        0.5,
+        positions=np.argwhere(np.ones((3, 4))),
+        neighborhood=1.5,
+    )
+    np.testing.assert_allclose(float(loss(y, x)), sum(terms), atol=1e-6)
+    # Labels of a finer map do not change what is near.
+    fine = y.repeat(2, axis=1).repeat(2, axis=2)
+    np.testing.assert_allclose(float(loss(fine, x)), sum(terms), atol=1e-6)
+
+
+def test_what_is_far_apart_may_be_alike() -> None:
+    y = np.zeros((1, 1, 40), int)
+    y[..., 20:] = 1
+    x = np.ones((1, 1, 40, 2), "float32") / np.sqrt(2).astype("float32")
+    y[..., 5:35] = 255  # void between the two
+    loss = CosineMarginLoss(num_samples=None, ignore_label=255, neighborhood=10.0)
+    np.testing.assert_allclose(float(loss(y, x)), 0.0, atol=1e-6)
+    assert float(CosineMarginLoss(num_samples=None, ignore_label=255)(y, x)) > 0.2
+
+
 def test_a_sample_is_without_replacement_and_fresh() -> None:
     loss = CosineMarginLoss(num_samples=48, reduction=None)
     everything = CosineMarginLoss(num_samples=None, reduction=None)(Y, X)

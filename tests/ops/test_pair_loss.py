@@ -54,6 +54,20 @@ def test_terms_equal_loops_over_pairs(
     np.testing.assert_allclose([float(t[0]) for t in terms], expected, atol=1e-6)
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.floats(0.5, 6), st.integers(1, 5), st.sampled_from([1, 2]), st.integers(0, 10**6))
+def test_terms_of_a_neighborhood_equal_loops_over_pairs(
+    radius: float, instances: int, power: int, seed: int
+) -> None:
+    labels = np.random.default_rng(seed).integers(-1, instances, 20)
+    x, positions = unit_points((20, 4), seed=seed), np.argwhere(np.ones((4, 5))).astype(float)
+    terms = pair_margin_terms(
+        labels[None], x[None], labels[None] >= 0, 0.3, power, positions[None], radius
+    )
+    expected = pair_loss_by_loops(labels, x, 0.3, power, -1, positions, radius)
+    np.testing.assert_allclose([float(t[0]) for t in terms], expected, atol=1e-6)
+
+
 def test_void_and_single_instances() -> None:
     x = unit_points((3, 6, 4))
     labels = np.array([[0] * 6, [5] * 6, [1, 1, 1, 2, 2, 2]])
