@@ -1,6 +1,9 @@
 """Images and label images: single files, folders, and random crops for training."""
 
 from keras_rpe.data.augmentation import default_augmentation
+from keras_rpe.data.boundary_file import BoundaryAnnotation, read_boundaries
+from keras_rpe.data.boundary_pairs import BoundaryPair, find_boundary_pairs
+from keras_rpe.data.bsds500 import bsds500
 from keras_rpe.data.image_file import (
     IMAGE_SUFFIXES,
     find_images,
@@ -21,14 +24,19 @@ from keras_rpe.data.label_pairs import (
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "BoundaryAnnotation",
+    "BoundaryPair",
     "ImageFileError",
     "LabelFolderError",
     "LabelPair",
+    "bsds500",
     "check_label_pairs",
     "default_augmentation",
+    "find_boundary_pairs",
     "find_images",
     "find_label_pairs",
     "label_folder",
+    "read_boundaries",
     "read_image",
     "read_labels",
     "split_pairs",
