@@ -1,6 +1,7 @@
 """Layers of which the graphs are made."""
 
 from keras_rpe.layers.batch_statistics_normalization import BatchStatisticsNormalization
+from keras_rpe.layers.bilinear_upsampling import BilinearUpsampling
 from keras_rpe.layers.crop_like import CropLike
 from keras_rpe.layers.feature_fusion import FeatureFusion
 from keras_rpe.layers.image_normalization import ImageNormalization
@@ -12,6 +13,7 @@ from keras_rpe.layers.spherical_embedding import SphericalEmbedding
 
 __all__ = [
     "BatchStatisticsNormalization",
+    "BilinearUpsampling",
     "CropLike",
     "FeatureFusion",
     "ImageNormalization",

@@ -19,6 +19,8 @@ class FeatureFusion(keras.layers.Layer):
 
     Args:
         filters: Common width.
+        return_pyramid: Whether to return the fused maps of all stages, in place of that of the
+            finest alone.
         **kwargs: Of `keras.layers.Layer`.
 
     Input shape:
@@ -26,7 +28,8 @@ class FeatureFusion(keras.layers.Layer):
         `(batch, H/2^k, W/2^k, C_k)`.
 
     Output shape:
-        `(batch, H, W, filters)`, at the resolution of the first map.
+        `(batch, H, W, filters)`, at the resolution of the first map; with `return_pyramid` a list
+        of such maps, each at the resolution of an input.
 
     Raises:
         ValueError: If `filters` is below 1 or the input is not a list of maps.
@@ -39,13 +42,14 @@ class FeatureFusion(keras.layers.Layer):
         (1, 16, 16, 32)
     """
 
-    def __init__(self, filters: int = 64, **kwargs: Any) -> None:
+    def __init__(self, filters: int = 64, return_pyramid: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not 1 <= filters <= 65_536:
             raise ValueError(
                 f"`filters` must be at least 1 and at most 65536. Received: filters={filters}"
             )
         self.filters = filters
+        self.return_pyramid = return_pyramid
         self.laterals: list[Any] = []
         self.smooths: list[Any] = []
         self.up = keras.layers.UpSampling2D(2, interpolation="nearest", dtype=self.dtype_policy)
@@ -84,19 +88,23 @@ class FeatureFusion(keras.layers.Layer):
             self.smooths.append(smooth)
 
     def call(self, inputs: list[Tensor], training: bool | None = None) -> Tensor:
-        """Return the fused map."""
-        x = None
+        """Return the fused map, or those of all stages."""
+        x, fused = None, []
         for features, lateral, smooth in list(zip(inputs, self.laterals, self.smooths))[::-1]:
             finer = lateral(features)
             x = smooth(finer if x is None else finer + self.up(x), training=training)
-        return x
+            fused.append(x)
+        return fused[::-1] if self.return_pyramid else x
 
-    def compute_output_shape(
-        self, input_shape: list[tuple[int | None, ...]]
-    ) -> tuple[int | None, ...]:
-        """Shape of the fused map."""
-        return (*input_shape[0][:-1], self.filters)
+    def compute_output_shape(self, input_shape: list[tuple[int | None, ...]]) -> Any:
+        """Shape of the fused map, or those of all stages."""
+        shapes = [(*shape[:-1], self.filters) for shape in input_shape]
+        return shapes if self.return_pyramid else shapes[0]
 
     def get_config(self) -> dict[str, Any]:
         """Configuration from which the layer can be made again."""
-        return {**super().get_config(), "filters": self.filters}
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "return_pyramid": self.return_pyramid,
+        }

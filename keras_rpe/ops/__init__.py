@@ -1,5 +1,7 @@
 """Pure functions on tensors that the layers and losses are made of."""
 
+from keras_rpe.ops.bilinear_upsampling import upsample_bilinear
+from keras_rpe.ops.boundary_thinning import thin_boundaries
 from keras_rpe.ops.connected_components import (
     connected_components,
     embedding_links,
@@ -45,4 +47,6 @@ __all__ = [
     "sample_nearest",
     "seeded_mean_shift",
     "shift_map",
+    "thin_boundaries",
+    "upsample_bilinear",
 ]

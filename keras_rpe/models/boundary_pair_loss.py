@@ -1,0 +1,91 @@
+"""The pair loss of embeddings of boundary pixels and others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_rpe.losses import CosineMarginLoss
+from keras_rpe.models.boundary_cross_entropy import check_consensus
+
+Tensor = Any
+
+_NEGATIVE, _VOID, _POSITIVE = 0, 1, 2  # In this order, so that the highest in a cell decides.
+
+
+@keras.saving.register_keras_serializable(package="keras_rpe")
+class BoundaryPairLoss(CosineMarginLoss):
+    """The margin loss with two groups: cells with a boundary in them, and the others.
+
+    Boundaries are rare, so as many other cells are put before the draw as there are cells with a
+    boundary. Kong & Fowlkes (CVPR 2018), section 4.
+
+    Args:
+        consensus: As in `BoundaryCrossEntropy`; a cell in which no pixel is a boundary, but one is
+            marked by fewer annotators, counts neither way.
+        margin: As in `CosineMarginLoss`, and so are the others.
+        **kwargs: Of `CosineMarginLoss`.
+
+    Call arguments:
+        y_true: Share of the annotators that drew a boundary, `(batch, H, W)` in [0, 1]; -1: void.
+        y_pred: Unit embeddings `(batch, h, w, D)`, where h, w are H, W over the same whole number,
+            rounded up.
+
+    Returns of a call:
+        As `CosineMarginLoss`.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_rpe.models.boundary_pair_loss import BoundaryPairLoss
+        >>> shares = np.zeros((1, 4, 4), "float32")
+        >>> shares[0, 1] = 1.0
+        >>> embeddings = np.zeros((1, 2, 2, 3), "float32")
+        >>> embeddings[0, 0, :, 0], embeddings[0, 1, :, 0] = 1.0, -1.0
+        >>> float(BoundaryPairLoss(stride=2)(shares, embeddings))
+        0.0
+    """
+
+    def __init__(
+        self,
+        stride: int,
+        consensus: float = 0.3,
+        margin: float = 0.1,
+        num_samples: int | None = 512,
+        name: str = "boundary_pair_loss",
+        **kwargs: Any,
+    ) -> None:
+        kwargs["ignore_label"] = _VOID
+        super().__init__(margin=margin, num_samples=num_samples, name=name, **kwargs)
+        check_consensus(consensus)
+        self.stride = stride
+        self.consensus = consensus
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """Return the loss of each image."""
+        shares = ops.cast(y_true, "float32")
+        groups = ops.where(
+            shares >= self.consensus,
+            float(_POSITIVE),
+            ops.where(shares == 0.0, float(_NEGATIVE), float(_VOID)),
+        )
+        groups = ops.max_pool(ops.expand_dims(groups, -1), self.stride, padding="valid")[..., 0]
+        groups = groups[:, : ops.shape(y_pred)[1], : ops.shape(y_pred)[2]]
+        negative = ops.cast(groups == _NEGATIVE, "float32")
+        positive = ops.cast(groups == _POSITIVE, "float32")
+        share = ops.sum(positive, axis=(1, 2), keepdims=True) / ops.maximum(
+            ops.sum(negative, axis=(1, 2), keepdims=True), 1.0
+        )
+        draw = keras.random.uniform(ops.shape(groups), seed=self.seed_generator)
+        groups = ops.where((negative > 0) & (draw > share), float(_VOID), groups)
+        return super().call(groups, y_pred)
+
+    def get_config(self) -> dict[str, Any]:
+        """Configuration from which the loss can be made again."""
+        config = {**super().get_config(), "stride": self.stride, "consensus": self.consensus}
+        del config["ignore_label"]
+        return config
