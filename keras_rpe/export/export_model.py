@@ -13,13 +13,13 @@ from keras_rpe.export.onnx import export_onnx
 from keras_rpe.export.saved_model import export_saved_model
 
 if TYPE_CHECKING:
-    from keras_rpe.models import InstanceSegmenter
+    from keras_rpe.models import Task
 
 FORMATS = ("tf_saved_model", "litert", "onnx")
 
 
 def export_model(
-    model: InstanceSegmenter,
+    model: Task,
     path: str | os.PathLike[str],
     format: str = "tf_saved_model",
     quantize: str | None = None,

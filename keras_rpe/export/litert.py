@@ -18,21 +18,21 @@ from keras_rpe.held_back_stderr import held_back_stderr
 from keras_rpe.written_file import write_file
 
 if TYPE_CHECKING:
-    from keras_rpe.models import InstanceSegmenter
+    from keras_rpe.models import Task
 
 QUANTIZATIONS = (None, "float16", "dynamic", "int8")
 
 
 def export_litert(
-    model: InstanceSegmenter,
+    model: Task,
     path: str | os.PathLike[str],
     quantize: str | None = None,
     representative_data: Iterable[Any] | None = None,
 ) -> Path:
-    """Write a LiteRT model whose graph takes pixels and gives instances.
+    """Write a LiteRT model whose graph takes pixels and gives what the task finds.
 
     It has one signature, `serving_default`, from `image`, uint8 RGB `(batch, H, W, 3)`, any size
-    from 8 pixels a side, to the tensors of `InstanceSegmenter.group`. There are no checks in it.
+    from 8 pixels a side, to the tensors of `Task.serve`. There are no checks in it.
 
     Args:
         model: The model.
@@ -82,7 +82,7 @@ def check_quantization(quantize: str | None, representative_data: Any) -> None:
         )
 
 
-def convert(model: InstanceSegmenter, quantize: str | None = None) -> bytes:
+def convert(model: Task, quantize: str | None = None) -> bytes:
     """Convert a model with builtin operators only.
 
     Args:

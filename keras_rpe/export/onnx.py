@@ -18,17 +18,17 @@ from keras_rpe.optional_import import optional_import
 from keras_rpe.written_file import write_file
 
 if TYPE_CHECKING:
-    from keras_rpe.models import InstanceSegmenter
+    from keras_rpe.models import Task
 
 _OPSET = 18  # the first with a scatter operator that keeps the largest value
 _INT64 = 7
 
 
-def export_onnx(model: InstanceSegmenter, path: str | os.PathLike[str]) -> Path:
-    """Write an ONNX model whose graph takes pixels and gives instances.
+def export_onnx(model: Task, path: str | os.PathLike[str]) -> Path:
+    """Write an ONNX model whose graph takes pixels and gives what the task finds.
 
     Its input is `image`, uint8 RGB `(batch, H, W, 3)`, any size from 8 pixels a side, its outputs
-    are named like the tensors of `InstanceSegmenter.group`. There are no checks in it.
+    are named like the tensors of `Task.serve`. There are no checks in it.
 
     Args:
         model: The model.

@@ -14,15 +14,15 @@ from keras_rpe.export.serving_files import write_models_config, write_warmup_req
 from keras_rpe.export.signatures import serving_signatures, write_signatures
 
 if TYPE_CHECKING:
-    from keras_rpe.models import InstanceSegmenter
+    from keras_rpe.models import Task
 
 EXTRA_FOLDER = "assets.extra"
 
 
 def export_saved_model(
-    model: InstanceSegmenter, path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS
+    model: Task, path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS
 ) -> Path:
-    """Write a SavedModel whose graph takes pixels and gives instances.
+    """Write a SavedModel whose graph takes pixels and gives what the task finds.
 
     Its signatures are those of `serving_signatures`. Beside it come warm-up requests
     (`assets.extra/tf_serving_warmup_requests`) and, in the folder above, `models.config`.
@@ -51,9 +51,10 @@ def export_saved_model(
     temporary = Path(tempfile.mkdtemp(prefix=".exporting-", dir=name_folder))
     try:
         version = temporary / "version"
-        write_signatures(serving_signatures(model, max_pixels), str(version))
+        signatures = serving_signatures(model, max_pixels)
+        write_signatures(signatures, str(version))
         extra = version / EXTRA_FOLDER
-        write_warmup_requests(extra, name_folder.name)
+        write_warmup_requests(extra, name_folder.name, signatures)
         record = ExportRecord("tf_saved_model", source=model.source)
         (extra / RECORD_NAME).write_text(record.to_json(), encoding="utf-8")
         write_models_config(name_folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from pathlib import Path
 
 import numpy as np
@@ -33,12 +34,13 @@ def write_models_config(folder: Path) -> None:
     write_file(folder / CONFIG_FILE, text_format.MessageToString(config))
 
 
-def write_warmup_requests(folder: Path, model_name: str) -> None:
+def write_warmup_requests(folder: Path, model_name: str, signatures: Container[str]) -> None:
     """Write the requests that a server answers to itself before it takes those of clients.
 
     Args:
         folder: `assets.extra` of a SavedModel, made if it is missing.
         model_name: Name under which the model is served.
+        signatures: Names of its signatures; those that are not known get no request.
     """
     folder.mkdir(parents=True, exist_ok=True)
     image = _blobs()
@@ -51,6 +53,8 @@ def write_warmup_requests(folder: Path, model_name: str) -> None:
     }
     with tf.io.TFRecordWriter(str(folder / WARMUP_FILE)) as writer:
         for signature, (name, value) in requests.items():
+            if signature not in signatures:
+                continue
             request = predict_pb2.PredictRequest()
             request.model_spec.name = model_name
             request.model_spec.signature_name = signature

@@ -11,7 +11,7 @@ from keras_rpe.export.encoded_images import decode_image
 from keras_rpe.export.image_checks import checked_images
 
 if TYPE_CHECKING:
-    from keras_rpe.models import InstanceSegmenter
+    from keras_rpe.models import Task
 
 Outputs = dict[str, tf.Tensor]
 # The function of a signature, and the tensor that it takes.
@@ -23,24 +23,24 @@ _FLOAT_IMAGE = tf.TensorSpec((None, None, None, 3), tf.float32, name="image")
 _BYTES = tf.TensorSpec((None,), tf.string, name="image_bytes")
 
 
-def plain_signature(model: InstanceSegmenter) -> Signature:
-    """Give the function of phones and of other runtimes: images to instances, without checks.
+def plain_signature(model: Task) -> Signature:
+    """Give the function of phones and of other runtimes: images to what it finds, without checks.
 
     Args:
         model: The model.
 
     Returns:
         The function, and the tensor that it takes: `image`, uint8 RGB `(batch, H, W, 3)`. Its
-        result is that of `InstanceSegmenter.group`.
+        result is that of `Task.serve`.
     """
 
-    def segment(image: tf.Tensor) -> Outputs:
-        return model.group(tf.cast(image, tf.float32))
+    def serve(image: tf.Tensor) -> Outputs:
+        return model.serve(tf.cast(image, tf.float32))
 
-    return segment, IMAGE
+    return serve, IMAGE
 
 
-def serving_signatures(model: InstanceSegmenter, max_pixels: int) -> dict[str, Signature]:
+def serving_signatures(model: Task, max_pixels: int) -> dict[str, Signature]:
     """Give the functions of a SavedModel.
 
     Args:
@@ -49,41 +49,40 @@ def serving_signatures(model: InstanceSegmenter, max_pixels: int) -> dict[str, S
 
     Returns:
         By the name of the signature: the function, and the tensor that it takes.
-        `serving_default`: `image`, uint8 RGB `(batch, H, W, 3)`, to the instances as
-        `InstanceSegmenter.group` gives them. `float_image`: the same for float32 images of any
+        `serving_default`: `image`, uint8 RGB `(batch, H, W, 3)`, to what
+        `Task.serve` gives. `float_image`: the same for float32 images of any
         range, such as those of 16 bit. `image_bytes`: `image_bytes`, PNG or JPEG files
-        `(batch,)`, which may differ in size, to the instances and `size`, int32 `(batch, 2)`, the
-        height and width of each; smaller images have labels of 0 beyond. `embeddings`: `image` to
-        `embeddings`, unit vectors before mean shift `(batch, h, w, D)`, and `class_scores`
-        `(batch, H, W, num_classes)`.
+        `(batch,)`, which may differ in size, to the same and `size`, int32 `(batch, 2)`, the
+        height and width of each; the maps of smaller images are 0 beyond. `embeddings`, of an
+        `InstanceSegmenter` alone: `image` to `embeddings`, unit vectors before mean shift
+        `(batch, h, w, D)`, and `class_scores` `(batch, H, W, num_classes)`.
     """
 
-    def segment(image: tf.Tensor) -> Outputs:
-        return model.group(tf.cast(checked_images(image, max_pixels), tf.float32))
+    def serve(image: tf.Tensor) -> Outputs:
+        return model.serve(tf.cast(checked_images(image, max_pixels), tf.float32))
 
-    def segment_file(content: tf.Tensor) -> Outputs:
+    def serve_file(content: tf.Tensor) -> Outputs:
         image = decode_image(content, max_pixels)
-        result = {name: value[0] for name, value in model.group(image[None]).items()}
-        labels = tf.RaggedTensor.from_tensor(result["labels"])
-        return {**result, "labels": labels, "size": tf.shape(image)[:2]}
+        result = {name: value[0] for name, value in model.serve(image[None]).items()}
+        for name in model.served_maps:
+            result[name] = tf.RaggedTensor.from_tensor(result[name])
+        return {**result, "size": tf.shape(image)[:2]}
 
-    def segment_files(image_bytes: tf.Tensor) -> Outputs:
+    def serve_files(image_bytes: tf.Tensor) -> Outputs:
         message = "`image_bytes` must hold at least one file"
         with tf.control_dependencies([tf.debugging.Assert(tf.size(image_bytes) > 0, [message])]):
             image_bytes = tf.identity(image_bytes)
         specs = {
-            "labels": tf.RaggedTensorSpec((None, None), tf.int32, ragged_rank=1),
-            "scores": tf.float32,
-            "boxes": tf.int32,
-            "classes": tf.int32,
-            "num_instances": tf.int32,
-            "size": tf.int32,
+            name: tf.RaggedTensorSpec((None, None), tf.as_dtype(dtype), ragged_rank=1)
+            for name, dtype in model.served_maps.items()
         }
+        specs |= {name: tf.as_dtype(dtype) for name, dtype in model.served_tables.items()}
+        specs["size"] = tf.int32
         # One after the other, so that memory is that of the largest image.
         result = tf.map_fn(
-            segment_file, image_bytes, fn_output_signature=specs, parallel_iterations=1
+            serve_file, image_bytes, fn_output_signature=specs, parallel_iterations=1
         )
-        return {**result, "labels": result["labels"].to_tensor()}
+        return result | {name: result[name].to_tensor() for name in model.served_maps}
 
     def embed(image: tf.Tensor) -> Outputs:
         image = tf.cast(checked_images(image, max_pixels), tf.float32)
@@ -91,12 +90,12 @@ def serving_signatures(model: InstanceSegmenter, max_pixels: int) -> dict[str, S
         height, width = tf.shape(image)[1], tf.shape(image)[2]
         return {"embeddings": embeddings, "class_scores": scores[:, :height, :width]}
 
-    return {
-        "serving_default": (segment, IMAGE),
-        "float_image": (segment, _FLOAT_IMAGE),
-        "image_bytes": (segment_files, _BYTES),
-        "embeddings": (embed, IMAGE),
+    signatures = {
+        "serving_default": (serve, IMAGE),
+        "float_image": (serve, _FLOAT_IMAGE),
+        "image_bytes": (serve_files, _BYTES),
     }
+    return {**signatures, "embeddings": (embed, IMAGE)} if hasattr(model, "embed") else signatures
 
 
 def write_signatures(signatures: dict[str, Signature], folder: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import keras
 import numpy as np
@@ -82,6 +82,9 @@ class BoundaryDetector(Task):
         >>> model.predict_boundaries(images[0]).shape
         (32, 32)
     """
+
+    served_maps: ClassVar[dict[str, str]] = {"boundaries": "float32", "thin": "float32"}
+    served_tables: ClassVar[dict[str, str]] = {}
 
     def __init__(
         self,
@@ -212,6 +215,10 @@ class BoundaryDetector(Task):
         logits = self.logit_network(images, training=False)
         boundaries = ops.mean(ops.sigmoid(ops.cast(logits, "float32")), axis=-1)
         return {"boundaries": boundaries, "thin": thin_boundaries(boundaries, border=self.border)}
+
+    def serve(self, images: Tensor) -> dict[str, Tensor]:
+        """Detect boundaries in an exported model, as `detect` does."""
+        return self.detect(images)
 
     def predict_step(self, data: Any) -> dict[str, Tensor]:
         """Detect the boundaries of one batch in `predict`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import keras
 
@@ -28,6 +28,13 @@ class EmbeddingTask(Task):
         ignore_label: Id of void pixels in the instance maps.
     """
 
+    served_maps: ClassVar[dict[str, str]] = {"labels": "int32"}
+    served_tables: ClassVar[dict[str, str]] = {
+        "scores": "float32",
+        "boxes": "int32",
+        "classes": "int32",
+        "num_instances": "int32",
+    }
     backbone: keras.Model
     mean_shift: MeanShiftRNN
     decoder: InstanceDecoder

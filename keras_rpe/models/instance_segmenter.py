@@ -241,6 +241,10 @@ class InstanceSegmenter(EmbeddingTask):
         height, width = ops.shape(images)[1], ops.shape(images)[2]
         return {**result, "labels": result["labels"][:, :height, :width]}
 
+    def serve(self, images: Tensor) -> dict[str, Tensor]:
+        """Segment images in an exported model, as `group` does."""
+        return self.group(images)
+
     def shift(self, embedding: Tensor, scores: Tensor, return_sequences: bool = False) -> Tensor:
         """Group embeddings with the loops and windows of prediction.
 

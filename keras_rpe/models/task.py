@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import keras
 
@@ -24,10 +24,26 @@ class Task(keras.Model):
         source: The preset or file that it was loaded from, or `None`; exported models carry it.
         weight_report: What `from_preset` could keep of the weights of a preset that it was asked to
             change, or `None`.
+        served_maps: Outputs of `serve` that are as large as the image, `(batch, H, W)`, and their
+            data types.
+        served_tables: Its other outputs, and their data types.
     """
 
+    served_maps: ClassVar[dict[str, str]]
+    served_tables: ClassVar[dict[str, str]]
     source: str | None = None
     weight_report: ConversionReport | None = None
+
+    def serve(self, images: Any) -> dict[str, Any]:
+        """Give the result for images inside the graph: what exported models compute.
+
+        Args:
+            images: float32 `(batch, H, W, C)`.
+
+        Returns:
+            Tensors by the names in `served_maps` and `served_tables`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot be exported")
 
     @classmethod
     def from_preset(
@@ -103,7 +119,7 @@ class Task(keras.Model):
         representative_data: Iterable[Any] | None = None,
         max_pixels: int | None = None,
     ) -> Path:
-        """Write a model for serving whose graph takes pixels and gives instances.
+        """Write a model for serving whose graph takes pixels and gives what `serve` gives.
 
         Pre-processing, padding to the stride of the network, grouping and decoding are in it;
         batch, height and width stay dynamic.
