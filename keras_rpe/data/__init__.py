@@ -1,9 +1,12 @@
 """Images and label images: single files, folders, and random crops for training."""
 
+from typing import Any
+
 from keras_rpe.data.augmentation import default_augmentation
 from keras_rpe.data.boundary_file import BoundaryAnnotation, read_boundaries
 from keras_rpe.data.boundary_pairs import BoundaryPair, find_boundary_pairs
 from keras_rpe.data.bsds500 import bsds500
+from keras_rpe.data.bsds500_archive import unpack_bsds500
 from keras_rpe.data.image_file import (
     IMAGE_SUFFIXES,
     find_images,
@@ -40,6 +43,16 @@ __all__ = [
     "read_image",
     "read_labels",
     "split_pairs",
+    "unpack_bsds500",
     "write_image",
     "write_labels",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Its base class lies in an extra, which only those who ask for it need.
+    if name == "Bsds500":
+        from keras_rpe.data import bsds500_builder
+
+        return bsds500_builder.Bsds500
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

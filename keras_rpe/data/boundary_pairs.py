@@ -106,13 +106,6 @@ def read_boundary_pair(pair: BoundaryPair) -> tuple[np.ndarray, list[BoundaryAnn
     Raises:
         ImageFileError: If a file cannot be used, the image is not one of 8 bits, or the sizes of
             the two differ.
-
-    Example:
-        >>> from pathlib import Path
-        >>> from keras_rpe.data import find_boundary_pairs
-        >>> from keras_rpe.data.boundary_pairs import read_boundary_pair
-        >>> if Path("bsds500").is_dir():
-        ...     image, annotations = read_boundary_pair(find_boundary_pairs("bsds500")[0])
     """
     image = read_image(pair.image)
     if image.dtype != np.uint8:

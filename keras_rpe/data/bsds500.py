@@ -96,10 +96,9 @@ def bsds500(
         >>> import scipy.io
         >>> from keras_rpe.data import bsds500, write_image
         >>> halves = np.repeat([[1, 2]], 16, axis=1).repeat(40, axis=0).astype("uint16")
-        >>> truth = np.empty((1, 2), object)
-        >>> for annotator in range(2):
-        ...     drawn = np.roll(halves, annotator - 1, axis=1) != halves
-        ...     truth[0, annotator] = {"Segmentation": halves, "Boundaries": halves > 1}
+        >>> drawn = halves != np.roll(halves, -1, axis=1)
+        >>> truth = np.empty((1, 5), object)
+        >>> truth[0, :] = [{"Segmentation": halves, "Boundaries": drawn}] * 5
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     for part in ("images", "groundTruth"):
         ...         (Path(folder) / part / "train").mkdir(parents=True)
