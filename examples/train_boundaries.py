@@ -1,0 +1,104 @@
+"""Train a boundary detector on BSDS500 (for research and education alone).
+
+    python examples/train_boundaries.py BSDS500_FOLDER --out runs/boundaries
+
+The folder holds `images/{train,val,test}` and `groundTruth/{train,val,test}`. With
+`--embedding-weight 0` the network and all else stay, but its embeddings are trained without the
+pair loss. Killed and started again with the same command, training continues. At the end the last
+weights are written as a preset into `OUT/preset`, and the boundaries of a validation image into
+`OUT/boundaries.png`.
+"""
+
+import argparse
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_rpe.callbacks import TimeBudget, TrainingState
+from keras_rpe.data import bsds500, find_boundary_pairs, read_image
+from keras_rpe.models import BoundaryDetector
+
+STEPS = 100  # Of an epoch: each one's end writes the state.
+
+
+def new_model(options: argparse.Namespace) -> BoundaryDetector:
+    """A detector on a backbone that has seen ImageNet, ready to train."""
+    model = BoundaryDetector(
+        options.backbone,
+        embedding_weight=options.embedding_weight,
+        backbone_weights=options.backbone_weights or None,
+    )
+    model.compile(
+        keras.optimizers.AdamW(options.learning_rate, weight_decay=1e-4, global_clipnorm=5.0)
+    )
+    return model
+
+
+def write_picture(model: BoundaryDetector, folder: Path, path: Path) -> None:
+    """One validation image, its boundaries and the thinned ones, side by side."""
+    image = read_image(find_boundary_pairs(folder, "val")[0].image)[..., :3]
+    maps = [model.predict_boundaries(image, thin=thin) for thin in (False, True)]
+    gray = [np.repeat(255 * (1 - one[..., None]), 3, axis=-1) for one in maps]
+    picture = np.concatenate([image, *gray], axis=1).astype("uint8")
+    keras.utils.save_img(path, picture, scale=False)
+
+
+def main() -> None:
+    """Train, and write the preset."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=45.0)
+    parser.add_argument("--splits", nargs="+", default=["train"], choices=("train", "val"))
+    parser.add_argument("--backbone", default="efficientnet_lite0")
+    parser.add_argument("--backbone-weights", default="imagenet", help="a path, or '' for none")
+    parser.add_argument("--embedding-weight", type=float, default=1.0)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--crop-size", type=int, default=320)
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+
+    keras.utils.set_random_seed(options.seed)
+    budget = TimeBudget(options.minutes, options.learning_rate, options.out)
+    restored = TrainingState.restore(options.out)
+    model, epoch = (new_model(options), 0) if restored is None else restored
+    dataset = bsds500(
+        options.folder,
+        split=options.splits,
+        crop_size=options.crop_size,
+        batch_size=options.batch_size,
+        # Not the crops again that were drawn before a restart.
+        seed=options.seed + 1000 * epoch,
+    )
+    if not budget.is_over:
+        model.fit(
+            dataset.repeat(),
+            epochs=10**6,
+            steps_per_epoch=STEPS,
+            initial_epoch=epoch,
+            verbose=2,
+            callbacks=[
+                budget,
+                keras.callbacks.CSVLogger(str(options.out / "log.csv"), append=True),
+                TrainingState(options.out),
+            ],
+        )
+    write_picture(model, options.folder, options.out / "boundaries.png")
+    notes = {
+        "task": "boundary detection",
+        "backbone": options.backbone,
+        "initialised_from": options.backbone_weights or "random weights",
+        "trained_on": f"BSDS500, {' and '.join(options.splits)}",
+        "data_licence": "non-commercial research and education",
+        "updates": budget.updates,
+        "minutes": options.minutes,
+        "embedding_weight": options.embedding_weight,
+        "seed": options.seed,
+    }
+    model.save_to_preset(options.out / "preset", notes)
+
+
+if __name__ == "__main__":
+    main()
