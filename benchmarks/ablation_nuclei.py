@@ -48,6 +48,7 @@ class Variant:
 VARIANTS = {
     "recipe": Variant(),
     "no loss on the loops": Variant(loss_of_loops=0.0),
+    "pairs of any distance": Variant({"neighborhood": None}),
     "1 loop": Variant({"iterations": 1}),
     "no rotation by position": Variant({"position_periods": None, "coordinates": True}),
     "background embedded": Variant({"position_periods": None, "embed_background": True}),

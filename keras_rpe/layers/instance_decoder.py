@@ -39,6 +39,8 @@ class InstanceDecoder(keras.layers.Layer):
         similarity_threshold: Least calibrated cosine similarity (1 + cos)/2, in [0, 1], at which
             neighbouring pixels belong together.
         min_area: Instances of fewer pixels are dropped.
+        fragment_area: Of fewer pixels, a component that touches a larger one is taken for a
+            fragment of it, and one that stands alone for an instance; `None`: as `min_area`.
         max_instances: Length of the tables of scores and boxes; instances beyond are dropped.
         **kwargs: Of `keras.layers.Layer`.
 
@@ -47,8 +49,8 @@ class InstanceDecoder(keras.layers.Layer):
         scores: Foreground scores in [0, 1], `(batch, H, W)` or `(batch, H, W, C)` with one channel
             for each class other than the background, whose sum is the foreground score; h and w
             may be a whole fraction of H and W.
-        foreground_threshold, similarity_threshold, min_area: In place of those of the layer in
-            this call, numbers or scalar tensors.
+        foreground_threshold, similarity_threshold, min_area, fragment_area: In place of those of
+            the layer in this call, numbers or scalar tensors.
 
     Returns of a call:
         A dictionary of `labels`, int32 `(batch, H, W)`, 0 = background, instances numbered from 1;
@@ -77,6 +79,7 @@ class InstanceDecoder(keras.layers.Layer):
         similarity_threshold: float = 0.96,
         min_area: int = 16,
         max_instances: int = 1024,
+        fragment_area: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -86,8 +89,9 @@ class InstanceDecoder(keras.layers.Layer):
         ):
             if not 0.0 <= value <= 1.0:
                 raise ValueError(f"`{name}` must be in [0, 1]. Received: {name}={value}")
-        if min_area < 0:
-            raise ValueError(f"`min_area` must not be negative. Received: min_area={min_area}")
+        for name, area in (("min_area", min_area), ("fragment_area", fragment_area or 0)):
+            if area < 0:
+                raise ValueError(f"`{name}` must not be negative. Received: {name}={area}")
         if not 1 <= max_instances <= _MAX_INSTANCES:
             raise ValueError(
                 f"`max_instances` must be at least 1 and at most {_MAX_INSTANCES}. "
@@ -96,6 +100,7 @@ class InstanceDecoder(keras.layers.Layer):
         self.foreground_threshold = foreground_threshold
         self.similarity_threshold = similarity_threshold
         self.min_area = min_area
+        self.fragment_area = fragment_area
         self.max_instances = max_instances
 
     def call(
@@ -105,17 +110,20 @@ class InstanceDecoder(keras.layers.Layer):
         foreground_threshold: Tensor | float | None = None,
         similarity_threshold: Tensor | float | None = None,
         min_area: Tensor | int | None = None,
+        fragment_area: Tensor | int | None = None,
     ) -> dict[str, Tensor]:
         """Return the instances of a batch of images."""
         foreground_threshold = _given(foreground_threshold, self.foreground_threshold)
         similarity = _given(similarity_threshold, self.similarity_threshold)
         least = ops.cast(_given(min_area, self.min_area), "int32")
+        fragment = _given(_given(fragment_area, self.fragment_area), least)
         _check_ranks(embeddings.shape, scores.shape)
         x, scores = at_least_float32(embeddings), at_least_float32(scores)
         x, scores = ops.stop_gradient(x), ops.stop_gradient(scores)
         class_scores = ops.expand_dims(scores, -1) if len(scores.shape) == 3 else scores
         score = ops.sum(class_scores, axis=-1)
-        labels = _group(x, score, foreground_threshold, similarity, least)
+        fragment = ops.cast(fragment, "int32")
+        labels = _group(x, score, foreground_threshold, similarity, fragment)
         labels = _without_specks(labels, least)
         labels, count = number_labels(labels, self.max_instances)
         class_means = instance_means(class_scores, labels, self.max_instances)
@@ -162,6 +170,7 @@ class InstanceDecoder(keras.layers.Layer):
             "similarity_threshold": self.similarity_threshold,
             "min_area": self.min_area,
             "max_instances": self.max_instances,
+            "fragment_area": self.fragment_area,
         }
 
 
@@ -170,17 +179,25 @@ def _given(value: Any, default: Any) -> Any:
 
 
 def _group(
-    x: Tensor, score: Tensor, threshold: Tensor | float, similarity: Tensor | float, least: Tensor
+    x: Tensor,
+    score: Tensor,
+    threshold: Tensor | float,
+    similarity: Tensor | float,
+    fragment: Tensor,
 ) -> Tensor:
     """Components at the resolution of the embeddings, then of the scores; named by pixels."""
     h, w = ops.shape(x)[1], ops.shape(x)[2]
     height, width = ops.shape(score)[1], ops.shape(score)[2]
     foreground = score >= threshold
     coarse = sample_nearest(score, h, w) >= threshold
-    labels = connected_components(coarse, embedding_links(x, coarse, similarity))
-    labels = _without_specks(labels, least, (height // h) * (width // w))
+    components = connected_components(coarse, embedding_links(x, coarse, similarity))
+    labels = _without_specks(components, fragment, (height // h) * (width // w))
     # A seam is a cell or two wide; growing fills it from both sides.
     labels = grow_labels(labels, coarse, 2)
+    # What growing has not reached at all is no fragment.
+    alone = components * ops.cast(labels == 0, "int32")
+    whole = label_areas(alone) == label_areas(components)
+    labels += alone * ops.cast(whole, "int32")
     # A component keeps the name of a pixel of its own image when the images grow.
     first = ops.reshape(ops.arange(ops.shape(x)[0], dtype="int32"), (-1, 1, 1))
     named = ops.cast(labels > 0, "int32")

@@ -18,7 +18,8 @@ from keras_rpe.models.image_array import rgb_array
 _CANDIDATES: dict[str, tuple[float, ...]] = {
     "similarity_threshold": (0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.93, 0.96, 0.98),
     "foreground_threshold": (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7),
-    "min_area": (0, 4, 8, 12, 16, 24, 32, 48, 64),
+    "min_area": (0, 8, 12, 16, 20, 24, 32, 48, 64),
+    "fragment_area": (0, 16, 32, 48, 64, 96, 128),
 }
 _MOST_ROUNDS = 3
 
@@ -61,10 +62,15 @@ def optimize_thresholds(
         lambda x, scores, *thresholds: {
             "labels": model.decoder(x, scores, **dict(zip(_CANDIDATES, thresholds)))["labels"]
         },
-        [*shapes, (), (), ()],
+        [*shapes, *([()] * len(_CANDIDATES))],
     )
 
     def precision(settings: dict[str, Any]) -> float:
+        fragment = settings["fragment_area"]
+        settings = {
+            **settings,
+            "fragment_area": settings["min_area"] if fragment is None else fragment,
+        }
         thresholds = tuple(settings[name] for name in _CANDIDATES)
         if thresholds not in found:
             values = [np.float32(value) for value in thresholds]

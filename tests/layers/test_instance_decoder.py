@@ -26,7 +26,7 @@ def _scene(side: int = 64, step: int = 8, groups: int = 5) -> tuple[np.ndarray, 
 
 def test_harness(tmp_path) -> None:
     x, _, scores = _scene(32)
-    config = {"min_area": 6, "max_instances": 20, "similarity_threshold": 0.9}
+    config = {"min_area": 6, "fragment_area": 9, "max_instances": 20, "similarity_threshold": 0.9}
     run_layer_test(
         InstanceDecoder,
         config,
@@ -79,6 +79,27 @@ def test_specks_are_dropped_and_seams_are_filled() -> None:
     assert int(InstanceDecoder(min_area=9)(x, scores)["num_instances"][0]) == 4
 
 
+def test_a_small_component_alone_is_an_instance_and_beside_another_a_fragment() -> None:
+    x = np.zeros((1, 20, 20, 2), "float32")
+    x[..., 0] = 1
+    x[:, 2:5, 2:5] = [0, 1]  # 9 pixels amid a larger component
+    x[:, 15:18, 15:18] = [0, 1]  # 9 pixels alone
+    scores = np.zeros((1, 20, 20), "float32")
+    scores[0, :10, :10] = scores[0, 15:18, 15:18] = 1
+    for arguments, count in (
+        ({"min_area": 5}, 3),
+        ({"min_area": 5, "fragment_area": 10}, 2),
+        ({"min_area": 10, "fragment_area": 10}, 1),
+        ({"min_area": 10}, 1),
+    ):
+        labels = np.asarray(InstanceDecoder(**arguments)(x, scores)["labels"])[0]
+        assert labels.max() == count, arguments
+        if count < 3:
+            assert len(np.unique(labels[:10, :10])) == 1, "the fragment joins"
+    given = InstanceDecoder(min_area=5)(x, scores, fragment_area=10)
+    assert int(given["num_instances"][0]) == 2
+
+
 def test_embeddings_at_a_fraction_of_the_resolution() -> None:
     x, labels, scores = _scene(96, step=16)
     result = InstanceDecoder()(x[:, 1::2, 1::2], scores)
@@ -114,7 +135,12 @@ def test_no_instance_and_overflow() -> None:
 
 
 def test_wrong_arguments() -> None:
-    for wrong in ({"foreground_threshold": 2}, {"similarity_threshold": -1}, {"min_area": -1}):
+    for wrong in (
+        {"foreground_threshold": 2},
+        {"similarity_threshold": -1},
+        {"min_area": -1},
+        {"fragment_area": -1},
+    ):
         with pytest.raises(ValueError, match=f"`{next(iter(wrong))}` must .* Received: "):
             InstanceDecoder(**wrong)
     with pytest.raises(ValueError, match="`max_instances` must"):
