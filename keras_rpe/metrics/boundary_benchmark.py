@@ -79,6 +79,13 @@ def boundary_benchmark(
     """
     levels = check_boundary_thresholds(thresholds)
     max_distance = check_max_distance(max_distance)
+    for name, images_of in (("predictions", predictions), ("truths", truths)):
+        if not isinstance(images_of, Iterable):
+            kind = "maps" if name == "predictions" else "lists of maps"
+            raise ValueError(
+                f"`{name}` must be a sequence of {kind}, one for each image. "
+                f"Received: {type(images_of).__name__}"
+            )
     total = min((len(x) for x in (predictions, truths) if isinstance(x, Sized)), default=None)
     images = _checked(predictions, truths)
     workers = _how_many(processes, total)

@@ -40,6 +40,11 @@ def check_prediction(value: npt.ArrayLike) -> np.ndarray:
 
 def check_truths(value: Sequence[npt.ArrayLike], shape: tuple[int, ...]) -> np.ndarray:
     """Return the maps of all annotators as (annotators, height, width), or raise `ValueError`."""
+    if not isinstance(value, (Sequence, np.ndarray)) or isinstance(value, str):
+        raise ValueError(
+            "`truths` must be a list of maps, one for each annotator. "
+            f"Received: {type(value).__name__}"
+        )
     maps = [check_boundary_map(f"truths[{i}]", one) for i, one in enumerate(value)]
     if not maps:
         raise ValueError("`truths` must hold at least one annotator's map. Received: none")
@@ -54,7 +59,8 @@ def check_truths(value: Sequence[npt.ArrayLike], shape: tuple[int, ...]) -> np.n
 
 def check_max_distance(value: Any) -> float:
     """Return a distance in diagonals of the image, in [0, 1), or raise `ValueError`."""
-    if not isinstance(value, numbers.Real) or not 0 <= float(value) < 1:
+    valid = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not valid or not 0 <= float(value) < 1:
         raise ValueError(f"`max_distance` must be a number in [0, 1). Received: {value!r}")
     return float(value)
 
