@@ -23,6 +23,7 @@ class BoundaryPairLoss(CosineMarginLoss):
     boundary. Kong & Fowlkes (CVPR 2018), section 4.
 
     Args:
+        stride: Side of a cell, in pixels.
         consensus: As in `BoundaryCrossEntropy`; a cell in which no pixel is a boundary, but one is
             marked by fewer annotators, counts neither way.
         margin: As in `CosineMarginLoss`, and so are the others.
@@ -30,8 +31,8 @@ class BoundaryPairLoss(CosineMarginLoss):
 
     Call arguments:
         y_true: Share of the annotators that drew a boundary, `(batch, H, W)` in [0, 1]; -1: void.
-        y_pred: Unit embeddings `(batch, h, w, D)`, where h, w are H, W over the same whole number,
-            rounded up.
+        y_pred: Unit embeddings `(batch, h, w, D)`, whose h · stride is at least H, and w · stride
+            at least W; cells beyond the map are void.
 
     Returns of a call:
         As `CosineMarginLoss`.
@@ -62,6 +63,11 @@ class BoundaryPairLoss(CosineMarginLoss):
         kwargs["ignore_label"] = _VOID
         super().__init__(margin=margin, num_samples=num_samples, name=name, **kwargs)
         check_consensus(consensus)
+        if not (isinstance(stride, int) and 1 <= stride <= 1024):
+            raise ValueError(
+                f"`stride` must be an integer of at least 1 and at most 1024. "
+                f"Received: stride={stride}"
+            )
         self.stride = stride
         self.consensus = consensus
 
@@ -73,8 +79,10 @@ class BoundaryPairLoss(CosineMarginLoss):
             float(_POSITIVE),
             ops.where(shares == 0.0, float(_NEGATIVE), float(_VOID)),
         )
+        size, cells = ops.shape(groups), ops.shape(y_pred)
+        bottom, right = (cells[axis] * self.stride - size[axis] for axis in (1, 2))
+        groups = ops.pad(groups, [[0, 0], [0, bottom], [0, right]], constant_values=_VOID)
         groups = ops.max_pool(ops.expand_dims(groups, -1), self.stride, padding="valid")[..., 0]
-        groups = groups[:, : ops.shape(y_pred)[1], : ops.shape(y_pred)[2]]
         negative = ops.cast(groups == _NEGATIVE, "float32")
         positive = ops.cast(groups == _POSITIVE, "float32")
         share = ops.sum(positive, axis=(1, 2), keepdims=True) / ops.maximum(

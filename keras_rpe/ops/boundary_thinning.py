@@ -15,9 +15,9 @@ def thin_boundaries(
 ) -> Tensor:
     """Keep the crest of each boundary and set the rest to 0.
 
-    The map is smoothed with a triangle filter; where its second derivative is lowest is the
-    direction across the boundary. A pixel stays if the map, read one pixel to either side in that
-    direction, is nowhere higher. Lines are one to two pixels wide then.
+    The map is smoothed with a triangle filter; the direction in which its second derivative is of
+    the largest amount is that across the boundary. A pixel stays if the map, read one pixel to
+    either side in that direction, is nowhere higher. Lines are one to two pixels wide then.
 
     Args:
         boundaries: How likely each pixel is a boundary, `(batch, H, W)`, floats.
@@ -41,7 +41,7 @@ def thin_boundaries(
     """
     if radius < 0 or border < 0 or not 0.0 <= tolerance < 1.0:
         raise ValueError(
-            "`radius` and `border` must not be negative, and `tolerance` in [0, 1). "
+            "`radius` and `border` must not be negative, and `tolerance` must be in [0, 1). "
             f"Received: radius={radius}, border={border}, tolerance={tolerance}"
         )
     maps = ops.convert_to_tensor(boundaries)
@@ -63,8 +63,10 @@ def _across(smooth: Tensor) -> tuple[Tensor, Tensor]:
     down_up = at(1, 0) + at(-1, 0) - 2.0 * smooth
     right_left = at(0, 1) + at(0, -1) - 2.0 * smooth
     twist = 0.25 * (at(1, 1) + at(-1, -1) - at(1, -1) - at(-1, 1))
-    # The eigenvector of the lower eigenvalue, by the cosine of its doubled angle.
-    spread = down_up - right_left
+    # The eigenvector of the eigenvalue of the larger amount, by the cosine of its doubled angle. On
+    # the flanks of a crest that one is positive, and the other would point along the crest.
+    sign = ops.where(down_up + right_left > 0, -1.0, 1.0)
+    spread, twist = sign * (down_up - right_left), sign * twist
     cosine = spread / ops.sqrt(ops.maximum(spread**2 + 4.0 * twist**2, 1e-24))
     column = ops.sqrt(ops.maximum(0.5 + 0.5 * cosine, 0.0))
     row = ops.sqrt(ops.maximum(0.5 - 0.5 * cosine, 0.0))

@@ -51,6 +51,19 @@ def test_pad_harness(tmp_path) -> None:
     run_layer_test(PadToMultiple, {"multiple": 8}, IMAGES / 3000, tmp_path, half_tolerance=1e-2)
 
 
+def test_reflecting_pad_harness(tmp_path) -> None:
+    config = {"multiple": 8, "mode": "reflect"}
+    run_layer_test(PadToMultiple, config, IMAGES / 3000, tmp_path, half_tolerance=1e-2)
+
+
+def test_reflecting_pad_mirrors_as_often_as_it_takes() -> None:
+    row = np.arange(3.0, dtype="float32").reshape(1, 1, 3, 1)
+    padded = np.asarray(PadToMultiple(8, mode="reflect")(row))
+    assert padded[0, 5, :, 0].tolist() == [0, 1, 2, 2, 1, 0, 0, 1]
+    with pytest.raises(ValueError, match="`mode` must be 'zeros' or 'reflect'"):
+        PadToMultiple(8, mode="edge")
+
+
 def test_crop_harness(tmp_path) -> None:
     run_layer_test(
         CropLike,
@@ -73,6 +86,18 @@ def test_pad_and_crop_undo_each_other() -> None:
 def test_fusion_harness(tmp_path) -> None:
     maps = [RNG.normal(size=(2, 16 // f, 24 // f, 8)).astype("float32") for f in (1, 2, 4)]
     run_layer_test(FeatureFusion, {"filters": 6}, maps, tmp_path, half_tolerance=6e-2)
+
+
+def test_fusion_gives_the_maps_of_all_stages() -> None:
+    maps = [RNG.normal(size=(2, 16 // f, 24 // f, 8)).astype("float32") for f in (1, 2, 4)]
+    fusion = FeatureFusion(6, return_pyramid=True)
+    fused = fusion(maps)
+    assert [x.shape for x in fused] == [(2, 16, 24, 6), (2, 8, 12, 6), (2, 4, 6, 6)]
+    assert fusion.compute_output_shape([x.shape for x in maps]) == [tuple(x.shape) for x in fused]
+    finest = FeatureFusion.from_config({**fusion.get_config(), "return_pyramid": False})
+    finest.build([x.shape for x in maps])
+    finest.set_weights(fusion.get_weights())
+    np.testing.assert_array_equal(finest(maps), fused[0])
 
 
 def test_fusion_errors() -> None:
