@@ -42,7 +42,7 @@ def annotated_image(image: np.ndarray, annotations: Sequence[BoundaryAnnotation]
     """Prepare an image (H, W, 3) and its annotations for cropping."""
     segmentations = np.stack([one.segmentation for one in annotations])
     segmentations = segmentations.astype(np.uint8 if segmentations.max() < 256 else np.uint16)
-    counts = np.sum([one.boundaries for one in annotations], axis=0, dtype=np.uint8)
+    counts = np.stack([one.boundaries for one in annotations]).sum(axis=0, dtype=np.uint8)
     return AnnotatedImage(image, segmentations, counts)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import tarfile
 import zlib
@@ -22,6 +23,7 @@ _WANTED = re.compile(
     re.ASCII,
 )
 _MAX_ENTRIES = 100_000
+_LAST_BYTES = 2**20
 
 
 def unpack_bsds500(archive: str | Path, folder: str | Path) -> Path:
@@ -61,7 +63,7 @@ def unpack_bsds500(archive: str | Path, folder: str | Path) -> Path:
         raise ImageFileError(f"{archive} does not exist, or is no file.")
     written: set[Path] = set()
     try:
-        with tarfile.open(archive, "r:gz") as tar:
+        with gzip.open(archive) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
             total = 0
             for count, entry in enumerate(tar):
                 total += entry.size
@@ -88,6 +90,9 @@ def unpack_bsds500(archive: str | Path, folder: str | Path) -> Path:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 write_file(target, content)
                 written.add(target)
+            # The check sum lies behind the end of the tar file, which fills up a last block.
+            if len(stream.read(_LAST_BYTES)) == _LAST_BYTES:
+                raise EOFError("it goes on behind its end")
     except (tarfile.TarError, EOFError, zlib.error, OverflowError) as error:
         raise _damaged(archive, error) from None
     except OSError as error:

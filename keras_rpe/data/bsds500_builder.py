@@ -80,7 +80,7 @@ def bsds500_source(manual_folder: str | Path, unpacked: str | Path) -> Path:
 
 @functools.cache
 def _builder_class() -> type:
-    tfds = optional_import("tensorflow_datasets", "data")
+    tfds: Any = optional_import("tensorflow_datasets", "data")
 
     class Bsds500(tfds.core.GeneratorBasedBuilder):
         """BSDS500 with the share of annotators that saw a boundary at each pixel.
