@@ -20,7 +20,7 @@ def stripe(angle: float, size: int = 61, width: float = 2.5) -> tuple[np.ndarray
 
 
 def slow_thinning(map_: np.ndarray, radius: int) -> tuple[np.ndarray, np.ndarray]:
-    """The ratio of each pixel to its higher neighbour across, and the gap of the eigenvalues' amounts."""
+    """How much higher a neighbour across each pixel is, and how sure that direction is."""
     triangle = np.convolve(np.ones(radius + 1), np.ones(radius + 1)) / (radius + 1) ** 2
     smooth = map_
     for axis in (0, 1):
