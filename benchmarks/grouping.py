@@ -136,6 +136,7 @@ def best_setting(method: str, case: Case) -> float:
         try:
             groups = make(setting)(case.points[chosen])
         except ValueError:  # No point was within the bandwidth of any seed.
+            scores[setting] = -np.inf
             continue
         scores[setting] = adjusted_rand_score(case.truth[chosen], groups)
     return max(scores, key=scores.get)

@@ -126,7 +126,7 @@ METHODS: dict[str, tuple[Callable[[float], Method], tuple[float, ...]]] = {
     "ours, seeded": (seeded, ()),
     "ours, exact": (exact, ()),
     "NumPy, seeded": (farthest_points, ()),
-    "MeanShift": (sklearn_mean_shift, (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)),
+    "MeanShift": (sklearn_mean_shift, (0.3, 0.4, 0.5, 0.6, 0.8, 1.0)),
     "DBSCAN": (sklearn_dbscan, (0.2, 0.3, 0.4, 0.5, 0.6)),
     "HDBSCAN": (sklearn_hdbscan, (15,)),
 }
