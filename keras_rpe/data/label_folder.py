@@ -114,7 +114,8 @@ def label_folder(
             raise ValueError(
                 f"{argument} needs a whole number from 1. Received: {argument}={value!r}"
             )
-    if not (len(zoom) == 2 and 0.1 <= zoom[0] <= zoom[1] <= 10):
+    paired = isinstance(zoom, (tuple, list)) and len(zoom) == 2
+    if not (paired and 0.1 <= zoom[0] <= zoom[1] <= 10):
         raise ValueError(
             f"zoom needs two factors in order, from 0.1 to 10. Received: zoom={zoom!r}"
         )

@@ -229,6 +229,7 @@ def test_bad_augmentation(folder):
         ({"zoom": (2.0, 1.0)}, r"zoom=\(2.0, 1.0\)"),
         ({"zoom": (0.0, 1.0)}, r"zoom=\(0.0, 1.0\)"),
         ({"zoom": (1.0,)}, r"zoom=\(1.0,\)"),
+        ({"zoom": 1.5}, "zoom=1.5"),
         ({"seed": -1}, "seed=-1"),
         ({"seed": 2**31}, "seed=2147483648"),
         ({"seed": 1.5}, "seed=1.5"),
