@@ -1,4 +1,4 @@
-"""Pictures of what a model sees: instances on the image, and embeddings as colours."""
+"""Pictures: instances on the image, embeddings as colours, precision over recall."""
 
 from __future__ import annotations
 
@@ -10,9 +10,17 @@ from skimage.color import hsv2rgb
 from skimage.segmentation import find_boundaries
 
 from keras_rpe.models.image_array import rgb_array
+from keras_rpe.precision_recall_picture import precision_recall_picture
 
 if TYPE_CHECKING:
     from keras_rpe.models import InstanceSegmenter
+
+__all__ = [
+    "embedding_colors",
+    "embedding_loops",
+    "overlay_instances",
+    "precision_recall_picture",
+]
 
 _GOLDEN_RATIO = (5**0.5 - 1) / 2
 _GAP = 6
