@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from keras_rpe.cli.boundaries import boundaries
 from keras_rpe.cli.convert import convert
 from keras_rpe.cli.demo import demo
 from keras_rpe.cli.evaluate import evaluate
@@ -24,13 +25,23 @@ from keras_rpe.version import __version__
 
 app = typer.Typer(
     name="keras-rpe",
-    help="Segment the instances of images by recurrent pixel embedding.",
+    help="Find the instances or boundaries in images by recurrent pixel embedding.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (segment, train, evaluate, export, serve_check, convert, demo, presets):
+for command in (
+    segment,
+    boundaries,
+    train,
+    evaluate,
+    export,
+    serve_check,
+    convert,
+    demo,
+    presets,
+):
     app.command()(command)
 
 

@@ -12,7 +12,7 @@ from keras_rpe.cli.report import print_warning
 from keras_rpe.cli.tensorflow_import import import_tensorflow
 
 if TYPE_CHECKING:
-    from keras_rpe.models import Instances, InstanceSegmenter
+    from keras_rpe.models import BoundaryDetector, Instances, InstanceSegmenter, Task
 
 PresetOption = Annotated[
     str | None,
@@ -24,6 +24,8 @@ PresetOption = Annotated[
 ModelOption = Annotated[
     Path | None, typer.Option(help="A model that Keras saved: FILE.keras.", show_default=False)
 ]
+
+_COMMANDS = {"InstanceSegmenter": "segment", "BoundaryDetector": "boundaries"}
 
 
 def check_model_choice(preset: str | None, model: Path | None) -> None:
@@ -39,19 +41,19 @@ def check_model_choice(preset: str | None, model: Path | None) -> None:
         raise ValueError(f"--model needs an existing .keras file. Received: {model}")
 
 
-def load_preset_or_model(text: str) -> InstanceSegmenter:
+def load_preset_or_model(text: str) -> Task:
     """Load the model of an argument that is the name of a preset, its folder, or a `.keras` file.
 
     Raises:
         ValueError: If there is no such model, or its files are damaged.
     """
     if Path(text).suffix == ".keras":
-        return load_segmenter(None, Path(text))
-    return load_segmenter(text, None)
+        return load_task(None, Path(text))
+    return load_task(text, None)
 
 
-def load_segmenter(preset: str | None, model: Path | None) -> InstanceSegmenter:
-    """Load the model of `--preset` or `--model`.
+def load_task(preset: str | None, model: Path | None) -> Task:
+    """Load the model of `--preset` or `--model`, of whatever task.
 
     Args:
         preset: Name or folder of a preset, or None.
@@ -65,21 +67,54 @@ def load_segmenter(preset: str | None, model: Path | None) -> InstanceSegmenter:
     """
     check_model_choice(preset, model)
     import_tensorflow()
-    from keras_rpe.models import InstanceSegmenter, PresetError, load_keras_file
+    from keras_rpe.models import PresetError, Task, load_keras_file
 
     if preset is not None:
-        return InstanceSegmenter.from_preset(preset)
+        return Task.from_preset(preset)
     assert model is not None
     try:
         loaded = load_keras_file(model)
     except PresetError as error:
         raise ValueError(f"--model {model} cannot be used: {error}") from error
-    if not isinstance(loaded, InstanceSegmenter):
-        raise ValueError(
-            f"--model {model} must be an InstanceSegmenter. Received: a {type(loaded).__name__}"
-        )
+    if not isinstance(loaded, Task):
+        raise ValueError(f"--model {model} must be a Task. Received: a {type(loaded).__name__}")
     loaded.source = str(model)
     return loaded
+
+
+def load_segmenter(preset: str | None, model: Path | None) -> InstanceSegmenter:
+    """Load the model of `--preset` or `--model`, which must be an `InstanceSegmenter`.
+
+    Raises:
+        ValueError: If it is of another task, or as `load_task` says.
+    """
+    task = load_task(preset, model)
+    from keras_rpe.models import InstanceSegmenter
+
+    if not isinstance(task, InstanceSegmenter):
+        raise _other_task(task, preset, model, "an InstanceSegmenter")
+    return task
+
+
+def load_detector(preset: str | None, model: Path | None) -> BoundaryDetector:
+    """Load the model of `--preset` or `--model`, which must be a `BoundaryDetector`.
+
+    Raises:
+        ValueError: If it is of another task, or as `load_task` says.
+    """
+    task = load_task(preset, model)
+    from keras_rpe.models import BoundaryDetector
+
+    if not isinstance(task, BoundaryDetector):
+        raise _other_task(task, preset, model, "a BoundaryDetector")
+    return task
+
+
+def _other_task(task: Task, preset: str | None, model: Path | None, needed: str) -> ValueError:
+    name = type(task).__name__
+    option = f"--model {model}" if preset is None else f"--preset {preset}"
+    command = f", which `keras-rpe {_COMMANDS[name]}` takes" if name in _COMMANDS else ""
+    return ValueError(f"{option} must be {needed}. Received: one of class {name}{command}")
 
 
 def segment_image(model: InstanceSegmenter, image: Any, name: str) -> Instances:

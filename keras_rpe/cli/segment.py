@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from keras_rpe.cli.image_inputs import check_targets, find_files
 from keras_rpe.cli.instance_table import InstanceTable
 from keras_rpe.cli.model_option import (
     ModelOption,
@@ -51,8 +52,8 @@ def segment(
     """
     check_model_choice(preset, model)
     import_tensorflow()  # the package of the image reader needs it
-    files, failures = _find_files(inputs)
-    _check_targets(files, out)
+    files, failures = find_files(inputs)
+    check_targets(files, lambda file: _targets(file, out))
     with output_folder(out):
         table = InstanceTable(out / "instances.csv")
         network = load_segmenter(preset, model)
@@ -72,44 +73,6 @@ def segment(
     typer.echo(f"{text}, written to {out}" if images else "no image was segmented")
     if failures:
         raise typer.Exit(1)
-
-
-def _find_files(inputs: list[str]) -> tuple[list[Path], int]:
-    """List the files that the inputs stand for, once each, and count the inputs without any."""
-    from keras_rpe.data import ImageFileError, find_images
-
-    files: dict[Path, Path] = {}
-    failures = 0
-    for text in inputs:
-        try:
-            for file in find_images(text):
-                files.setdefault(file.resolve(), file)
-        except ImageFileError as error:
-            print_error(one_line(error))
-            failures += 1
-    if not files:
-        raise typer.Exit(1)
-    return list(files.values()), failures
-
-
-def _check_targets(files: list[Path], out: Path) -> None:
-    """Refuse images whose results would overwrite each other or an input."""
-    by_name: dict[str, Path] = {}
-    inputs = {file.resolve() for file in files}
-    for file in files:
-        # Some file systems take A.png and a.png for one name.
-        other = by_name.setdefault(file.stem.lower(), file)
-        if other is not file:
-            raise ValueError(
-                f"INPUTS must differ in their names without ending, by which the results are "
-                f"named. Received: {other} and {file}"
-            )
-        for target in _targets(file, out):
-            if target.resolve() in inputs:
-                raise ValueError(
-                    f"--out must be a folder where no result overwrites an input, but the result "
-                    f"of {file} would overwrite {target}."
-                )
 
 
 def _targets(file: Path, out: Path) -> list[Path]:

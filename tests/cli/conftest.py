@@ -10,7 +10,7 @@ from cli_outcome import Outcome
 
 from keras_rpe.cli import main
 from keras_rpe.data import write_image, write_labels
-from keras_rpe.models import InstanceSegmenter
+from keras_rpe.models import BoundaryDetector, InstanceSegmenter
 from keras_rpe.models.backbones import unet_encoder
 
 Run = Callable[..., Outcome]
@@ -48,6 +48,21 @@ def tiny_model() -> InstanceSegmenter:
 def tiny_preset(tiny_model: InstanceSegmenter, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("presets") / "tiny"
     tiny_model.save_to_preset(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_detector() -> BoundaryDetector:
+    keras.utils.set_random_seed(1)
+    return BoundaryDetector(unet_encoder((8, 16), blocks=1), fusion_filters=8)
+
+
+@pytest.fixture(scope="session")
+def boundary_preset(
+    tiny_detector: BoundaryDetector, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    folder = tmp_path_factory.mktemp("boundary_presets") / "lines"
+    tiny_detector.save_to_preset(folder, {"task": "boundary detection"})
     return folder
 
 
