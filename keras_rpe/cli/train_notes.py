@@ -75,7 +75,7 @@ def held_out_figures(model: InstanceSegmenter, pairs: Sequence[LabelPair]) -> di
         model: The trained model.
         pairs: Images that were not trained on.
     """
-    from keras_rpe.cli.evaluate import match_pairs
+    from keras_rpe.cli.evaluate_instances import match_pairs
 
     matchings, _ = match_pairs(model, pairs, _THRESHOLDS)
     figures = {f"AP at IoU {m.threshold:g}": round(m.average_precision, 4) for m in matchings}
