@@ -128,6 +128,6 @@ METHODS: dict[str, tuple[Callable[[float], Method], tuple[float, ...]]] = {
     "NumPy, seeded": (farthest_points, ()),
     "MeanShift": (sklearn_mean_shift, (0.3, 0.4, 0.5, 0.6, 0.8, 1.0)),
     "DBSCAN": (sklearn_dbscan, (0.2, 0.3, 0.4, 0.5, 0.6)),
-    "HDBSCAN": (sklearn_hdbscan, (15,)),
+    "HDBSCAN": (sklearn_hdbscan, (15, 10, 5)),
 }
 """Of each method, what makes it from a setting, and the settings to choose from."""
