@@ -11,3 +11,15 @@ def test_lists_what_is_known(run, tiny_model, tmp_path, monkeypatch):
     expected = ("one", "two", "InstanceSegmenter", "unet_small", "test data", "ap50 0.612")
     for part in (*expected, f"{tiny_model.count_params():,}"):
         assert part in text
+
+
+def test_boundary_detectors_are_listed_and_have_a_card(run, boundary_preset, monkeypatch):
+    folders = (boundary_preset.parent,)
+    monkeypatch.setattr("keras_rpe.models.presets.preset_folders._FOLDERS", folders)
+    outcome = run("presets")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "lines" in outcome.out
+    assert "boundary" in outcome.out
+    card = (boundary_preset / "README.md").read_text()
+    assert 'keras_rpe.models.BoundaryDetector.from_preset("lines")' in card
+    assert "| Task | boundary detection |" in card
