@@ -31,12 +31,9 @@ FILES = {
 
 def image_of(side: int) -> np.ndarray:
     """The stain of nuclei in a section of colon, uint8 `(side, side, 3)`."""
-    from skimage import data
-    from skimage.color import rgb2hed
-    from skimage.util import img_as_ubyte
+    from keras_rpe.cli.demo_image import demo_image
 
-    stain = rgb2hed(data.immunohistochemistry())[..., 0]
-    stain = np.tile(img_as_ubyte(stain / stain.max()), (side // 512 + 1, side // 512 + 1))
+    stain = np.tile(demo_image(), (side // 512 + 1, side // 512 + 1))
     return np.repeat(stain[:side, :side, None], 3, axis=-1)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from export.serving_processes import Server, prediction_stub, shared
 
+from keras_rpe.cli.demo_image import demo_image
 from keras_rpe.data import read_image
 from keras_rpe.models import InstanceSegmenter
 
@@ -40,9 +41,7 @@ def onnx(nuclei: InstanceSegmenter, exported: Path) -> Path:
 @pytest.fixture(scope="session")
 def photo() -> np.ndarray:
     """A real image that is there on every machine, uint8 `(120, 150, 3)`: stained nuclei."""
-    from skimage import data
-
-    return np.ascontiguousarray(data.immunohistochemistry()[100:220, 50:200])
+    return np.repeat(demo_image()[100:220, 300:450, None], 3, axis=-1)
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,8 @@ import requests
 import tensorflow as tf
 from export.serving_processes import SERVING, Server, labels_over_rest, running
 
+from keras_rpe.cli.demo_image import demo_image
+
 CLIENTS = 4
 REQUESTS = 500
 
@@ -27,9 +29,7 @@ def server(saved_model, tmp_path_factory) -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def images() -> list[np.ndarray]:
     """Twelve parts of stained tissue, 64 to 160 pixels a side, no two of the same size."""
-    from skimage import data
-
-    tissue = data.immunohistochemistry()
+    tissue = np.repeat(demo_image()[..., None], 3, axis=-1)
     sides = np.linspace(64, 160, 12).astype(int)
     parts = [
         tissue[17 * k : 17 * k + side, 23 * k : 23 * k + other]

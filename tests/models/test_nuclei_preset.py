@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from skimage import color, data
 
+from keras_rpe.cli.demo_image import demo_image
 from keras_rpe.data import find_label_pairs, read_image, read_labels, split_pairs
 from keras_rpe.metrics import average_precision
 from keras_rpe.models import InstanceSegmenter
@@ -15,8 +15,7 @@ def nuclei() -> InstanceSegmenter:
 
 
 def test_a_section_of_tissue(nuclei: InstanceSegmenter) -> None:
-    stain = color.rgb2hed(data.immunohistochemistry())[200:456, 150:406, 0]
-    result = nuclei.predict_instances(stain)
+    result = nuclei.predict_instances(demo_image()[200:456, 150:406])
     assert 50 < len(result) < 200
     assert np.median(result.scores) > 0.7
 
