@@ -85,7 +85,6 @@ def main() -> None:
                 TrainingState(options.out),
             ],
         )
-    write_picture(model, options.folder, options.out / "boundaries.png")
     notes = {
         "task": "boundary detection",
         "backbone": options.backbone,
@@ -98,6 +97,7 @@ def main() -> None:
         "seed": options.seed,
     }
     model.save_to_preset(options.out / "preset", notes)
+    write_picture(model, options.folder, options.out / "boundaries.png")
 
 
 if __name__ == "__main__":

@@ -40,3 +40,18 @@ def test_train_nuclei(small_folder: Path, tmp_path: Path) -> None:
     text = _run("train_nuclei.py", small_folder, "--out", out, "--minutes", 0.2)
     assert "AP at IoU 0.5" in text
     assert (out / "preset" / "metadata.json").is_file()
+
+
+@pytest.mark.slow
+def test_train_boundaries(data_root: Path, tmp_path: Path) -> None:
+    for part, ending in (("images", "jpg"), ("groundTruth", "mat")):
+        for split in ("train", "val"):
+            folder = tmp_path / "data" / part / split
+            folder.mkdir(parents=True)
+            for path in sorted((data_root / "bsds500" / part / split).glob(f"*.{ending}"))[:4]:
+                (folder / path.name).symlink_to(path)
+    out = tmp_path / "run"
+    options = ["--minutes", 0.1, "--backbone", "unet_small", "--backbone-weights", ""]
+    _run("train_boundaries.py", tmp_path / "data", "--out", out, "--crop-size", 64, *options)
+    assert (out / "boundaries.png").is_file()
+    assert (out / "preset" / "metadata.json").is_file()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 import keras
@@ -116,6 +117,7 @@ class BoundaryDetector(Task):
                 f"`branches` must be at least 1 and at most {len(strides)}, the stages of the "
                 f"backbone. Received: branches={branches}"
             )
+        _losses(strides[:branches], margin, consensus, negative_weight)  # Raise now, not later.
         # The heads keep float32 under mixed precision, as the pair loss does.
         precise = precise_dtype()
         images = keras.Input((None, None, 3), name="image")
@@ -169,13 +171,10 @@ class BoundaryDetector(Task):
             **kwargs: Of `keras.Model.compile`.
         """
         if isinstance(loss, str) and loss == "auto":
-            loss = {"logits": BoundaryCrossEntropy(self.consensus, self.negative_weight)}
-            weights = {"logits": 1.0}
-            for stride in self.strides:
-                name = f"embedding_{stride}"
-                loss[name] = BoundaryPairLoss(stride, self.consensus, self.margin)
-                weights[name] = self.embedding_weight
-            loss_weights = weights if loss_weights is None else loss_weights
+            loss = _losses(self.strides, self.margin, self.consensus, self.negative_weight)
+            if loss_weights is None:
+                weight = self.embedding_weight
+                loss_weights = {name: 1.0 if name == "logits" else weight for name in loss}
         super().compile(optimizer=optimizer, loss=loss, loss_weights=loss_weights, **kwargs)
 
     def compute_loss(
@@ -259,6 +258,18 @@ class BoundaryDetector(Task):
                 config["backbone"], custom_objects=custom_objects
             )
         return cls(**config)
+
+
+def _losses(
+    strides: Sequence[int], margin: float, consensus: float, negative_weight: float
+) -> dict[str, keras.losses.Loss]:
+    """The losses of `compile(loss="auto")`."""
+    losses: dict[str, keras.losses.Loss] = {
+        "logits": BoundaryCrossEntropy(consensus, negative_weight)
+    }
+    for stride in strides:
+        losses[f"embedding_{stride}"] = BoundaryPairLoss(stride, consensus, margin)
+    return losses
 
 
 def _check(embedding_weight: float, max_value: float, border: int) -> None:

@@ -1,0 +1,246 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_rpe.models import BoundaryDetector
+from keras_rpe.models.backbones import unet_encoder
+from keras_rpe.models.boundary_cross_entropy import BoundaryCrossEntropy
+
+RNG = np.random.default_rng(0)
+
+
+def tiny(**kwargs) -> BoundaryDetector:
+    """A detector that is fast to build, with branches at strides 2 and 4."""
+    settings = {"fusion_filters": 8, "branches": 2, **kwargs}
+    return BoundaryDetector(unet_encoder((8, 12), blocks=1), **settings)
+
+
+def squares(height: int = 32, width: int = 40) -> tuple[np.ndarray, np.ndarray]:
+    """Two images of a square, and the share of annotators that drew its sides."""
+    images = RNG.normal(60, 5, (2, height, width, 3))
+    shares = np.zeros((2, height, width), "float32")
+    for k, (top, left) in enumerate(((6, 8), (12, 16))):
+        images[k, top : top + 14, left : left + 14] += 90
+        shares[k, top : top + 14, left : left + 14] = 0.6
+        shares[k, top + 1 : top + 13, left + 1 : left + 13] = 0.0
+    return images.clip(0, 255).astype("float32"), shares
+
+
+def test_outputs() -> None:
+    model = tiny()
+    images = RNG.integers(0, 255, (2, 27, 41, 3)).astype("uint8")
+    outputs = model(images)
+    assert {name: tuple(value.shape) for name, value in outputs.items()} == {
+        "logits": (2, 27, 41, 3),
+        "embedding_2": (2, 14, 22, 3),
+        "embedding_4": (2, 7, 11, 3),
+    }
+    for stride in (2, 4):
+        length = np.linalg.norm(outputs[f"embedding_{stride}"], axis=-1)
+        # A cell in which no fused feature is active has no direction.
+        assert ((np.abs(length - 1) < 1e-2) | (length == 0)).all()
+        assert length.mean() > 0.9
+    found = model.detect(images.astype("float32"))
+    logits = np.asarray(outputs["logits"])
+    np.testing.assert_allclose(
+        found["boundaries"], (1 / (1 + np.exp(-logits))).mean(axis=-1), atol=1e-5
+    )
+
+
+def test_joint_map_is_linear_in_all_embeddings() -> None:
+    model = tiny()
+    images = RNG.integers(0, 255, (1, 16, 24, 3)).astype("float32")
+    outputs = {name: np.asarray(value) for name, value in model(images).items()}
+    joint = np.zeros((1, 16, 24))
+    for k, stride in enumerate((2, 4)):
+        large = keras.ops.image.resize(outputs[f"embedding_{stride}"], (16, 24))
+        kernel, bias = model.get_layer(f"scores_{stride}").get_weights()
+        scores = np.asarray(large) @ kernel[0, 0] + bias
+        np.testing.assert_allclose(scores[..., 0], outputs["logits"][..., k], atol=1e-4)
+        joint += scores[..., 1]
+    np.testing.assert_allclose(joint, outputs["logits"][..., 2], atol=1e-4)
+
+
+def test_learns_squares_and_logs_all_losses() -> None:
+    model = tiny()
+    model.compile(keras.optimizers.Adam(1e-2))
+    images, shares = squares()
+    dataset = tf.data.Dataset.from_tensors((images, shares)).repeat(40)
+    logs = model.fit(dataset, epochs=2, verbose=0).history
+    parts = {"logits_loss", "embedding_2_loss", "embedding_4_loss"}
+    assert set(logs) == parts | {"loss"}
+    np.testing.assert_allclose(logs["loss"], np.sum([logs[name] for name in parts], 0), rtol=1e-3)
+    assert logs["embedding_2_loss"][1] < 0.6 * logs["embedding_2_loss"][0]
+    found = model.predict_boundaries(images[0])
+    assert found[shares[0] > 0].mean() > found[shares[0] == 0].mean() + 0.4
+    thin = model.predict_boundaries(images[0], thin=True)
+    assert ((thin == found) | (thin == 0)).all()
+    assert (thin > 0.5).sum() < (found > 0.5).sum()
+
+
+def test_without_the_pair_loss_all_else_is_equal() -> None:
+    images, shares = squares()
+    with_pairs, without = tiny(), tiny(embedding_weight=0.0)
+    without.set_weights(with_pairs.get_weights())
+    logs, entropies = [], []
+    for model in (with_pairs, without):
+        model.compile("sgd")
+        y_pred = model(images)
+        logs.append(float(model.compute_loss(y=shares, y_pred=y_pred)))
+        with tf.GradientTape() as tape:
+            loss = model.compute_loss(y=shares, y_pred=model(images, training=True))
+        head = model.get_layer("embed_4").trainable_variables
+        assert all(np.abs(g).max() > 0 for g in map(np.asarray, tape.gradient(loss, head)))
+        expected = BoundaryCrossEntropy()(shares, y_pred["logits"])
+        entropies.append(float(expected))
+    assert logs[1] == pytest.approx(entropies[1], rel=1e-5)
+    assert logs[0] > entropies[0] + 0.1
+    assert entropies[0] == pytest.approx(entropies[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+def test_one_step_under_xla_with_and_without_boundaries(policy: str) -> None:
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = tiny()
+        model.compile("adam", jit_compile=True)
+        images = RNG.integers(0, 255, (2, 19, 26, 3)).astype("uint8")
+        shares = np.zeros((2, 19, 26), "float32")
+        shares[0, 5] = 1.0
+        for y in (shares, shares * 0, shares * 0 - 1):
+            logs = model.train_on_batch(images, y, return_dict=True)
+            assert np.isfinite(list(logs.values())).all()
+        assert all(np.isfinite(w).all() for w in model.get_weights())
+        assert model.predict_boundaries(images[0]).dtype == np.float32
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        RNG.integers(0, 255, (33, 47)).astype("uint8"),
+        RNG.integers(0, 255, (20, 64, 1)).astype("int64"),
+        255 * RNG.random((64, 20, 3)),
+        RNG.integers(0, 255, (31, 31, 4)).astype("uint16"),
+        np.zeros((8, 9), "uint8"),
+    ],
+)
+def test_predicts_any_image_with_one_trace(image: np.ndarray) -> None:
+    model = tiny()
+    for thin in (False, True):
+        found = model.predict_boundaries(image, thin=thin)
+        assert found.shape == image.shape[:2]
+        assert found.dtype == np.float32
+        assert 0.0 <= found.min() <= found.max() <= 1.0
+    model.predict_boundaries(np.zeros((11, 50)))
+    assert model._compiled_detect.experimental_get_tracing_count() == 1
+    with pytest.raises(ValueError, match="`image` must be one image"):
+        model.predict_boundaries(np.zeros((3, 9, 9, 3)))
+
+
+def test_predict_gives_the_maps_of_a_batch() -> None:
+    model = tiny(border=3)
+    images, _ = squares()
+    found = model.predict(images, verbose=0)
+    for k in range(2):
+        one = model.predict_boundaries(images[k], thin=True)
+        np.testing.assert_allclose(found["thin"][k], one, atol=1e-5)
+    assert not found["thin"][:, [0, -1]].any()
+    assert found["boundaries"][:, 0].all()
+
+
+def test_the_value_of_white_is_an_argument() -> None:
+    images, _ = squares()
+    model, deep = tiny(), tiny(max_value=65535.0)
+    deep.set_weights(model.get_weights())
+    np.testing.assert_allclose(
+        model.predict_boundaries(images[0]), deep.predict_boundaries(images[0] * 257), atol=1e-5
+    )
+
+
+def test_save_and_load_keep_everything(tmp_path) -> None:
+    model = tiny(margin=0.2, consensus=0.4, embedding_weight=0.5)
+    model.compile("adam")
+    images, shares = squares()
+    model.fit(images, shares, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    first, second = loaded.get_config(), model.get_config()
+    first.pop("backbone"), second.pop("backbone")
+    assert first == second
+    expected = model.predict_boundaries(images[0])
+    np.testing.assert_array_equal(loaded.predict_boundaries(images[0]), expected)
+    assert int(loaded.optimizer.iterations) == 1
+    logs = loaded.train_on_batch(images, shares, return_dict=True)
+    parts = sum(logs[f"embedding_{stride}_loss"] for stride in (2, 4))
+    assert logs["loss"] == pytest.approx(logs["logits_loss"] + 0.5 * parts, rel=1e-3)
+
+    model.save_to_preset(tmp_path / "preset")
+    preset = BoundaryDetector.from_preset(tmp_path / "preset")
+    np.testing.assert_array_equal(preset.predict_boundaries(images[0]), expected)
+    with pytest.warns(UserWarning, match="scores_4/kernel"):
+        wider = BoundaryDetector.from_preset(tmp_path / "preset", embedding_dim=8)
+    assert wider.get_layer("embed_4").dim == 8
+
+
+def test_exports_equal_keras(tmp_path) -> None:
+    from ai_edge_litert.interpreter import Interpreter
+
+    model = tiny()
+    images = [RNG.integers(0, 255, (*size, 3)).astype("uint8") for size in ((29, 41), (64, 17))]
+    served = tf.saved_model.load(model.export(tmp_path / "boundaries")).signatures
+    assert set(served) == {"serving_default", "float_image", "image_bytes"}
+    litert = model.export(tmp_path / "boundaries.tflite", format="litert")
+    interpreter = Interpreter(str(litert))
+    names = {entry["op_name"] for entry in interpreter._get_ops_details()}
+    assert not [name for name in names if "Flex" in name or "CUSTOM" in name]
+    detect = interpreter.get_signature_runner("serving_default")
+    for image in images:
+        expected = model.predict_boundaries(image)
+        thin = model.predict_boundaries(image, thin=True)
+        for result in (
+            served["serving_default"](image=tf.constant(image[None])),
+            served["float_image"](image=tf.constant(image[None].astype("float32"))),
+            detect(image=image[None]),
+        ):
+            np.testing.assert_allclose(result["boundaries"][0], expected, atol=1e-4)
+            # A crest within rounding of its neighbour may come or go.
+            differs = np.abs(np.asarray(result["thin"])[0] - thin) > 1e-4
+            assert differs.mean() < 2e-3
+    files = tf.constant([tf.io.encode_png(image).numpy() for image in images])
+    result = served["image_bytes"](image_bytes=files)
+    assert result["size"].numpy().tolist() == [[29, 41], [64, 17]]
+    assert result["boundaries"].shape == result["thin"].shape == (2, 64, 41)
+    np.testing.assert_allclose(
+        result["boundaries"][1, :, :17], model.predict_boundaries(images[1]), atol=1e-4
+    )
+    assert not np.asarray(result["boundaries"])[1, :, 17:].any()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"branches": 0}, "`branches` must be at least 1 and at most 2"),
+        ({"branches": 3}, "`branches` must be at least 1 and at most 2"),
+        ({"embedding_dim": 1}, "`dim` must"),
+        ({"embedding_weight": -1.0}, "`embedding_weight` must"),
+        ({"consensus": 0.0}, "`consensus` must"),
+        ({"negative_weight": float("nan")}, "`negative_weight` must"),
+        ({"margin": 1.0}, "`margin` must"),
+        ({"max_value": 0.0}, "`max_value` must"),
+        ({"border": 0.5}, "`border` must"),
+    ],
+)
+def test_wrong_arguments_are_named_at_once(wrong: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tiny(**wrong)
+
+
+def test_other_backbones_have_four_branches() -> None:
+    model = BoundaryDetector("vgg16", fusion_filters=4)
+    assert model.strides == [2, 4, 8, 16]
+    outputs = model.compute_output_shape((1, 65, 70, 3))
+    assert outputs["logits"] == (1, 65, 70, 5)
+    assert outputs["embedding_16"] == (1, 6, 6, 3)
