@@ -64,6 +64,7 @@ def export_onnx(model: Task, path: str | os.PathLike[str]) -> Path:
                 str(file), opset=_OPSET, custom_op_handlers=handlers
             )
     _rename(graph.graph, signature_names(content))
+    _forget_lost_shapes(graph.graph)
     record = ExportRecord("onnx", None, model.source)
     entry = graph.metadata_props.add()
     entry.key, entry.value = RECORD_NAME, record.to_json()
@@ -131,6 +132,23 @@ def _floor_division(context: Any, node: Any, name: str, args: Any) -> Any:
     remainder = context.make_node("Mod", [left, right]).output[0]
     whole = context.make_node("Sub", [left, remainder]).output[0]
     return context.make_node("Div", [whole, right], **result)
+
+
+def _forget_lost_shapes(graph: Any) -> None:
+    """Leave open, in the bodies of loops, the shapes that the converter states as scalar.
+
+    It does so for what another loop returned, whatever its rank, and the runtime refuses that.
+    """
+    for value in graph.value_info:
+        if not value.type.tensor_type.shape.dim:
+            value.type.tensor_type.ClearField("shape")
+    for node in graph.node:
+        for body in (entry.g for entry in node.attribute if entry.name == "body"):
+            # The number of the iteration and the condition come first, and are scalars.
+            for value in [*body.input[2:], *body.output[1:]]:
+                if not value.type.tensor_type.shape.dim:
+                    value.type.tensor_type.ClearField("shape")
+            _forget_lost_shapes(body)
 
 
 def _rename(graph: Any, names: dict[str, str]) -> None:
