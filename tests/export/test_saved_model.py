@@ -92,7 +92,7 @@ def test_embeddings_are_unit_vectors(signatures, nuclei, photo):
     result = signatures["embeddings"](image=tf.constant(photo[None]))
     embeddings, scores = nuclei.embed(photo[None].astype("float32"))
     np.testing.assert_allclose(result["embeddings"], embeddings, atol=1e-5)
-    np.testing.assert_allclose(np.linalg.norm(result["embeddings"], axis=-1), 1, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(result["embeddings"], axis=-1), 1, atol=1e-4)
     assert result["class_scores"].shape == (1, *photo.shape[:2], 1)
     np.testing.assert_allclose(
         result["class_scores"], scores[:, : photo.shape[0], : photo.shape[1]], atol=1e-5
