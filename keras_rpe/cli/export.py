@@ -1,4 +1,4 @@
-"""`keras-rpe export`: a model as a file that returns instances."""
+"""`keras-rpe export`: a model as a file that returns instances or boundaries."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def export(
 ) -> None:
     """Write a model for TensorFlow Serving, for phones (LiteRT) or ONNX runtimes.
 
-    The graph takes pixels and gives instances: nothing of this package is
-    needed to run it.
+    The graph takes pixels and gives instances, or boundaries: nothing of
+    this package is needed to run it.
     """
     chosen = format or _FORMATS_BY_ENDING.get(out.suffix, "tf_saved_model")
     import_tensorflow()

@@ -6,26 +6,26 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
+import numpy as np
 import typer
 
 from keras_rpe.cli.demo_image import demo_image
 from keras_rpe.cli.model_option import (
     ModelOption,
     PresetOption,
-    check_model_choice,
     load_preset_or_model,
-    load_segmenter,
+    load_task,
 )
 from keras_rpe.cli.report import print_error, print_table
+from keras_rpe.cli.served_boundaries import served_boundaries
 from keras_rpe.cli.tensorflow_import import import_tensorflow
 from keras_rpe.held_back_stderr import held_back_stderr
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from keras_rpe.models import Instances, InstanceSegmenter
+    from keras_rpe.export.served_model import ServedModel
+    from keras_rpe.models import BoundaryDetector, InstanceSegmenter, Task
 
 
 def serve_check(
@@ -50,43 +50,87 @@ def serve_check(
     """Compare an exported model with the Keras model on one image.
 
     The Keras model is the one that was exported, unless --preset or --model
-    says otherwise. Prints the agreement of their labels, the mean IoU of each
-    instance with its match, and the seconds of the first and of further runs.
+    says otherwise. Prints the agreement, and the seconds of the first and of
+    further runs. The agreement of instances is the mean IoU of each with its
+    match; that of boundary maps is the sum of the lesser by the sum of the
+    greater of the two values of each pixel.
     """
     import_tensorflow()
     from keras_rpe.data import read_image
     from keras_rpe.export import load_served
-    from keras_rpe.metrics import matching
+    from keras_rpe.models import BoundaryDetector, InstanceSegmenter
 
     pixels = demo_image() if image is None else read_image(image)
     served = load_served(out)
     network = _keras_model(out, preset, model)
-    expected, *keras_times = _timed(network.predict_instances, pixels, runs)
-    found, *served_times = _timed(served.predict_instances, pixels, runs)
-    pair = matching(expected.labels, found.labels, 0.5)
-    agreement = pair.mean_true_iou if len(expected) else float(len(found) == 0)
+    if isinstance(network, BoundaryDetector):
+        found = _compare_boundaries(network, served, pixels, runs)
+    else:
+        assert isinstance(network, InstanceSegmenter)
+        found = _compare_instances(network, served, pixels, runs)
     rows = [
-        _row("Keras model", expected, keras_times, ""),
-        _row(out, found, served_times, f"{agreement:.4f}"),
+        ["Keras model", *found.keras, ""],
+        [out, *found.served, f"{found.agreement:.4f}"],
     ]
     print_table(
         f"{pixels.shape[1]} x {pixels.shape[0]} pixels",
-        ["", "instances", "first run", "further runs", "agreement"],
+        ["", found.counted, "first run", "further runs", "agreement"],
         rows,
     )
-    same = bool((expected.labels == found.labels).all())
-    typer.echo("labels are identical" if same else "labels differ")
-    if agreement < least_iou:
-        print_error(f"the agreement, {agreement:.4f}, is below --least-iou {least_iou}")
+    typer.echo(found.sentence)
+    if found.agreement < least_iou:
+        print_error(f"the agreement, {found.agreement:.4f}, is below --least-iou {least_iou}")
         raise typer.Exit(1)
 
 
-def _keras_model(out: str, preset: str | None, model: Path | None) -> InstanceSegmenter:
+class _Comparison(NamedTuple):
+    """Cells of the table: a count and seconds of each model, and how well the two agree."""
+
+    counted: str
+    keras: list[str]
+    served: list[str]
+    agreement: float
+    sentence: str
+
+
+def _compare_instances(
+    network: InstanceSegmenter, served: ServedModel, pixels: np.ndarray, runs: int
+) -> _Comparison:
+    from keras_rpe.metrics import matching
+
+    expected, *keras_times = _timed(network.predict_instances, pixels, runs)
+    found, *served_times = _timed(served.predict_instances, pixels, runs)
+    pair = matching(expected.labels, found.labels, 0.5)
+    same = bool((expected.labels == found.labels).all())
+    return _Comparison(
+        "instances",
+        _cells(len(expected), keras_times),
+        _cells(len(found), served_times),
+        pair.mean_true_iou if len(expected) else float(len(found) == 0),
+        "labels are identical" if same else "labels differ",
+    )
+
+
+def _compare_boundaries(
+    network: BoundaryDetector, served: ServedModel, pixels: np.ndarray, runs: int
+) -> _Comparison:
+    expected, *keras_times = _timed(network.predict_boundaries, pixels, runs)
+    found, *served_times = _timed(lambda image: served_boundaries(served, image), pixels, runs)
+    greater = float(np.maximum(expected, found).sum())
+    return _Comparison(
+        "pixels from 0.5",
+        _cells(int((expected >= 0.5).sum()), keras_times),
+        _cells(int((found >= 0.5).sum()), served_times),
+        float(np.minimum(expected, found).sum()) / greater if greater else 1.0,
+        f"boundaries differ by at most {np.abs(expected - found).max():.2g}",
+    )
+
+
+def _keras_model(out: str, preset: str | None, model: Path | None) -> Task:
     from keras_rpe.export import read_record
 
     if preset is not None or model is not None:
-        check_model_choice(preset, model)
-        return load_segmenter(preset, model)
+        return load_task(preset, model)
     record = None if "://" in out else read_record(out)
     if record is None or record.source is None:
         raise ValueError(
@@ -95,9 +139,7 @@ def _keras_model(out: str, preset: str | None, model: Path | None) -> InstanceSe
     return load_preset_or_model(record.source)
 
 
-def _timed(
-    predict: Callable[[Any], Instances], image: np.ndarray, runs: int
-) -> tuple[Instances, float, float]:
+def _timed(predict: Callable[[Any], Any], image: np.ndarray, runs: int) -> tuple[Any, float, float]:
     """The result, the seconds of the first run, and the median of those after it."""
     seconds = []
     # Some runtimes tell with the first image what they delegate to.
@@ -109,5 +151,5 @@ def _timed(
     return result, seconds[0], median(seconds[1:])
 
 
-def _row(name: str, result: Instances, seconds: list[float], agreement: str) -> list[str]:
-    return [name, str(len(result)), *(f"{value:.2f} s" for value in seconds), agreement]
+def _cells(count: int, seconds: list[float]) -> list[str]:
+    return [str(count), *(f"{value:.2f} s" for value in seconds)]

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from cli_outcome import assert_one_line_error
 
+from keras_rpe.cli.served_boundaries import served_boundaries
 from keras_rpe.data import write_image
-from keras_rpe.models import InstanceSegmenter
+from keras_rpe.models import BoundaryDetector, InstanceSegmenter
+from keras_rpe.models.backbones import unet_encoder
 
 
 @pytest.fixture(scope="module")
@@ -57,3 +59,50 @@ def test_nothing_there(run, image, tmp_path):
 def test_server_that_is_not_there(run, image):
     outcome = run("serve-check", "http://localhost:9/v1/models/x", image, "--preset", "nuclei")
     assert_one_line_error(outcome, "localhost:9")
+
+
+@pytest.fixture(scope="module")
+def exported_detector(boundary_preset, tmp_path_factory):
+    path = tmp_path_factory.mktemp("exported_detector") / "lines.tflite"
+    return BoundaryDetector.from_preset(boundary_preset).export(path, format="litert")
+
+
+def test_same_boundaries(run, exported_detector, image):
+    outcome = run("serve-check", exported_detector, image, "--runs", 1)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "56 x 48 pixels" in outcome.out
+    assert re.search(r"differ by at most (0|\d\.?\d*e-0[5-9])\n", outcome.out)
+    assert re.findall(r"\b[01]\.\d{4}\b", outcome.out) == ["1.0000"]
+
+
+def test_boundaries_of_another_model_do_not_agree(run, exported_detector, image, tmp_path):
+    options = ("--runs", 1, "--least-iou", 0.99)
+    other = BoundaryDetector(unet_encoder((8, 16), blocks=1), fusion_filters=8)
+    other.save_to_preset(tmp_path / "other")
+    preset = tmp_path / "other"
+    outcome = run("serve-check", exported_detector, image, "--preset", preset, *options)
+    assert outcome.code == 1
+    assert "below --least-iou" in outcome.err
+
+
+def test_models_of_two_tasks(run, exported, exported_detector, image, tiny_preset, boundary_preset):
+    file = exported / "tiny.tflite"
+    outcome = run("serve-check", exported_detector, image, "--preset", tiny_preset, "--runs", 1)
+    assert_one_line_error(outcome, str(exported_detector), "no labels")
+    outcome = run("serve-check", file, image, "--preset", boundary_preset, "--runs", 1)
+    assert_one_line_error(outcome, str(file), "must give boundaries", "labels")
+
+
+@pytest.mark.parametrize("value", [None, [["x"]], [[[0.5, 2.0]]], np.full((1, 9, 8), np.nan)])
+def test_answers_that_are_no_boundary_map(value):
+    class Answer:
+        source, takes_floats = "http://x/v1/models/y", False
+
+        def predict_tables(self, images):
+            assert images.dtype == np.uint8
+            return {} if value is None else {"boundaries": value}
+
+    with pytest.raises(ValueError, match="must give boundaries of one image of 9 x 8 pixels"):
+        served_boundaries(Answer(), np.zeros((9, 8), "uint8"))
+    with pytest.raises(ValueError, match="dtype=float32"):
+        served_boundaries(Answer(), np.zeros((9, 8), "float32"))
