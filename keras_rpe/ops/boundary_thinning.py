@@ -36,7 +36,7 @@ def thin_boundaries(
         >>> import numpy as np
         >>> from keras_rpe.ops import thin_boundaries
         >>> ridge = np.tile(np.array([0, 0.2, 0.6, 0.9, 0.5, 0.1, 0], "float32"), (1, 5, 1))
-        >>> np.asarray(thin_boundaries(ridge))[0, 2].round(1).tolist()
+        >>> np.asarray(thin_boundaries(ridge))[0, 2].astype(float).round(1).tolist()
         [0.0, 0.0, 0.0, 0.9, 0.0, 0.0, 0.0]
     """
     if radius < 0 or border < 0 or not 0.0 <= tolerance < 1.0:
