@@ -12,6 +12,9 @@ Tensor = Any
 
 # The most blocks of a segment, and the elements of the tiles that are formed at a time.
 _BLOCKS = 8
+# Of a long list whose length is known: the tiles within a segment are formed with fewer steps and
+# copies than those between two.
+_BLOCKS_OF_LONG_LISTS = 32
 _ELEMENTS = 2**19
 # Groups of a round: the results of a round are copied at each of its groups.
 _GROUPS = 8
@@ -36,7 +39,7 @@ class SegmentGrid(NamedTuple):
     Example:
         >>> from keras_rpe.ops.segment_grid import SegmentGrid
         >>> SegmentGrid.of(3, 5000)
-        SegmentGrid(lists=3, segments=3, blocks=8, points=224, group=1, round=3)
+        SegmentGrid(lists=3, segments=1, blocks=20, points=256, group=1, round=3)
     """
 
     lists: Any
@@ -55,7 +58,7 @@ class SegmentGrid(NamedTuple):
         if block_size is None:
             block_size = 128 if known and length < 2048 else 256
         lists, length = _at_least_1(lists), _at_least_1(length)
-        blocks = min(_quotient(length, block_size), _BLOCKS) if known else _BLOCKS
+        blocks = min(_quotient(length, block_size), _BLOCKS_OF_LONG_LISTS) if known else _BLOCKS
         segments = _quotient(length, blocks * block_size)
         points = _quotient(length, segments * blocks)
         points += missing_to_multiple(points, min(block_size, _CACHE_LINE))
