@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from keras_rpe.checkpoints.checkpoint_error import CheckpointError
+from keras_rpe.checkpoints.damage import DAMAGE
 from keras_rpe.checkpoints.hdf5_file import SIGNATURE
 from keras_rpe.checkpoints.matconvnet_layer import MatConvNetLayer, Option
 from keras_rpe.checkpoints.matconvnet_network import MatConvNetNetwork
@@ -21,19 +21,6 @@ from keras_rpe.checkpoints.reading_budget import ReadingBudget
 
 _WANTED = ("net", "layers", "params", "meta")
 _USER_BLOCK = 512
-# What malformed bytes make of the steps below, none of which runs anything from the file.
-_DAMAGE = (
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RecursionError,
-    TypeError,
-    ValueError,
-    zlib.error,
-)
 
 
 def read_matconvnet(path: str | os.PathLike[str]) -> MatConvNetNetwork:
@@ -75,7 +62,7 @@ def read_matconvnet(path: str | os.PathLike[str]) -> MatConvNetNetwork:
             raise CheckpointError("there is no such file")
         with Path(path).open("rb") as file:
             return _network(_variables(file, os.fstat(file.fileno()).st_size))
-    except _DAMAGE as error:
+    except DAMAGE as error:
         reason = str(error) if isinstance(error, CheckpointError) else "it is damaged"
         # The cause is of no use where the bytes have none of the meaning that was sought in them.
         raise CheckpointError(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from keras_rpe.checkpoints.checkpoint_error import CheckpointError
+from keras_rpe.checkpoints.damage import DAMAGE
 from keras_rpe.checkpoints.matlab5_file import read_matlab5
 from keras_rpe.checkpoints.matlab_struct import MatlabStruct
 from keras_rpe.checkpoints.reading_budget import ReadingBudget
@@ -24,19 +24,6 @@ _MAX_BYTES = 256 * 2**20
 _MAX_SEGMENT = 65535
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _USER_BLOCK = 512
-# What malformed bytes make of the steps of the reader, none of which runs anything of the file.
-_DAMAGE = (
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RecursionError,
-    TypeError,
-    ValueError,
-    zlib.error,
-)
 
 
 class BoundaryAnnotation(NamedTuple):
@@ -122,7 +109,7 @@ def _variable(path: Path) -> Any:
             if _HDF5_SIGNATURE in (start[: len(_HDF5_SIGNATURE)], start[_USER_BLOCK:]):
                 raise CheckpointError("it is one of version 7.3: save it with -v7")
             variables = read_matlab5(file, size, (_VARIABLE,), ReadingBudget(size, _MAX_BYTES))
-    except _DAMAGE as error:
+    except DAMAGE as error:
         reason = str(error) if isinstance(error, CheckpointError) else "it is damaged"
         raise ImageFileError(f"{path} cannot be read as a MATLAB file: {reason}.") from None
     if _VARIABLE not in variables:

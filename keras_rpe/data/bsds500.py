@@ -20,6 +20,7 @@ from keras_rpe.data.boundary_crops import (
     turned_crop,
 )
 from keras_rpe.data.boundary_pairs import BoundaryPair, find_boundary_pairs, read_boundary_pair
+from keras_rpe.data.crop_arguments import SEEDS, check_crop_arguments, chosen_pairs
 from keras_rpe.data.image_file_error import ImageFileError
 from keras_rpe.data.label_folder_error import LabelFolderError
 
@@ -29,7 +30,6 @@ CACHE_BYTES = 2**30
 TURNS = 16
 """The number of angles of the augmentation, evenly spread over a full turn."""
 
-_SEEDS = 2**31 - 16
 _SHOWN = 20
 
 Batch = tuple[np.ndarray, np.ndarray, str]
@@ -109,20 +109,9 @@ def bsds500(
         (TensorShape([1, 24, 24, 3]), TensorShape([1, 24, 24]), 1.0)
     """
     size = _checked_size(crop_size, batch_size, augment)
-    for argument, value in (("batch_size", batch_size), ("repeats", repeats)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(
-                f"{argument} needs a whole number from 1. Received: {argument}={value!r}"
-            )
-    paired = isinstance(zoom, (tuple, list)) and len(zoom) == 2
-    if not (paired and 0.1 <= zoom[0] <= zoom[1] <= 10):
-        raise ValueError(
-            f"zoom needs two factors in order, from 0.1 to 10. Received: zoom={zoom!r}"
-        )
-    if seed is not None and not (isinstance(seed, int) and 0 <= seed < _SEEDS):
-        raise ValueError(f"seed needs a whole number from 0 to {_SEEDS - 1}. Received: seed={seed}")
-    pairs = _chosen(find_boundary_pairs(folder, split), names)
-    seed = random.randrange(_SEEDS) if seed is None else seed
+    check_crop_arguments(batch_size, repeats, zoom, seed)
+    pairs = chosen_pairs(find_boundary_pairs(folder, split), names)
+    seed = random.randrange(SEEDS) if seed is None else seed
     range_of_zoom = zoom if augment else None
     dataset = tf.data.Dataset.from_generator(
         _batches(pairs, _cached(pairs), size, range_of_zoom, batch_size, shuffle, repeats, seed),
@@ -155,19 +144,6 @@ def _checked_size(crop_size: Any, batch_size: int, augment: bool) -> tuple[int, 
             f"None. Received: crop_size={crop_size!r}"
         )
     return size[0], size[1]
-
-
-def _chosen(pairs: list[BoundaryPair], names: Sequence[str] | None) -> list[BoundaryPair]:
-    if names is None:
-        return pairs
-    if isinstance(names, str) or not names:
-        raise ValueError(f"names needs a list of at least one name. Received: names={names!r}")
-    missing = sorted(set(names) - {pair.name for pair in pairs})
-    if missing:
-        raise LabelFolderError(
-            f"names has {len(missing)} of which there is no image, such as {missing[0]!r}."
-        )
-    return [pair for pair in pairs if pair.name in set(names)]
 
 
 def _cached(pairs: list[BoundaryPair]) -> dict[str, AnnotatedImage]:

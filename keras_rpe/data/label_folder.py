@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_rpe.data.augmentation import default_augmentation, keep_middle
+from keras_rpe.data.crop_arguments import SEEDS, check_crop_arguments, chosen_pairs
 from keras_rpe.data.image_file import read_image, read_labels
 from keras_rpe.data.image_file_error import ImageFileError
 from keras_rpe.data.label_crops import (
@@ -20,7 +21,6 @@ from keras_rpe.data.label_crops import (
     relabel_pieces,
     rgb_float,
 )
-from keras_rpe.data.label_folder_error import LabelFolderError
 from keras_rpe.data.label_pairs import (
     LabelPair,
     check_label_pairs,
@@ -31,7 +31,6 @@ from keras_rpe.data.label_pairs import (
 CACHE_BYTES = 2**30
 """How much decoded image data `label_folder` keeps in memory; images beyond are read again."""
 
-_SEEDS = 2**31 - 16
 
 Batch = tuple[np.ndarray, np.ndarray, str]
 
@@ -109,18 +108,7 @@ def label_folder(
     (TensorShape([2, 32, 32, 3]), TensorShape([2, 32, 32]), 1)
     """
     size = _checked_size(crop_size, batch_size)
-    for argument, value in (("batch_size", batch_size), ("repeats", repeats)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(
-                f"{argument} needs a whole number from 1. Received: {argument}={value!r}"
-            )
-    paired = isinstance(zoom, (tuple, list)) and len(zoom) == 2
-    if not (paired and 0.1 <= zoom[0] <= zoom[1] <= 10):
-        raise ValueError(
-            f"zoom needs two factors in order, from 0.1 to 10. Received: zoom={zoom!r}"
-        )
-    if seed is not None and not (isinstance(seed, int) and 0 <= seed < _SEEDS):
-        raise ValueError(f"seed needs a whole number from 0 to {_SEEDS - 1}. Received: seed={seed}")
+    check_crop_arguments(batch_size, repeats, zoom, seed)
     if not (isinstance(augment, bool) or callable(augment)):
         raise ValueError(
             "augment needs True, False or a layer or function on a dictionary of images and "
@@ -135,13 +123,13 @@ def label_folder(
             'subset needs "training" or "validation" together with validation_split, or neither '
             f"of the two. Received: subset={subset!r}, validation_split={validation_split}"
         )
-    pairs = _chosen(find_label_pairs(path, images, instances), names)
+    pairs = chosen_pairs(find_label_pairs(path, images, instances), names)
     check_label_pairs(pairs)
     if validation_split is not None:
         training, validation = split_pairs(pairs, validation_split, seed)
         pairs = training if subset == "training" else validation
 
-    seed = random.randrange(_SEEDS) if seed is None else seed
+    seed = random.randrange(SEEDS) if seed is None else seed
     margin = (0, 0)
     if augment is not False and size is not None:
         # A crop turned by any angle reaches as far as its diagonal.
@@ -180,19 +168,6 @@ def _checked_size(crop_size: Any, batch_size: int) -> tuple[int, int] | None:
             f"Received: crop_size={crop_size!r}"
         )
     return size
-
-
-def _chosen(pairs: list[LabelPair], names: Sequence[str] | None) -> list[LabelPair]:
-    if names is None:
-        return pairs
-    if isinstance(names, str) or not names:
-        raise ValueError(f"names needs a list of at least one name. Received: names={names!r}")
-    missing = sorted(set(names) - {pair.name for pair in pairs})
-    if missing:
-        raise LabelFolderError(
-            f"names has {len(missing)} of which there is no image, such as {missing[0]!r}."
-        )
-    return [pair for pair in pairs if pair.name in set(names)]
 
 
 def _batches(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -21,6 +21,9 @@ class Task(keras.Model):
     """Base of the task models: a functional Keras model that presets can save and make again.
 
     Attributes:
+        serve: Method of each task that takes images, float32 `(batch, H, W, C)`, inside the graph
+            and gives tensors by the names in `served_maps` and `served_tables`: what exported
+            models compute.
         source: The preset or file that it was loaded from, or `None`; exported models carry it.
         weight_report: What `from_preset` could keep of the weights of a preset that it was asked to
             change, or `None`.
@@ -29,21 +32,11 @@ class Task(keras.Model):
         served_tables: Its other outputs, and their data types.
     """
 
+    serve: Callable[[Any], dict[str, Any]]
     served_maps: ClassVar[dict[str, str]]
     served_tables: ClassVar[dict[str, str]]
     source: str | None = None
     weight_report: ConversionReport | None = None
-
-    def serve(self, images: Any) -> dict[str, Any]:
-        """Give the result for images inside the graph: what exported models compute.
-
-        Args:
-            images: float32 `(batch, H, W, C)`.
-
-        Returns:
-            Tensors by the names in `served_maps` and `served_tables`.
-        """
-        raise NotImplementedError(f"{type(self).__name__} cannot be exported")
 
     @classmethod
     def from_preset(
