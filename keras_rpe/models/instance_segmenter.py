@@ -27,7 +27,7 @@ from keras_rpe.ops import precise_dtype
 
 Tensor = Any
 
-# Enough for seeds that lie among their group's pixels; ten found no better nuclei.
+# Enough for seeds, which lie among the pixels of their group from the start.
 _SEED_LOOPS = 3
 
 
