@@ -7,6 +7,7 @@ from keras_rpe.data.boundary_file import BoundaryAnnotation, read_boundaries
 from keras_rpe.data.boundary_pairs import BoundaryPair, find_boundary_pairs
 from keras_rpe.data.bsds500 import bsds500
 from keras_rpe.data.bsds500_archive import unpack_bsds500
+from keras_rpe.data.digits import digits
 from keras_rpe.data.image_file import (
     IMAGE_SUFFIXES,
     find_images,
@@ -35,6 +36,7 @@ __all__ = [
     "bsds500",
     "check_label_pairs",
     "default_augmentation",
+    "digits",
     "find_boundary_pairs",
     "find_images",
     "find_label_pairs",
@@ -50,9 +52,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Its base class lies in an extra, which only those who ask for it need.
+    # Their base class lies in an extra, which only those who ask for it need.
     if name == "Bsds500":
         from keras_rpe.data import bsds500_builder
 
         return bsds500_builder.Bsds500
+    if name == "Digits":
+        from keras_rpe.data import digits_builder
+
+        return digits_builder.Digits
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
