@@ -1,0 +1,115 @@
+"""Embeddings as colours."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+
+Projection = Literal["principal", "random"]
+
+# How many standard deviations of a uniformly random unit vector's coordinate make a full colour.
+_DEVIATIONS = 2.0
+
+
+def embedding_colors(
+    *embeddings: Any, projection: Projection = "principal", seed: int = 0
+) -> list[np.ndarray]:
+    """Give embeddings colours, such that equal colours in several maps mean the same embedding.
+
+    Three dimensions become red, green and blue directly, -1 as 0 and 1 as 255; fewer leave the
+    other colours at their middle. More are projected onto three axes, and what is then out of
+    range is clipped:
+
+    - `"principal"`: the principal axes of the last map, one scale for all maps, which shows the
+      most of these maps.
+    - `"random"`: three random orthogonal axes, the same for every call with this D and seed,
+      whatever the maps hold, so that colours also compare between calls: images, or epochs.
+
+    Args:
+        *embeddings: Unit embeddings, each `(h, w, D)` with one D; sizes may differ.
+        projection: `"principal"` or `"random"`, see above.
+        seed: Seed of the random axes, at least 0.
+
+    Returns:
+        A uint8 RGB map `(h, w, 3)` for each.
+
+    Raises:
+        ValueError: If there is none, or one is not as above, or not finite, or if `projection` or
+            `seed` is not as above.
+
+    Source: random projections: Kong & Fowlkes (CVPR 2018), the pictures of their embeddings.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_rpe.visualization import embedding_colors
+        >>> red = np.broadcast_to(np.array([1.0, 0.0, 0.0]), (2, 2, 3))
+        >>> embedding_colors(red)[0][0, 0].tolist()
+        [255, 128, 128]
+        >>> x = np.eye(16).reshape(4, 4, 16)
+        >>> first, again = (embedding_colors(x, projection="random", seed=1)[0] for _ in range(2))
+        >>> bool((first == again).all())
+        True
+    """
+    check_projection(projection, seed)
+    maps = [np.asarray(embedding, dtype="float64") for embedding in embeddings]
+    depth = maps[-1].shape[-1] if maps and maps[-1].ndim else 0
+    if not maps or any(x.ndim != 3 or x.size == 0 or x.shape[-1] != depth for x in maps):
+        raise ValueError(
+            "`embeddings` must be at least one map (h, w, D), all of one D. "
+            f"Received: shapes {[x.shape for x in maps]}"
+        )
+    if not all(np.isfinite(x).all() for x in maps):
+        raise ValueError("`embeddings` must be finite. Received: NaN or infinite values")
+    if depth <= 3:
+        projected = [np.pad(x, ((0, 0), (0, 0), (0, 3 - depth))) for x in maps]
+    elif projection == "random":
+        axes = _random_axes(depth, seed)
+        projected = [x @ axes * (depth**0.5 / _DEVIATIONS) for x in maps]
+    else:
+        mean, axes = _principal_axes(maps[-1].reshape(-1, depth))
+        projected = [(x - mean) @ axes for x in maps]
+        # A percentile, because a few outliers would leave the others gray.
+        scale = np.percentile(np.abs(projected[-1]), 99.5)
+        projected = [x / scale if scale > 1e-6 else np.zeros_like(x) for x in projected]
+    return [np.round(255 * np.clip((x + 1) / 2, 0, 1)).astype("uint8") for x in projected]
+
+
+def check_projection(projection: str, seed: int) -> None:
+    """Refuse what `embedding_colors` does not take.
+
+    Args:
+        projection: `"principal"` or `"random"`.
+        seed: At least 0.
+
+    Raises:
+        ValueError: If one is not.
+
+    Example:
+        >>> from keras_rpe.visualization.embedding_colors import check_projection
+        >>> check_projection("random", 0)
+    """
+    if projection not in ("principal", "random"):
+        raise ValueError(
+            f"`projection` must be 'principal' or 'random'. Received: projection={projection!r}"
+        )
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"`seed` must be an integer of at least 0. Received: seed={seed!r}")
+
+
+def _random_axes(depth: int, seed: int) -> np.ndarray:
+    """Three orthonormal axes `(D, 3)`, uniformly random."""
+    axes, triangle = np.linalg.qr(np.random.default_rng(seed).normal(size=(depth, 3)))
+    # The signs that a decomposition takes differ between libraries.
+    return axes * np.sign(np.diag(triangle))
+
+
+def _principal_axes(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean `(D,)` and three axes of the largest variance `(D, 3)` of vectors `(n, D)`."""
+    mean = vectors.mean(axis=0)
+    centered = vectors - mean
+    _, axes = np.linalg.eigh(centered.T @ centered)
+    axes = axes[:, ::-1][:, :3]
+    # The sign of an axis is arbitrary; fixing it gives the same colours on every machine.
+    strongest = np.take_along_axis(axes, np.abs(axes).argmax(axis=0)[None], axis=0)
+    return mean, axes * np.sign(strongest)
