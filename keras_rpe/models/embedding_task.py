@@ -7,7 +7,8 @@ from typing import Any, ClassVar, Self
 import keras
 
 from keras_rpe.layers import InstanceDecoder, MeanShiftRNN
-from keras_rpe.models.segmenter_losses import default_losses, targets
+from keras_rpe.models.capacity_check import CapacityCheck
+from keras_rpe.models.segmenter_losses import VOID, default_losses, targets
 from keras_rpe.models.task import Task
 
 Tensor = Any
@@ -20,6 +21,7 @@ class EmbeddingTask(Task):
         backbone: The network from images to features.
         mean_shift: The loops, each with a loss of its own.
         decoder: What reads the instances off.
+        embedding_dim: Dimension D of the embedding.
         margin: Margin α of the loss.
         neighborhood: Distance, in cells, up to which it pushes instances apart; `None`: any.
         num_classes: Classes other than the background.
@@ -38,6 +40,7 @@ class EmbeddingTask(Task):
     backbone: keras.Model
     mean_shift: MeanShiftRNN
     decoder: InstanceDecoder
+    embedding_dim: int
     margin: float
     neighborhood: float | None
     num_classes: int
@@ -45,11 +48,16 @@ class EmbeddingTask(Task):
     embed_background: bool
     ignore_label: int | None
     _arguments: dict[str, Any]
+    train_function: Any
+    _capacity_check: CapacityCheck | None = None
 
     def compile(
         self, optimizer: Any = "adam", loss: Any = "auto", loss_weights: Any = None, **kwargs: Any
     ) -> None:
         """Configure training.
+
+        Training then warns, once, if images have more instances than the margin loss can push
+        apart in so many dimensions (see `keras_rpe.models.capacity_check.CapacityCheck`).
 
         Args:
             optimizer: Name or optimizer.
@@ -60,7 +68,16 @@ class EmbeddingTask(Task):
         """
         if isinstance(loss, str) and loss == "auto":
             loss = default_losses(self.output_names_of_losses, self.margin, self.neighborhood)
+        self._capacity_check = CapacityCheck.of_loss(self.embedding_dim, loss)
         super().compile(optimizer=optimizer, loss=loss, loss_weights=loss_weights, **kwargs)
+
+    def make_train_function(self, force: bool = False) -> Any:
+        """Make what `fit` calls at every step."""
+        made = self.train_function
+        super().make_train_function(force)
+        if self._capacity_check is not None and self.train_function is not made:
+            self.train_function = self._capacity_check.after(self.train_function)
+        return self.train_function
 
     @property
     def output_names_of_losses(self) -> list[str]:
@@ -97,6 +114,8 @@ class EmbeddingTask(Task):
             self.ignore_label,
             self.embed_background,
         )
+        if training and self._capacity_check is not None:
+            self._capacity_check.observe(y["embedding"], y_pred["embedding"], VOID)
         if sample_weight is not None and not isinstance(sample_weight, dict):
             sample_weight = dict.fromkeys(y, sample_weight)
         return super().compute_loss(

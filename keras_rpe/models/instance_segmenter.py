@@ -60,7 +60,8 @@ class InstanceSegmenter(EmbeddingTask):
             there are no seeds.
         inference_window_size: Side of the windows when predicting, larger by default, since an
             object that lies in two windows may come apart; `None`: as in training.
-        margin: Margin α of the loss.
+        margin: Margin α of the loss. Training warns if images have more instances than it can push
+            apart in `embedding_dim` dimensions; see `keras_rpe.margins`.
         neighborhood: Distance, in cells of the embedding map, up to which the loss pushes
             instances apart (see `CosineMarginLoss`), so that hundreds fit on the sphere: those
             further apart are told apart by their places. `None`: any distance, as in the paper,
