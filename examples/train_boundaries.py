@@ -2,11 +2,12 @@
 
     python examples/train_boundaries.py BSDS500_FOLDER --out runs/boundaries
 
-The folder holds `images/{train,val,test}` and `groundTruth/{train,val,test}`. With
-`--embedding-weight 0` the network and all else stay, but its embeddings are trained without the
-pair loss. Killed and started again with the same command, training continues. At the end the last
-weights are written as a preset into `OUT/preset`, and the boundaries of a validation image into
-`OUT/boundaries.png`.
+The folder holds `images/{train,val,test}` and `groundTruth/{train,val,test}`. As in the paper, the
+embeddings are trained with the pair loss first, and then for the boundary maps alone: the pair loss
+counts during the first `--embedding-share` of the updates; with 0 it never does, and all else is
+the same. Killed and started again with the same command, training continues after the last
+hundred updates. At the end the last weights are written as a preset into `OUT/preset`, and the
+boundaries of a validation image into `OUT/boundaries.png`.
 """
 
 import argparse
@@ -15,23 +16,30 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_rpe.callbacks import TimeBudget, TrainingState
+from keras_rpe.callbacks import TrainingState
 from keras_rpe.data import bsds500, find_boundary_pairs, read_image
 from keras_rpe.models import BoundaryDetector
 
 STEPS = 100  # Of an epoch: each one's end writes the state.
+WARMUP = 0.05  # Share of the updates in which the learning rate rises.
+BORDER = 5  # Pixels at the sides, where the network sees the end of the image.
 
 
 def new_model(options: argparse.Namespace) -> BoundaryDetector:
     """A detector on a backbone that has seen ImageNet, ready to train."""
     model = BoundaryDetector(
-        options.backbone,
-        embedding_weight=options.embedding_weight,
-        backbone_weights=options.backbone_weights or None,
+        options.backbone, border=BORDER, backbone_weights=options.backbone_weights or None
     )
-    model.compile(
-        keras.optimizers.AdamW(options.learning_rate, weight_decay=1e-4, global_clipnorm=5.0)
+    # By updates, not by the clock: runs that are compared have taken equally many.
+    warmup = int(WARMUP * options.updates)
+    rate = keras.optimizers.schedules.CosineDecay(
+        options.learning_rate / 100,
+        decay_steps=options.updates - warmup,
+        alpha=0.01,
+        warmup_target=options.learning_rate,
+        warmup_steps=warmup,
     )
+    model.compile(keras.optimizers.AdamW(rate, weight_decay=1e-4, global_clipnorm=5.0))
     return model
 
 
@@ -49,19 +57,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=45.0)
+    parser.add_argument("--updates", type=int, default=2400, help="whole hundreds")
     parser.add_argument("--splits", nargs="+", default=["train"], choices=("train", "val"))
     parser.add_argument("--backbone", default="efficientnet_lite0")
     parser.add_argument("--backbone-weights", default="imagenet", help="a path, or '' for none")
-    parser.add_argument("--embedding-weight", type=float, default=1.0)
+    parser.add_argument("--embedding-share", type=float, default=0.5)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--crop-size", type=int, default=320)
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
 
+    if not 0.0 <= options.embedding_share <= 1.0:
+        parser.error(
+            f"--embedding-share needs a number in [0, 1]. Received: {options.embedding_share}"
+        )
+    if options.updates < STEPS or options.updates % STEPS:
+        parser.error(f"--updates needs a multiple of {STEPS}. Received: {options.updates}")
+    options.out.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(options.seed)
-    budget = TimeBudget(options.minutes, options.learning_rate, options.out)
     restored = TrainingState.restore(options.out)
     model, epoch = (new_model(options), 0) if restored is None else restored
     dataset = bsds500(
@@ -72,28 +86,35 @@ def main() -> None:
         # Not the crops again that were drawn before a restart.
         seed=options.seed + 1000 * epoch,
     )
-    if not budget.is_over:
+    epochs = options.updates // STEPS
+    embedding_epochs = round(options.embedding_share * epochs)
+    for last, weight in ((embedding_epochs, 1.0), (epochs, 0.0)):
+        if epoch >= last:
+            continue
+        weights = {f"embedding_{stride}": weight for stride in model.strides}
+        # The optimizer goes on where it is.
+        model.compile(model.optimizer, loss_weights={"logits": 1.0, **weights})
         model.fit(
             dataset.repeat(),
-            epochs=10**6,
+            epochs=last,
             steps_per_epoch=STEPS,
             initial_epoch=epoch,
             verbose=2,
             callbacks=[
-                budget,
                 keras.callbacks.CSVLogger(str(options.out / "log.csv"), append=True),
                 TrainingState(options.out),
             ],
         )
+        epoch = last
     notes = {
         "task": "boundary detection",
         "backbone": options.backbone,
         "initialised_from": options.backbone_weights or "random weights",
         "trained_on": f"BSDS500, {' and '.join(options.splits)}",
         "data_licence": "non-commercial research and education",
-        "updates": budget.updates,
-        "minutes": options.minutes,
-        "embedding_weight": options.embedding_weight,
+        "updates": options.updates,
+        "crops": f"{options.batch_size} of {options.crop_size} pixels a side",
+        "updates_with_pair_loss": embedding_epochs * STEPS,
         "seed": options.seed,
     }
     model.save_to_preset(options.out / "preset", notes)

@@ -51,7 +51,7 @@ def test_train_boundaries(data_root: Path, tmp_path: Path) -> None:
             for path in sorted((data_root / "bsds500" / part / split).glob(f"*.{ending}"))[:4]:
                 (folder / path.name).symlink_to(path)
     out = tmp_path / "run"
-    options = ["--minutes", 0.1, "--backbone", "unet_small", "--backbone-weights", ""]
+    options = ["--updates", 100, "--backbone", "unet_small", "--backbone-weights", ""]
     _run("train_boundaries.py", tmp_path / "data", "--out", out, "--crop-size", 64, *options)
     assert (out / "boundaries.png").is_file()
     assert (out / "preset" / "metadata.json").is_file()
