@@ -1,0 +1,198 @@
+"""Margin and dimension: how many groups fit on the sphere, and the least possible loss.
+
+    python examples/tutorials/margins.py --out runs/margins
+
+The loss asks that pixels of different groups have similarities s = (1 + cos)/2 of at most the
+margin. So N groups need N points of the sphere that are that far apart: the fewer dimensions, the
+larger the smallest margin. With a margin below 1/2 and many groups, the loss cannot become 0, and
+one that stops at its floor is optimal; but then groups may share a point, and the loss does not
+see it. Kong & Fowlkes (CVPR 2018), section 3, relate margin and dimension in this way.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from matplotlib import colormaps, rcParams
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from keras_rpe.losses import CosineMarginLoss
+from keras_rpe.margins import (
+    capacity,
+    fejes_toth_margin,
+    fejes_toth_margin_of_many,
+    loss_floor,
+    margin_lower_bound,
+    smallest_margin,
+    spread_points,
+)
+from keras_rpe.visualization.instance_colors import instance_colors
+from keras_rpe.visualization.sphere_drawing import BEHIND, FRONT, draw_sphere
+from keras_rpe.visualization.sphere_view import SphereView
+
+rcParams.update({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False})
+
+INK, GRAY = "#20242c", "#7c8597"
+ON_SPHERES = (4, 5, 6, 7, 8, 9, 10, 11, 12, 24)
+TABLED = (4, 6, 12, 20, 32, 64, 128)
+BEYOND = (17, 20, 24, 32, 33, 48, 64, 96, 128, 129, 144, 192, 256, 384, 512)
+OF_FLOOR = (4, 8, 12, 16, 24, 32, 48, 64)
+
+
+def print_tables(dims: list[int], most: int) -> None:
+    """Smallest margins and numbers of groups."""
+    print("D = 3: smallest margin, Fejes Tóth's bound, and its form for many groups")
+    for n in range(4, 13):
+        bounds = f"{fejes_toth_margin(n):8.3f}{fejes_toth_margin_of_many(n):8.3f}"
+        print(f"N = {n:<4}{smallest_margin(3, n).margin:8.3f}{bounds}")
+    tabled = [n for n in TABLED if n <= most]
+    print("\nsmallest margin found for N groups (~: perhaps not the smallest)")
+    print("     N" + "".join(f"{n:>8}" for n in tabled))
+    for dim in dims:
+        found = [smallest_margin(dim, n) for n in tabled]
+        texts = [f"{'' if one.exact else '~'}{one.margin:.3f}" for one in found]
+        print(f"D = {dim:<2}" + "".join(f"{text:>8}" for text in texts))
+    margins = (0.1, 0.3, 0.5, 0.6)
+    print("\nhow many groups fit at a margin, at least and at most")
+    print("margin" + "".join(f"{margin:>14}" for margin in margins))
+    for dim in dims:
+        fits = [capacity(dim, margin) for margin in margins]
+        texts = [str(c.groups) if c.exact else f"{c.groups} - {c.upper_bound}" for c in fits]
+        print(f"D = {dim:<2}" + "".join(f"{text:>14}" for text in texts))
+
+
+def color(index: int, count: int) -> tuple[float, ...]:
+    """Colour of one of several curves, from dark to bright."""
+    return colormaps["viridis"](0.05 + 0.8 * index / max(count - 1, 1))
+
+
+def draw_margins(dims: list[int], most: int, path: Path) -> None:
+    """The smallest margin over the number of groups, a curve for each dimension."""
+    figure = Figure(figsize=(8.4, 5), layout="constrained")
+    axes = figure.add_subplot()
+    axes.axhline(0.5, color=GRAY, lw=1, ls=(0, (4, 3)))
+    axes.text(6, 0.37, "up to D + 1 groups: a simplex", color=GRAY, size=9, va="top")
+    axes.text(most, 0.485, "up to 2 D groups: axes", color=GRAY, size=9, va="top", ha="right")
+    height = 1.08
+    for index, dim in enumerate(dims):
+        shade = color(index, len(dims))
+        # All numbers whose margins are known, and some that must be searched for.
+        known = most if dim == 2 else max(2 * dim, 14 if dim == 3 else 0)
+        counts = [*range(2, min(known, most) + 1), *(n for n in BEYOND if known < n <= most)]
+        found = [smallest_margin(dim, n) for n in counts]
+        searched = [(n, one.margin) for n, one in zip(counts, found) if not one.exact]
+        axes.plot(counts, [one.margin for one in found], color=shade, lw=2, zorder=3)
+        axes.plot(*np.reshape(searched, (-1, 2)).T, "o", color=shade, ms=4.5, zorder=3)
+        every = np.arange(min(known, most), most + 1)
+        bound = [margin_lower_bound(dim, int(n)) for n in every]
+        axes.plot(every, bound, color=shade, lw=1.2, ls=(0, (3, 2)))
+        above = np.interp(np.log(every), np.log(counts), [one.margin for one in found])
+        axes.fill_between(every, bound, above, color=shade, alpha=0.13, lw=0)
+        height = min(found[-1].margin, height - 0.055)
+        axes.text(1.08 * most, height, f"D = {dim}", color=shade, va="center", weight="bold")
+    styles = [{"lw": 2}, {"lw": 0, "marker": "o", "ms": 4.5}, {"lw": 1.2, "ls": (0, (3, 2))}]
+    handles = [Line2D([], [], color=INK, **one) for one in styles]
+    axes.legend(handles, ["smallest margin", "found by a search", "below this, impossible"],
+                loc="lower right", frameon=False)  # fmt: skip
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set(xlim=(1.7, 1.03 * most), ylim=(0, 1.03), xlabel="number of groups", ylabel="margin")
+    figure.savefig(path, dpi=180)
+
+
+def draw_spheres(path: Path) -> None:
+    """Points of the ordinary sphere as far apart as can be."""
+    columns, side = 5, 150  # in points of 1/72 inch, as matplotlib's lines
+    rows = -(-len(ON_SPHERES) // columns)
+    figure = Figure(figsize=(columns * side / 72, rows * 1.13 * side / 72))
+    for index, groups in enumerate(ON_SPHERES):
+        row, column = divmod(index, columns)
+        axes = figure.add_axes((column / columns, 1 - (row + 1) / rows, 1 / columns, 0.885 / rows))
+        draw_sphere(axes, SphereView(25, 22), side)
+        draw_points(axes, SphereView(25, 22), spread_points(3, groups), side)
+        title = f"{groups} groups, margin {smallest_margin(3, groups).margin:.3f}"
+        axes.set_title(title, size=10.5, pad=2)
+    figure.savefig(path, dpi=180)
+
+
+def draw_points(axes: Axes, view: SphereView, points: np.ndarray, side: float) -> None:
+    """Each point, the cap that it has for itself, and lines between those that are nearest."""
+    cosines = points @ points.T - 2 * np.eye(len(points))
+    radius = 0.5 * np.arccos(cosines.max())
+    turn, along = np.linspace(0, 2 * np.pi, 121)[:, None], np.linspace(0, 1, 41)[:, None]
+    for point, shade in zip(points, instance_colors(np.arange(1, len(points) + 1))):
+        # Two directions at right angles to the point and to each other.
+        first, second = np.linalg.svd(point[None])[2][1:]
+        rim = np.cos(turn) * first + np.sin(turn) * second
+        places, near = view.project(np.cos(radius) * point + np.sin(radius) * rim)
+        ends = places / np.linalg.norm(places, axis=1, keepdims=True)
+        for zorder, shown, alpha in ((FRONT, near >= 0, 0.5), (BEHIND, near < 0, 0.3)):
+            if shown.any():  # What the horizon hides ends there.
+                outline = np.where(shown[:, None], places, ends)
+                axes.fill(*outline.T, color=shade, alpha=alpha, lw=0, zorder=zorder)
+        (x, y), near = view.project(point)
+        zorder = FRONT if near >= 0 else BEHIND
+        axes.scatter(x, y, 55, [shade], edgecolors="white", zorder=zorder + 0.5, clip_on=False)
+    for i, j in np.argwhere(np.triu(cosines > cosines.max() - 1e-4)):
+        arc = (1 - along) * points[i] + along * points[j]
+        places, near = view.project(arc / np.linalg.norm(arc, axis=1, keepdims=True))
+        for zorder, shown in ((FRONT, near >= 0), (BEHIND, near < 0)):
+            line = np.where(shown, places.T, np.nan)
+            axes.plot(*line, color=INK, lw=1.2, alpha=0.8, zorder=zorder + 0.3)
+
+
+def loss_of(points: np.ndarray, margin: float) -> float:
+    """The loss of an image whose groups have one point each."""
+    loss = CosineMarginLoss(margin=margin, num_samples=None, dtype="float64")
+    return max(0.0, float(loss(np.arange(len(points))[None, None], points[None, None])))
+
+
+def draw_floor(path: Path) -> None:
+    """The floor of the loss, and the losses of three arrangements, printed and drawn."""
+    figure = Figure(figsize=(9.6, 3.6), layout="constrained")
+    arrangements = {
+        "spread, D = 64": [spread_points(64, n) for n in OF_FLOOR],
+        "spread, D = 3": [spread_points(3, n) for n in OF_FLOOR],
+        "D = 3, at 4 places": [spread_points(3, 4)[np.arange(n) % 4] for n in OF_FLOOR],
+    }
+    styles = [("o", 6, "#0072b2"), ("x", 6, "#d55e00"), ("s", 9, "#009e73")]
+    print("\nloss of N groups" + "".join(f"{name:>20}" for name in ["floor", *arrangements]))
+    for place, margin in enumerate((0.1, 0.3, 0.5)):
+        axes = figure.add_subplot(1, 3, place + 1)
+        every = range(2, OF_FLOOR[-1] + 1)
+        axes.plot(every, [loss_floor(n, margin) for n in every], color=GRAY, lw=2, label="floor")
+        columns = [[loss_floor(n, margin) for n in OF_FLOOR]]
+        for (name, some), (marker, size, shade) in zip(arrangements.items(), styles):
+            columns.append([loss_of(points, margin) for points in some])
+            axes.plot(OF_FLOOR, columns[-1], lw=0, marker=marker, ms=size, color=shade, label=name,
+                      mfc="none" if marker == "s" else shade)  # fmt: skip
+        for n, *row in zip(OF_FLOOR, *columns):
+            print(f"margin {margin}, {n:>4}" + "".join(f"{loss:20.4f}" for loss in row))
+        axes.set_title(f"margin {margin}", weight="bold")
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.set(xlabel="number of groups", ylim=(-0.015, 0.42))
+        axes.set_ylabel("" if place else "loss")
+    axes.legend(frameon=False, loc="upper left")
+    figure.savefig(path, dpi=180)
+
+
+def main() -> None:
+    """Print the tables and draw the pictures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--dims", type=int, nargs="+", default=[2, 3, 8, 16, 64])
+    parser.add_argument("--most-groups", type=int, default=256)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    print_tables(options.dims, options.most_groups)
+    draw_floor(options.out / "loss_floor.png")
+    draw_spheres(options.out / "spheres.png")
+    draw_margins(options.dims, options.most_groups, options.out / "margins.png")
+    print(f"\ndrawn: margins.png, spheres.png and loss_floor.png in {options.out}")
+
+
+if __name__ == "__main__":
+    main()
