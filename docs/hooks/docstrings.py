@@ -93,8 +93,8 @@ def _section(docstring: griffe.Docstring, title: str, body: str) -> griffe.Docst
         return griffe.DocstringSectionExamples(
             [(griffe.DocstringSectionKind.examples, body)], title="Example:"
         )
-    if title == "Call arguments":
-        found = [_ITEM.match(item) for item in re.split(r"\n(?=\S)", body)]
+    found = [_ITEM.match(item) for item in re.split(r"\n(?=\S)", body)]
+    if title == "Call arguments" and all(found):
         items = [
             griffe.DocstringParameter(item[1], description=inspect.cleandoc(item[2]))
             for item in found
