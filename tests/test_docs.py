@@ -146,6 +146,13 @@ def test_docstrings_have_their_sections(site: Path) -> None:
 
 
 @pytest.mark.slow
+def test_dataclasses_have_their_signatures(site: Path) -> None:
+    html = (site / "api" / "margins.html").read_text(encoding="utf-8")
+    text = re.sub(r"<[^>]*>", "", html)
+    assert "Capacity(groups: int, upper_bound: int)" in text
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("page", "target"),
     [
@@ -159,3 +166,9 @@ def test_public_names_are_linked(site: Path, page: str, target: str) -> None:
     file, _, anchor = target.partition("#")
     assert re.search(rf'href="[^"]*{re.escape("#" + anchor)}"', html)
     assert f'id="{anchor}"' in (site / "api" / file).read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_modules_are_linked(site: Path) -> None:
+    html = (site / "method" / "margins.html").read_text(encoding="utf-8")
+    assert '<a href="../api/margins.html"><code>keras_rpe.margins</code></a>' in html

@@ -1,11 +1,13 @@
 """Links from the names of public objects in the text to their entries in the API reference."""
 
 import ast
+import posixpath
 import re
 from pathlib import Path
 from typing import Any
 
-PACKAGE = Path(__file__).parents[2] / "keras_rpe"
+DOCS = Path(__file__).parents[1]
+PACKAGE = DOCS.parent / "keras_rpe"
 
 _NOT_PUBLIC = ("cli", "presets")  # the names of the latter are those of `models`
 METHODS = {
@@ -24,9 +26,7 @@ METHODS = {
 """Methods whose names stand for themselves in the text."""
 
 # Text between these stays as it is.
-_APART = re.compile(
-    r"(<(?P<tag>pre|a|autoref|h[1-6]|table class=\"highlight[^>]*)[ >].*?</(?P=tag)>)", re.DOTALL
-)
+_APART = re.compile(r"(<(?P<tag>pre|a|autoref|h[1-6])[ >].*?</(?P=tag)>)", re.DOTALL)
 _NAME = re.compile(r"<code>([A-Za-z_][\w.]*)(\(\))?</code>")
 
 
@@ -38,7 +38,6 @@ def public_names() -> dict[str, str]:
         if path.parent.name in _NOT_PUBLIC:
             continue
         module = ".".join(path.parent.relative_to(PACKAGE.parent).parts)
-        names[module] = module
         for name in exported(path):
             full = f"{module}.{name}"
             short = full.removeprefix("keras_rpe.")
@@ -67,19 +66,24 @@ _NAMES = public_names()
 
 def on_page_content(content: str, page: Any, config: Any, files: Any) -> str:
     """Link the names in code spans."""
+    folder = posixpath.dirname(page.url) or "."
+
+    def linked(found: re.Match[str]) -> str:
+        name = found[1]
+        module = DOCS / "api" / f"{name.rpartition('.')[2]}.md"
+        if name.startswith("keras_rpe.") and module.exists():
+            href = posixpath.relpath(f"api/{module.stem}.html", folder)
+            return f'<a href="{href}">{found[0]}</a>'
+        full = _NAMES.get(name)
+        if full is None:
+            owner, _, member = name.rpartition(".")
+            full = f"{_NAMES[owner]}.{member}" if owner in _NAMES else None
+        if full is None:
+            return found[0]
+        return f'<autoref identifier="{full}" optional>{found[0]}</autoref>'
+
     parts = _APART.split(content)
     # Of three parts, the first is text, the second what stays, the third its tag.
-    parts[::3] = [_NAME.sub(_linked, text) for text in parts[::3]]
+    parts[::3] = [_NAME.sub(linked, text) for text in parts[::3]]
     del parts[2::3]
     return "".join(parts)
-
-
-def _linked(found: re.Match[str]) -> str:
-    name = found[1]
-    full = _NAMES.get(name)
-    if full is None:
-        owner, _, member = name.rpartition(".")
-        full = f"{_NAMES[owner]}.{member}" if owner in _NAMES else None
-    return (
-        found[0] if full is None else f'<autoref identifier="{full}" optional>{found[0]}</autoref>'
-    )
