@@ -112,7 +112,7 @@ def main() -> None:
         "initialised_from": options.backbone_weights or "random weights",
         "trained_on": f"BSDS500, {' and '.join(options.splits)}",
         "data_licence": "non-commercial research and education",
-        "updates": options.updates,
+        "steps": options.updates,
         "crops": f"{options.batch_size} of {options.crop_size} pixels a side",
         "updates_with_pair_loss": embedding_epochs * STEPS,
         "seed": options.seed,

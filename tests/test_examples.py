@@ -51,7 +51,16 @@ def test_train_boundaries(data_root: Path, tmp_path: Path) -> None:
             for path in sorted((data_root / "bsds500" / part / split).glob(f"*.{ending}"))[:4]:
                 (folder / path.name).symlink_to(path)
     out = tmp_path / "run"
-    options = ["--updates", 100, "--backbone", "unet_small", "--backbone-weights", ""]
-    _run("train_boundaries.py", tmp_path / "data", "--out", out, "--crop-size", 64, *options)
+    options = ["--backbone", "unet_small", "--backbone-weights", "", "--crop-size", 32]
+    data = tmp_path / "data"
+    # Half with the pair loss and half without it; then a hundred more, from the last state.
+    for updates in (200, 300):
+        _run("train_boundaries.py", data, "--out", out, "--updates", updates, *options)
+    rows = (out / "log.csv").read_text().splitlines()
+    assert [row.partition(",")[0] for row in rows] == ["epoch", "0", "1", "2"]
+    losses = [dict(zip(rows[0].split(","), row.split(","))) for row in rows[1:]]
+    for row, with_pairs in zip(losses, (True, False, False)):
+        gap = float(row["loss"]) - float(row["logits_loss"])
+        assert (gap > 0.1) == with_pairs
     assert (out / "boundaries.png").is_file()
     assert (out / "preset" / "metadata.json").is_file()

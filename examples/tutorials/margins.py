@@ -186,6 +186,8 @@ def main() -> None:
     parser.add_argument("--dims", type=int, nargs="+", default=[2, 3, 8, 16, 64])
     parser.add_argument("--most-groups", type=int, default=256)
     options = parser.parse_args()
+    if min(options.dims) < 2 or not 4 <= options.most_groups <= 512:
+        parser.error("--dims need at least 2, and --most-groups a number from 4 to 512")
     options.out.mkdir(parents=True, exist_ok=True)
     print_tables(options.dims, options.most_groups)
     draw_floor(options.out / "loss_floor.png")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import numbers
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -13,10 +12,12 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from keras_rpe.callbacks.frequency import checked_frequency
 from keras_rpe.models.image_array import rgb_array
 from keras_rpe.visualization import embedding_loops, overlay_instances
 from keras_rpe.visualization.embedding_colors import Projection, check_projection
-from keras_rpe.visualization.embedding_loops import check_scale
+from keras_rpe.visualization.embedding_loops import MAX_SCALE
+from keras_rpe.visualization.integer_argument import check_integer
 
 # DATA_CLASS_BLOB_SEQUENCE of TensorFlow's summary.proto, which TensorFlow exports no name for.
 _BLOB_SEQUENCE = 3
@@ -46,6 +47,8 @@ class EmbeddingBoard(keras.callbacks.Callback):
         TypeError: If the model that is trained is no `InstanceSegmenter` or alike, before training.
         OSError: If the folder cannot be made.
 
+    Source: the embeddings of Kong & Fowlkes (CVPR 2018), drawn while they are learned.
+
     Example:
         >>> import tempfile
         >>> from pathlib import Path
@@ -72,13 +75,9 @@ class EmbeddingBoard(keras.callbacks.Callback):
         scale: int = 1,
     ) -> None:
         super().__init__()
-        valid = isinstance(frequency, numbers.Integral) and not isinstance(frequency, bool)
-        if not valid or frequency < 1:
-            raise ValueError(
-                f"`frequency` must be an integer of at least 1. Received: frequency={frequency!r}"
-            )
+        self.frequency = checked_frequency(frequency)
         check_projection(projection, seed)
-        check_scale(scale)
+        check_integer("scale", scale, 1, MAX_SCALE)
         try:
             self.images = [np.asarray(image) for image in images]
         except TypeError:
@@ -93,7 +92,6 @@ class EmbeddingBoard(keras.callbacks.Callback):
             except ValueError as error:
                 raise ValueError(f"Image {index} of `images`: {error}") from None
         self.folder = os.fspath(folder)
-        self.frequency = int(frequency)
         self.projection: Projection = projection
         self.seed = seed
         self.scale = scale

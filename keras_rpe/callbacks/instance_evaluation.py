@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Iterable, Sequence
 from functools import reduce
 from operator import add
@@ -11,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_rpe.callbacks.frequency import checked_frequency
 from keras_rpe.metrics.matching import Matching, check_ignore_label, check_thresholds, matching
 
 
@@ -80,14 +80,9 @@ class InstanceEvaluation(keras.callbacks.Callback):
             raise ValueError(
                 f"`thresholds` must differ from each other. Received: thresholds={thresholds!r}"
             )
-        valid = isinstance(frequency, numbers.Integral) and not isinstance(frequency, bool)
-        if not valid or frequency < 1:
-            raise ValueError(
-                f"`frequency` must be an integer of at least 1. Received: frequency={frequency!r}"
-            )
+        self.frequency = checked_frequency(frequency)
         if not isinstance(prefix, str):
             raise ValueError(f"`prefix` must be a string. Received: prefix={prefix!r}")
-        self.frequency = int(frequency)
         self.names = tuple(
             f"{prefix}{figure}{100 * threshold:g}"
             for threshold in self.thresholds

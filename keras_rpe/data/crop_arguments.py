@@ -34,16 +34,39 @@ def check_crop_arguments(batch_size: Any, repeats: Any, zoom: Any, seed: Any) ->
     Raises:
         ValueError: If one is not as above.
     """
-    for argument, value in (("batch_size", batch_size), ("repeats", repeats)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(
-                f"{argument} needs a whole number from 1. Received: {argument}={value!r}"
-            )
+    check_count("batch_size", batch_size)
+    check_count("repeats", repeats)
     paired = isinstance(zoom, (tuple, list)) and len(zoom) == 2
     if not (paired and 0.1 <= zoom[0] <= zoom[1] <= 10):
         raise ValueError(
             f"zoom needs two factors in order, from 0.1 to 10. Received: zoom={zoom!r}"
         )
+    check_seed(seed)
+
+
+def check_count(argument: str, value: Any) -> None:
+    """Refuse what is no whole number from 1.
+
+    Args:
+        argument: Its name.
+        value: Its value.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{argument} needs a whole number from 1. Received: {argument}={value!r}")
+
+
+def check_seed(seed: Any) -> None:
+    """Refuse what is no seed of a data set.
+
+    Args:
+        seed: A whole number from 0 and below `SEEDS`, or `None`.
+
+    Raises:
+        ValueError: If it is not.
+    """
     if seed is not None and not (isinstance(seed, int) and 0 <= seed < SEEDS):
         raise ValueError(f"seed needs a whole number from 0 to {SEEDS - 1}. Received: seed={seed}")
 

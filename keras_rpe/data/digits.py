@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_rpe.data.crop_arguments import SEEDS, check_crop_arguments
+from keras_rpe.data.crop_arguments import SEEDS, check_count, check_seed
 from keras_rpe.data.digit_images import SPLITS, digit_images
 from keras_rpe.data.digit_scene import CANVAS, check_scene_arguments, digit_scene
 
@@ -36,7 +36,7 @@ def digits(
 
     A scene is 0 to 9 digits of MNIST on black, some of which cover others, and each class has its
     color: see `digit_scene` in `keras_rpe.data.digit_scene`. Scenes are drawn while the data set
-    is read, hundreds a second, and are not kept.
+    is read, and are not kept.
 
     Each scene follows from the seed, the split and its number alone, whatever the batch size. With
     `fresh`, every epoch goes on where the one before it ended, so that no scene comes twice.
@@ -85,11 +85,9 @@ def digits(
         >>> images.shape, labels["instances"].shape, labels["classes"].dtype, len(dataset)
         (TensorShape([4, 64, 64, 3]), TensorShape([4, 64, 64]), tf.int32, 2)
     """
-    check_crop_arguments(batch_size, 1, (1.0, 1.0), seed)
-    if isinstance(num_scenes, bool) or not isinstance(num_scenes, int) or num_scenes < 1:
-        raise ValueError(
-            f"num_scenes needs a whole number from 1. Received: num_scenes={num_scenes!r}"
-        )
+    check_count("batch_size", batch_size)
+    check_count("num_scenes", num_scenes)
+    check_seed(seed)
     for argument, value in (("fresh", fresh), ("classes", classes)):
         if not isinstance(value, bool):
             raise ValueError(f"{argument} needs True or False. Received: {argument}={value!r}")

@@ -20,8 +20,7 @@ def groups_upper_bound(dim: int, margin: float) -> int:
 
     Below α = ½ it is the true number, of a simplex, at ½ as well, 2 D, and above for D = 2. The
     others are the least of Levenshtein's bound, that of the caps' areas, Fejes Tóth's for D = 3,
-    and what the known best arrangements imply. Rankin (1955); Levenshtein (1979); Fejes Tóth
-    (1943).
+    and what the known best arrangements imply.
 
     Args:
         dim: Dimension D of the embedding, at least 2.
@@ -32,6 +31,9 @@ def groups_upper_bound(dim: int, margin: float) -> int:
 
     Raises:
         ValueError: If an argument is out of its range.
+
+    Source:
+        Rankin (1955); Levenshtein (1979); L. Fejes Tóth (1943).
 
     Example:
         >>> from keras_rpe.margins import groups_upper_bound
@@ -75,6 +77,9 @@ def margin_lower_bound(dim: int, groups: int) -> float:
     Raises:
         ValueError: If an argument is out of its range.
 
+    Source:
+        As of `groups_upper_bound`.
+
     Example:
         >>> from keras_rpe.margins import margin_lower_bound
         >>> [round(margin_lower_bound(16, groups), 3) for groups in (3, 32, 64)]
@@ -104,7 +109,6 @@ def fejes_toth_margin(groups: int) -> float:
     """Fejes Tóth's bound for D = 3: α ≥ 1 / (4 sin² ω), ω = π N / (6 (N - 2)).
 
     Reached by 3, 4, 6 and 12 groups: a triangle, a tetrahedron, an octahedron, an icosahedron.
-    L. Fejes Tóth (1943).
 
     Args:
         groups: Number of groups N, at least 3.
@@ -114,6 +118,9 @@ def fejes_toth_margin(groups: int) -> float:
 
     Raises:
         ValueError: If the number is out of its range.
+
+    Source:
+        L. Fejes Tóth (1943).
 
     Example:
         >>> from keras_rpe.margins import fejes_toth_margin
@@ -138,6 +145,9 @@ def fejes_toth_margin_of_many(groups: int) -> float:
     Raises:
         ValueError: If the number is out of its range.
 
+    Source:
+        As of `fejes_toth_margin`.
+
     Example:
         >>> from keras_rpe.margins import fejes_toth_margin_of_many
         >>> [round(fejes_toth_margin_of_many(groups), 3) for groups in (4, 5, 6, 7, 100)]
@@ -151,7 +161,7 @@ def levenshtein_bound(dim: int, cosine: float) -> float:
     """Levenshtein's bound on the number of points of a sphere.
 
     It is reached by the simplex, 2 D points on the axes, the icosahedron, the roots of E8 and
-    others. V. I. Levenshtein (1979), and Handbook of Coding Theory (1998), chapter 6.
+    others.
 
     Args:
         dim: Dimension D, at least 3.
@@ -162,6 +172,9 @@ def levenshtein_bound(dim: int, cosine: float) -> float:
 
     Raises:
         ValueError: If an argument is out of its range.
+
+    Source:
+        V. I. Levenshtein (1979), and Handbook of Coding Theory (1998), chapter 6.
 
     Example:
         >>> from keras_rpe.margins import levenshtein_bound

@@ -44,7 +44,7 @@ def capacity(dim: int, margin: float) -> Capacity:
     """How many groups fit on the sphere in D dimensions at a margin.
 
     Exact up to α = ½, and for D = 2. Above, `groups` is the largest number of 2 D, the known best
-    arrangements, what caps that cover the sphere ensure (Wyner, 1965), and what a short search
+    arrangements, what caps that cover the sphere ensure, and what a short search
     with the means of `spread_points` finds; `upper_bound` is that of `groups_upper_bound`.
 
     Args:
@@ -56,6 +56,9 @@ def capacity(dim: int, margin: float) -> Capacity:
 
     Raises:
         ValueError: If an argument is out of its range.
+
+    Source:
+        Rankin (1955) up to α = ½; Wyner (1965) on caps that cover the sphere.
 
     Example:
         >>> from keras_rpe.margins import capacity

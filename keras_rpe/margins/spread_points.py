@@ -43,6 +43,9 @@ def spread_points(dim: int, groups: int) -> np.ndarray:
     Raises:
         ValueError: If an argument is out of its range.
 
+    Source:
+        Rankin (1955) up to 2 D points; known best arrangements as in `smallest_margin`.
+
     Example:
         >>> from keras_rpe.margins import largest_similarity, spread_points
         >>> round(largest_similarity(spread_points(8, 240)), 6)
@@ -77,6 +80,9 @@ def largest_similarity(points: npt.ArrayLike) -> float:
 
     Raises:
         ValueError: If they are no such vectors.
+
+    Source:
+        The similarity is that of Kong & Fowlkes (CVPR 2018), section 3, equation 1.
 
     Example:
         >>> from keras_rpe.margins import largest_similarity

@@ -17,14 +17,16 @@ def matching_parts(graph: csr_array) -> tuple[np.ndarray, np.ndarray]:
     """Split rows and columns so that no matching of the largest size pairs two of different parts.
 
     In the part `EXCESS_ROWS` all columns are matched, in `EXCESS_COLUMNS` all rows, and in each of
-    the others, from 2, all of both. Dulmage and Mendelsohn, "Coverings of bipartite graphs",
-    Canadian Journal of Mathematics 10 (1958).
+    the others, from 2, all of both.
 
     Args:
         graph: sparse matrix (rows, columns); its stored entries are the edges.
 
     Returns:
         The part of each row and of each column.
+
+    Source: Dulmage and Mendelsohn, "Coverings of bipartite graphs", Canadian Journal of
+    Mathematics 10 (1958).
 
     Example:
         >>> from scipy.sparse import csr_array
@@ -42,11 +44,12 @@ def matching_parts(graph: csr_array) -> tuple[np.ndarray, np.ndarray]:
     row = np.repeat(np.arange(rows), np.diff(graph.indptr))
     to = owner[graph.indices]
     taken = to >= 0
-    steps = csr_array((np.ones(to[taken].size, np.int8), (row[taken], to[taken])), (rows, rows))
+    start, stop = row[taken], to[taken]
+    steps = csr_array((np.ones(start.size, np.int8), (start, stop)), (rows, rows))
     part = 2 + connected_components(steps, connection="strong")[1].astype(np.intp)
-    part[_reached(row[taken], to[taken], np.flatnonzero(partner < 0), rows)] = EXCESS_ROWS
+    part[_reached(start, stop, np.flatnonzero(partner < 0), rows)] = EXCESS_ROWS
     # Backwards from the rows that could take a column without an owner.
-    part[_reached(to[taken], row[taken], np.unique(row[~taken]), rows)] = EXCESS_COLUMNS
+    part[_reached(stop, start, np.unique(row[~taken]), rows)] = EXCESS_COLUMNS
     return part, np.where(owner >= 0, part[owner], EXCESS_COLUMNS)
 
 

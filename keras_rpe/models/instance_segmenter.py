@@ -64,8 +64,7 @@ class InstanceSegmenter(EmbeddingTask):
             apart in `embedding_dim` dimensions; see `keras_rpe.margins`.
         neighborhood: Distance, in cells of the embedding map, up to which the loss pushes
             instances apart (see `CosineMarginLoss`), so that hundreds fit on the sphere: those
-            further apart are told apart by their places. `None`: any distance, as in the paper,
-            for objects in several parts that lie far from each other.
+            further apart are told apart by their places. `None`: any distance, as in the paper.
         coordinates: Whether the embedding head sees each pixel's position in the whole image.
         position_periods: Periods, in cells of the embedding map, of the rotation of the embedding
             with position, which tells like objects at different places apart and lets a network

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from keras_rpe.visualization.integer_argument import check_integer
+
 Projection = Literal["principal", "random"]
 
 # How many standard deviations of a uniformly random unit vector's coordinate make a full colour.
@@ -93,8 +95,7 @@ def check_projection(projection: str, seed: int) -> None:
         raise ValueError(
             f"`projection` must be 'principal' or 'random'. Received: projection={projection!r}"
         )
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"`seed` must be an integer of at least 0. Received: seed={seed!r}")
+    check_integer("seed", seed, 0)
 
 
 def _random_axes(depth: int, seed: int) -> np.ndarray:

@@ -14,9 +14,13 @@ from keras_rpe.visualization.embedding_colors import (
     check_projection,
     embedding_colors,
 )
+from keras_rpe.visualization.integer_argument import check_integer
 
 if TYPE_CHECKING:
     from keras_rpe.models import InstanceSegmenter
+
+MAX_SCALE = 16
+"""Most pixels, along a side, that `embedding_loops` draws for one."""
 
 _GAP = 6
 _TITLE_HEIGHT = 16
@@ -50,6 +54,8 @@ def embedding_loops(
     Raises:
         ValueError: If the image is not one, or another argument is not as above.
 
+    Source: Kong & Fowlkes (CVPR 2018), whose figures show embeddings loop by loop.
+
     Example:
         >>> import numpy as np
         >>> from keras_rpe.models import InstanceSegmenter
@@ -59,7 +65,7 @@ def embedding_loops(
         (32, 108, 3)
     """
     check_projection(projection, seed)
-    check_scale(scale)
+    check_integer("scale", scale, 1, MAX_SCALE)
     array = rgb_array(image)
     height, width = array.shape[:2]
     embedding, scores = model.embed(array[None])
@@ -77,23 +83,6 @@ def embedding_loops(
     names = ["image", "embedding", *(f"loop {t}" for t in range(1, len(maps)))]
     panels = [panel.repeat(scale, axis=0).repeat(scale, axis=1) for panel in panels]
     return _side_by_side(panels, names if titles else None)
-
-
-def check_scale(scale: int) -> None:
-    """Refuse a scale that is out of its range.
-
-    Args:
-        scale: Side of the square that is drawn for a pixel.
-
-    Raises:
-        ValueError: If it is no integer from 1 to 16.
-
-    Example:
-        >>> from keras_rpe.visualization.embedding_loops import check_scale
-        >>> check_scale(4)
-    """
-    if isinstance(scale, bool) or not isinstance(scale, int) or not 1 <= scale <= 16:
-        raise ValueError(f"`scale` must be an integer from 1 to 16. Received: scale={scale!r}")
 
 
 def _side_by_side(panels: list[np.ndarray], names: list[str] | None) -> np.ndarray:

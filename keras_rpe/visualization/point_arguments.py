@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from keras_rpe.visualization.instance_colors import instance_colors
+from keras_rpe.visualization.integer_argument import check_integer
 from keras_rpe.visualization.sphere_view import SphereView
 
 # Of a unit vector; float16 and an epsilon of a normalization change it by less.
@@ -158,7 +159,4 @@ def check_side(side: Any, low: int, count: int = 1, name: str = "side") -> None:
         >>> check_side(300, 100)
     """
     high = max(low, min(4000, _MAX_PICTURE // count))
-    if isinstance(side, bool) or not isinstance(side, int) or not low <= side <= high:
-        raise ValueError(
-            f"`{name}` must be an integer from {low} to {high}. Received: {name}={side!r}"
-        )
+    check_integer(name, side, low, high)

@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_rpe.visualization.agg_figure import agg_figure, figure_pixels
 from keras_rpe.visualization.dots import Dots
+from keras_rpe.visualization.integer_argument import check_integer
 from keras_rpe.visualization.point_arguments import (
     check_side,
     check_view,
@@ -74,8 +75,8 @@ def sphere_scatter(
     points, shape = _unit_points(embeddings)
     if labels is not None and colors is not None:
         raise ValueError("`colors` must be None if labels are given. Received: both")
-    if columns is not None and not (isinstance(columns, int) and columns >= 1):
-        raise ValueError(f"`columns` must be at least 1. Received: columns={columns!r}")
+    if columns is not None:
+        check_integer("columns", columns, 1)
     columns = min(columns or len(points), len(points))
     rows = math.ceil(len(points) / columns)
     check_side(side, 100, max(rows, columns))

@@ -9,6 +9,7 @@ import numpy as np
 from keras_rpe.optional_import import optional_import
 from keras_rpe.visualization.agg_figure import agg_figure, figure_pixels
 from keras_rpe.visualization.dots import Dots
+from keras_rpe.visualization.integer_argument import check_integer
 from keras_rpe.visualization.path_stage import PathStage
 from keras_rpe.visualization.plane_stage import PlaneStage
 from keras_rpe.visualization.point_arguments import (
@@ -83,12 +84,8 @@ def trajectory_picture(
     groups = np.zeros(points.shape[1], "int64")
     if labels is not None:
         groups = label_array(labels, shape)
-    if isinstance(max_paths, bool) or not isinstance(max_paths, int) or max_paths < 1:
-        raise ValueError(
-            f"`max_paths` must be an integer of at least 1. Received: max_paths={max_paths!r}"
-        )
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"`seed` must be an integer of at least 0. Received: seed={seed!r}")
+    check_integer("max_paths", max_paths, 1)
+    check_integer("seed", seed, 0)
     check_side(side, 150)
     chosen = check_view(view)
     colors = label_colors(groups) if labels is not None else np.tile(_PLAIN, (groups.size, 1))
