@@ -11,15 +11,11 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components, min_weight_full_bipartite_matching
 
 from keras_rpe.metrics.boundary_checks import check_boundary_map, check_max_distance
-from keras_rpe.metrics.matching_parts import matching_parts
 
 # What a pixel without a partner costs, in units of the largest allowed distance.
 _OUTLIER_COST = 100.0
 # Up to this many entries a dense assignment beats the sparse one.
 _DENSE_ENTRIES = 8000
-# Distances are rounded to this part of a pixel, so that their sums are exact. With others, ties
-# that rounding breaks can keep SciPy's sparse assignment from coming to an end.
-_FRACTION = 2.0**-16
 # About 2 GB while the table of allowed pairs is made.
 _MAX_PAIRS = 50_000_000
 
@@ -126,8 +122,7 @@ def _allowed_pairs(truth: np.ndarray, limit: float) -> csr_array:
         column = np.flatnonzero((to_y >= 0) & (to_y < height) & (to_x >= 0) & (to_x < width))
         rows.append(to_y[column] * width + to_x[column])
         columns.append(column)
-        distance = _FRACTION * round(math.hypot(step_y, step_x) / _FRACTION)
-        distances.append(np.full(column.size, 1 + distance))
+        distances.append(np.full(column.size, 1 + math.hypot(step_y, step_x)))
     entries = np.concatenate(distances), (np.concatenate(rows), np.concatenate(columns))
     return csr_array(entries, shape=(truth.size, y.size))
 
@@ -148,56 +143,32 @@ def _assign(
     columns = names.size
     if columns == 1:
         return row[[costs.argmin()]], names
-    if rows * columns <= _DENSE_ENTRIES:
-        first, second = _assign_dense(row, column, costs, (rows, columns), limit)
-        return first, names[second]
-    # The search for the partner of a pixel that has none goes through a whole component. In the
-    # parts of the graph, all of the fewer have partners.
-    row_part, column_part = matching_parts(csr_array((costs, column, indptr), (rows, columns)))
-    inside = row_part[row] == column_part[column]
-    row, column, costs = row[inside], column[inside], costs[inside]
-    links = csr_array((costs, (row, column + rows)), (rows + columns, rows + columns))
-    component = connected_components(links, directed=False)[1][row]
-    # Most components are a single pair.
-    single = np.bincount(component)[component] == 1
-    found = [(row[single], column[single])]
-    order = np.flatnonzero(~single)
-    order = order[np.argsort(component[order], kind="stable")]
-    starts = np.flatnonzero(np.diff(component[order])) + 1
-    for edges in np.split(order, starts) if order.size else []:
-        own_rows, r = np.unique(row[edges], return_inverse=True)
-        own_columns, c = np.unique(column[edges], return_inverse=True)
-        shape = own_rows.size, own_columns.size
-        if shape[0] * shape[1] <= _DENSE_ENTRIES:
-            first, second = _assign_dense(r, c, costs[edges], shape, limit)
-        else:
-            first, second = _assign_all(r, c, costs[edges], shape)
-        found.append((own_rows[first], own_columns[second]))
-    return np.concatenate([a for a, _ in found]), names[np.concatenate([b for _, b in found])]
-
-
-def _assign_dense(
-    row: np.ndarray, column: np.ndarray, costs: np.ndarray, shape: tuple[int, int], limit: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """The cheapest matching, by a full table."""
     # A pair saves the cost of two lonely pixels; not to pair costs nothing else.
     lonely = 1 + 2 * _OUTLIER_COST * limit
-    dense = np.full(shape, lonely)
-    dense[row, column] = costs
-    first, second = linear_sum_assignment(dense)
-    paired = dense[first, second] < lonely
-    return first[paired], second[paired]
-
-
-def _assign_all(
-    row: np.ndarray, column: np.ndarray, costs: np.ndarray, shape: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """The cheapest matching of all rows or all columns, the fewer of them."""
-    if shape[0] > shape[1]:
-        second, first = _assign_all(column, row, costs, shape[::-1])
-        return first, second
-    first, second = min_weight_full_bipartite_matching(csr_array((costs, (row, column)), shape))
-    return first, second
+    if rows * columns <= _DENSE_ENTRIES:
+        dense = np.full((rows, columns), lonely)
+        dense[row, column] = costs
+        first, second = linear_sum_assignment(dense)
+        paired = dense[first, second] < lonely
+        return first[paired], names[second[paired]]
+    flipped = rows > columns
+    if flipped:
+        row, column, rows, columns = column, row, columns, rows
+    # Every row finds a partner, or takes a column of its own that stands for none.
+    own = np.arange(rows)
+    table = csr_array(
+        (
+            np.concatenate((costs, np.full(rows, lonely))),
+            (np.concatenate((row, own)), np.concatenate((column, columns + own))),
+        ),
+        shape=(rows, columns + rows),
+    )
+    first, second = min_weight_full_bipartite_matching(table)
+    paired = second < columns
+    first, second = first[paired], second[paired]
+    if flipped:
+        first, second = second, first
+    return first, names[second]
 
 
 def match_boundaries(
@@ -208,8 +179,7 @@ def match_boundaries(
     Of all one-to-one pairings within the allowed distance it is the cheapest: a pair costs its
     distance, a pixel without a partner 100 times the largest allowed one. So there are as many
     pairs as possible, and among those pairings the sum of distances is the smallest. The optimum is
-    exact, of distances rounded to 1/65,536 of a pixel; where several pairings are equally cheap,
-    one of them is taken.
+    exact; where several pairings are equally cheap, one of them is taken.
 
     Args:
         predicted: boolean map (height, width), usually of lines one pixel wide.
