@@ -64,3 +64,24 @@ def test_train_boundaries(data_root: Path, tmp_path: Path) -> None:
         assert (gap > 0.1) == with_pairs
     assert (out / "boundaries.png").is_file()
     assert (out / "preset" / "metadata.json").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options", [[], ["--classes", "--embedding-dim", 8, "--loss-on", "embedding"]]
+)
+def test_digits(data_root: Path, tmp_path: Path, options: list) -> None:
+    out = tmp_path / "run"
+    source = ["--source", data_root / "mnist_10k.npz", "--batch-size", 2]
+    for updates in (100, 200):  # From the last state.
+        text = _run("digits.py", "--out", out, "--updates", updates, *source, *options)
+        assert "panoptic quality, 500 test scenes" in text
+    rows = (out / "log.csv").read_text().splitlines()
+    assert [row.partition(",")[0] for row in rows] == ["epoch", "0", "1"]
+    drawn = {path.name for path in out.glob("*.png")}
+    assert drawn == {"loss_per_loop.png", "scenes.png"} | ({"sphere.png"} if not options else set())
+    last = dict(zip(rows[0].split(","), map(float, rows[-1].split(","))))
+    counted = [last["embedding_loss"], last["semantic_loss"]]
+    counted += [] if options else [last[f"shift_{loop}_loss"] for loop in (1, 2, 3)]
+    assert last["loss"] == pytest.approx(sum(counted), rel=1e-3)
+    assert (out / "preset" / "metadata.json").is_file()

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_rpe.models import InstanceSegmenter
-from keras_rpe.models.backbones import backbone_names, make_backbone, pyramid
+from keras_rpe.models.backbones import backbone_names, make_backbone, pyramid, unet_encoder
 
 
 @pytest.mark.parametrize(
@@ -103,3 +103,20 @@ def test_errors() -> None:
         make_backbone("unet_small", weights="imagenet")
     with pytest.raises(ValueError, match="`backbone` must be a keras.Model or one of unet_small"):
         make_backbone("resnet7")
+
+
+def test_an_encoder_that_begins_at_every_pixel() -> None:
+    fine = unet_encoder((8, 12, 16), blocks=1, stem_stride=1)
+    features, strides = pyramid(fine)
+    assert strides == [1, 2, 4]
+    maps = features(np.zeros((1, 24, 40, 3), "float32"))
+    assert [tuple(x.shape) for x in maps] == [(1, 24, 40, 8), (1, 12, 20, 12), (1, 6, 10, 16)]
+    assert list(fine.output) == ["P0", "P1", "P2"]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"widths": ()}, {"widths": (8, 0)}, {"blocks": 0}, {"stem_stride": 4}]
+)
+def test_wrong_arguments_of_the_encoder(wrong: dict) -> None:
+    with pytest.raises(ValueError, match=f"`{next(iter(wrong))}` must be .* Received: "):
+        unet_encoder(**wrong)

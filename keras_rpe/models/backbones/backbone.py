@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from keras_rpe.models.backbones.resnet import RESNETS, resnet
 from keras_rpe.models.backbones.unet_encoder import unet_encoder
 
 # Networks of this project, for which no weights of ImageNet exist.
-_OWN = {"unet_small": unet_encoder, "digits": digits_network}
+_OWN: dict[str, Callable[..., keras.Model]] = {"unet_small": unet_encoder, "digits": digits_network}
 _SIDE = 256  # The side of the image at which the strides of a foreign model are measured.
 
 
