@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_rpe.checkpoints.checkpoint_error import CheckpointError
-from keras_rpe.checkpoints.damage import DAMAGE
-from keras_rpe.checkpoints.matlab5_file import read_matlab5
 from keras_rpe.checkpoints.matlab_struct import MatlabStruct
-from keras_rpe.checkpoints.reading_budget import ReadingBudget
 from keras_rpe.data.image_file import MIN_SIDE
 from keras_rpe.data.image_file_error import ImageFileError
+from keras_rpe.data.matlab_variable import matlab_variable
 
 MAX_ANNOTATORS = 100
 """The largest number of annotators that a file may have."""
 
 _VARIABLE = "groundTruth"
-_MAX_BYTES = 256 * 2**20
 _MAX_SEGMENT = 65535
-_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_USER_BLOCK = 512
 
 
 class BoundaryAnnotation(NamedTuple):
@@ -74,7 +67,7 @@ def read_boundaries(path: str | Path) -> list[BoundaryAnnotation]:
         (1, [0, 0, 0, 8, 0, 0, 0, 0])
     """
     path = Path(path)
-    annotators = _annotators(path, _variable(path))
+    annotators = _annotators(path, matlab_variable(path, _VARIABLE))
     annotations: list[BoundaryAnnotation] = []
     for number, fields in enumerate(annotators, start=1):
         who = f"annotator {number} of {len(annotators)}"
@@ -93,28 +86,6 @@ def read_boundaries(path: str | Path) -> list[BoundaryAnnotation]:
             raise ImageFileError(f"{path} has no boundary at all for {who}.")
         annotations.append(BoundaryAnnotation(segmentation, boundaries != 0))
     return annotations
-
-
-def _variable(path: Path) -> Any:
-    if path.is_dir():
-        raise ImageFileError(f"{path} is a folder, not a MATLAB file.")
-    if not path.is_file():
-        raise ImageFileError(f"{path} does not exist.")
-    try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size == 0:
-                raise CheckpointError("it is empty (0 bytes)")
-            start = file.read(_USER_BLOCK + len(_HDF5_SIGNATURE))
-            if _HDF5_SIGNATURE in (start[: len(_HDF5_SIGNATURE)], start[_USER_BLOCK:]):
-                raise CheckpointError("it is one of version 7.3: save it with -v7")
-            variables = read_matlab5(file, size, (_VARIABLE,), ReadingBudget(size, _MAX_BYTES))
-    except DAMAGE as error:
-        reason = str(error) if isinstance(error, CheckpointError) else "it is damaged"
-        raise ImageFileError(f"{path} cannot be read as a MATLAB file: {reason}.") from None
-    if _VARIABLE not in variables:
-        raise ImageFileError(f"{path} has no variable {_VARIABLE}.")
-    return variables[_VARIABLE]
 
 
 def _annotators(path: Path, value: Any) -> list[dict[str, Any]]:

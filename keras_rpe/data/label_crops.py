@@ -6,6 +6,8 @@ import numpy as np
 from scipy import ndimage
 from skimage.measure import label
 
+from keras_rpe.data.label_maps import VOID, pair_codes
+
 _NEAR_INSTANCE = 0.9
 _JITTER = 0.25
 _COUNTABLE = 2**22
@@ -18,20 +20,31 @@ class LabelledImage(NamedTuple):
         image: (H, W), (H, W, 3) or (H, W, 4) as stored.
         labels: (H, W), ids from 1 without gaps, in the smallest type that holds them.
         boxes: the bounding box of each id, as a pair of slices.
+        meaning: int32 (K, 2), the instance and the class that each number in `labels` stands for,
+            the background first, then objects, classes without one, and void last; None where
+            they are the instances.
     """
 
     image: np.ndarray
     labels: np.ndarray
     boxes: list[tuple[slice, slice]]
+    meaning: np.ndarray | None = None
 
     @property
     def nbytes(self) -> int:
         """The memory taken, in bytes."""
         return self.image.nbytes + self.labels.nbytes
 
+    @property
+    def outside(self) -> int:
+        """The number in `labels` of what lies beyond the image: void where that is known."""
+        return 0 if self.meaning is None else len(self.meaning) - 1
 
-def labelled_image(image: np.ndarray, labels: np.ndarray) -> LabelledImage:
-    """Prepare an image and its instance map for cropping.
+
+def labelled_image(
+    image: np.ndarray, labels: np.ndarray, classes: np.ndarray | None = None
+) -> LabelledImage:
+    """Prepare an image and its instance map, or its maps of instances and classes, for cropping.
 
     Example:
     >>> import numpy as np
@@ -40,6 +53,8 @@ def labelled_image(image: np.ndarray, labels: np.ndarray) -> LabelledImage:
     >>> item.labels.diagonal().tolist(), len(item.boxes)
     ([0, 2, 2, 0, 0, 0, 0, 1], 2)
     """
+    if classes is not None:
+        return _classed_image(image, labels, classes)
     highest = int(labels.max())
     if highest < _COUNTABLE:  # counting is many times faster than the sort inside np.unique
         present = np.bincount(labels.ravel(), minlength=1) > 0
@@ -49,8 +64,28 @@ def labelled_image(image: np.ndarray, labels: np.ndarray) -> LabelledImage:
         ids, compact = np.unique(labels, return_inverse=True)
         compact = compact.reshape(labels.shape) + (0 if ids[0] == 0 else 1)
     compact = compact.astype(np.uint16 if compact.max() < 2**16 else np.int32)
-    boxes = [(box[0], box[1]) for box in ndimage.find_objects(compact)]
-    return LabelledImage(image, compact, boxes)
+    return LabelledImage(image, compact, _boxes(compact, int(compact.max())))
+
+
+def _classed_image(image: np.ndarray, instances: np.ndarray, classes: np.ndarray) -> LabelledImage:
+    codes, pairs, _ = pair_codes(instances, classes)
+    kinds = np.where(pairs[:, 0] > 0, 1, np.where(pairs[:, 1] > 0, 2, 0))
+    kinds[(pairs == VOID).any(axis=1)] = 3
+    order = np.argsort(kinds, kind="stable")
+    table = [[0, 0], *pairs[order][(kinds[order] == 1) | (kinds[order] == 2)], [VOID, VOID]]
+    # The background is row 0 and void the last row, whether or not they occur.
+    number = np.empty(len(pairs), np.int64)
+    number[order] = np.cumsum(kinds[order] > 0)
+    number[kinds == 3] = len(table) - 1
+    compact = number[codes].astype(np.uint16 if len(table) <= 2**16 else np.int32)
+    boxes = _boxes(compact, int((kinds == 1).sum()))
+    return LabelledImage(image, compact, boxes, np.array(table, np.int32))
+
+
+def _boxes(compact: np.ndarray, count: int) -> list[tuple[slice, slice]]:
+    if count == 0:  # the function would take it for no limit
+        return []
+    return [(box[0], box[1]) for box in ndimage.find_objects(compact, count)]
 
 
 def rgb_float(image: np.ndarray) -> np.ndarray:
@@ -133,7 +168,7 @@ def cut(
 
     Outside an image that is as large as the crop, the margin goes on by reflection, of the
     image and the labels alike; an image smaller than the crop is continued by its edge pixels,
-    with background as labels.
+    with background as labels, or void where there are classes.
 
     Args:
         item: the image with its instance map.
@@ -161,7 +196,8 @@ def cut(
         _sampled(item.labels.shape[axis], corner[axis], size[axis], margin[axis], scale)
         for axis in (0, 1)
     )
-    labels = item.labels[rows.nearest][:, columns.nearest] * (rows.known[:, None] & columns.known)
+    known = rows.known[:, None] & columns.known
+    labels = np.where(known, item.labels[rows.nearest][:, columns.nearest], item.outside)
     if scale == 1.0:
         return item.image[rows.nearest][:, columns.nearest], labels
     channels = (1,) * (item.image.ndim - 2)

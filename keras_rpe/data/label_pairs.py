@@ -1,8 +1,12 @@
-"""Pairs of images and label images: found by name, checked together, split for validation."""
+"""Pairs of images and label images: found by name, checked together, split for validation.
+
+A pair may have a third file, which holds the class of each pixel.
+"""
 
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,16 +33,21 @@ class LabelPair(NamedTuple):
     Attributes:
         image: the image file, or None where a mask has no image.
         instances: the label file, or None where an image has no mask.
-        name: the file name without its ending, which the two share.
+        name: the file name without its ending, which all share.
+        classes: the file with the class of each pixel, or None where there is none.
     """
 
     image: Path | None
     instances: Path | None
     name: str
+    classes: Path | None = None
 
 
 def find_label_pairs(
-    path: str | Path, images: str = "images/*", instances: str = "instances/*"
+    path: str | Path,
+    images: str = "images/*",
+    instances: str = "instances/*",
+    classes: str | None = None,
 ) -> list[LabelPair]:
     """Pair the images of a folder with its label images by their names without ending.
 
@@ -46,6 +55,7 @@ def find_label_pairs(
         path: the folder.
         images: a glob inside the folder that the images match.
         instances: a glob inside the folder that the label images match.
+        classes: a glob inside the folder that images of each pixel's class match; None: none.
 
     Returns:
         One `LabelPair` per name, sorted by name; a file without its partner is listed with
@@ -69,8 +79,11 @@ def find_label_pairs(
     path = Path(path)
     if not path.is_dir():
         raise LabelFolderError(f"path needs an existing folder. Received: path={str(path)!r}")
-    by_name = []
-    for argument, pattern in (("images", images), ("instances", instances)):
+    by_name: list[dict[str, Path]] = []
+    for argument, pattern in (("images", images), ("instances", instances), ("classes", classes)):
+        if pattern is None:
+            by_name.append({})
+            continue
         files = _files_by_name(path, argument, pattern)
         if not files:
             raise LabelFolderError(
@@ -78,11 +91,12 @@ def find_label_pairs(
                 f"{argument}={pattern!r}."
             )
         by_name.append(files)
-    names = sorted(by_name[0].keys() | by_name[1].keys())
-    return [LabelPair(by_name[0].get(name), by_name[1].get(name), name) for name in names]
+    found, labels, kinds = by_name
+    names = sorted(found.keys() | labels.keys() | kinds.keys())
+    return [LabelPair(found.get(one), labels.get(one), one, kinds.get(one)) for one in names]
 
 
-def check_label_pairs(pairs: Sequence[LabelPair]) -> None:
+def check_label_pairs(pairs: Sequence[LabelPair], classes: bool = False) -> None:
     """Check that every pair can be used, and report all that cannot in one error.
 
     Headers are read where they tell enough; pixels are read where a value can be wrong (float
@@ -90,6 +104,7 @@ def check_label_pairs(pairs: Sequence[LabelPair]) -> None:
 
     Args:
         pairs: what `find_label_pairs` returned.
+        classes: whether each pair needs its file of classes.
 
     Raises:
         LabelFolderError: a file is missing or unreadable, a mask differs from its image in
@@ -106,7 +121,8 @@ def check_label_pairs(pairs: Sequence[LabelPair]) -> None:
     cell.png: it has no mask.
     """
     with ThreadPoolExecutor(_THREADS) as pool:
-        reasons = [reason for reason in pool.map(_problem, pairs) if reason]
+        problems = pool.map(partial(_problem, classes=classes), pairs)
+        reasons = [reason for reason in problems if reason]
     if reasons:
         shown = "; ".join(reasons[:_SHOWN])
         more = f"; and {len(reasons) - _SHOWN} more" if len(reasons) > _SHOWN else ""
@@ -173,25 +189,31 @@ def _files_by_name(path: Path, argument: str, pattern: str) -> dict[str, Path]:
     return files
 
 
-def _problem(pair: LabelPair) -> str | None:
+def _problem(pair: LabelPair, classes: bool) -> str | None:
     """Why a pair cannot be used, starting with a file name, or None."""
+    present = next(file.name for file in (pair.image, pair.instances, pair.classes) if file)
     if pair.instances is None:
-        return f"{pair.image.name if pair.image else pair.name}: it has no mask"
+        return f"{present}: it has no mask"
     if pair.image is None:
-        return f"{pair.instances.name}: it has no image"
+        return f"{present}: it has no image"
+    if classes and pair.classes is None:
+        return f"{present}: it has no map of classes"
     try:
         image_size = _checked_image_size(pair.image)
     except ImageFileError as error:
         return _reason(pair.image, error)
-    try:
-        size = _checked_label_size(pair.instances)
-    except ImageFileError as error:
-        return _reason(pair.instances, error)
-    if size != image_size:
-        return (
-            f"{pair.instances.name}: it has {size[0]} x {size[1]} pixels, but its image "
-            f"{pair.image.name} has {image_size[0]} x {image_size[1]}"
-        )
+    for file in (pair.instances, pair.classes if classes else None):
+        if file is None:
+            continue
+        try:
+            size = _checked_label_size(file)
+        except ImageFileError as error:
+            return _reason(file, error)
+        if size != image_size:
+            return (
+                f"{file.name}: it has {size[0]} x {size[1]} pixels, but its image "
+                f"{pair.image.name} has {image_size[0]} x {image_size[1]}"
+            )
     return None
 
 

@@ -171,3 +171,32 @@ def test_image_without_instances_is_cropped_everywhere():
     rng = np.random.default_rng(0)
     corners = {draw_corner(item, (28, 38), rng) for _ in range(200)}
     assert corners == {(row, column) for row in range(3) for column in range(3)}
+
+
+@pytest.mark.parametrize("highest", [5, 2**31 - 1])
+def test_classed_image_keeps_the_meaning_of_each_pixel(highest):
+    rng = np.random.default_rng(highest)
+    instances = rng.choice([-1, 0, 3, highest], (20, 30))
+    classes = np.where(
+        instances == -1, -1, np.where(instances > 0, 2, rng.choice([0, 9], (20, 30)))
+    )
+    item = labelled_image(np.zeros((20, 30)), instances, classes)
+    pairs = item.meaning[item.labels]
+    np.testing.assert_array_equal(pairs, np.stack([instances, classes], -1))
+    assert item.meaning.tolist() == [[0, 0], [3, 2], [highest, 2], [0, 9], [-1, -1]]
+    assert item.outside == 4
+    for number, box in enumerate(item.boxes, start=1):
+        assert box == ndimage.find_objects((item.labels == number).astype(int))[0]
+    assert len(item.boxes) == 2
+    _, labels = cut(item, (-3, 0), (26, 30), (0, 0))
+    assert (labels[:3] == 4).all()
+    assert (labels[-3:] == 4).all()
+
+
+def test_classed_image_without_objects_or_all_void():
+    nothing = labelled_image(np.zeros((9, 8)), np.zeros((9, 8), int), np.zeros((9, 8), int))
+    assert not nothing.labels.any()
+    assert nothing.boxes == []
+    void = labelled_image(np.zeros((9, 8)), np.full((9, 8), -1), np.full((9, 8), -1))
+    assert (void.labels == void.outside).all()
+    assert void.boxes == []

@@ -7,7 +7,16 @@ import tensorflow as tf
 import tifffile
 from PIL import Image
 
-from keras_rpe.data import LabelFolderError, label_folder, write_image, write_labels
+from keras_rpe.data import (
+    VOID,
+    LabelFolderError,
+    label_folder,
+    read_class_names,
+    read_image,
+    read_labels,
+    write_image,
+    write_labels,
+)
 from keras_rpe.data.label_crops import relabel_pieces
 
 PLAIN = {"crop_size": 24, "batch_size": 4, "augment": False, "seed": 1}
@@ -274,7 +283,7 @@ def test_images_stay_in_memory(folder):
 def test_images_beyond_the_limit_are_read_again(folder, monkeypatch):
     import sys
 
-    module = sys.modules["keras_rpe.data.label_folder"]
+    module = sys.modules["keras_rpe.data.labelled_dataset"]
     monkeypatch.setattr(module, "CACHE_BYTES", 0)
     dataset = label_folder(folder, **PLAIN)
     batches(dataset)
@@ -301,3 +310,118 @@ def test_real_nuclei(data_root):
     assert labels.shape == (12, 128, 128)
     assert np.isfinite(images).all()
     assert (labels.numpy().max((1, 2)) > 0).mean() > 0.7
+
+
+@pytest.fixture
+def classed(folder) -> Path:
+    """The folder with classes: id 7 is of class 1, 200 of 2, 11 of 3, and 90 is void."""
+    (folder / "semantic").mkdir()
+    table = np.zeros(201, int)
+    table[[7, 200, 11, 90]] = 1, 2, 3, 255
+    for file in (folder / "instances").iterdir():
+        write_labels(folder / "semantic" / file.name, table[read_labels(file)])
+    return folder
+
+
+def test_classes_void_and_pieces(classed):
+    options = {**PLAIN, "classes": "semantic/*", "void": 255, "num_classes": 3}
+    dataset = label_folder(classed, **options, split_pieces=False, repeats=4)
+    table = {0: (0, 0), 7: (7, 1), 200: (200, 2), 11: (11, 3), 90: (VOID, VOID)}
+    kinds = set()
+    for images, labels in dataset:
+        instances, classes = labels["instances"].numpy(), labels["classes"].numpy()
+        for image, one, kind in zip(images.numpy(), instances, classes):
+            pairs = np.array([table[red] for red in image[..., 0].astype(int).ravel()])
+            np.testing.assert_array_equal(kind.ravel(), pairs[:, 1])
+            ids = sorted(set(pairs[:, 0].tolist()) - {VOID, 0})
+            for number, id_in_file in enumerate(ids, start=1):
+                np.testing.assert_array_equal(one.ravel() == number, pairs[:, 0] == id_in_file)
+            np.testing.assert_array_equal(one.ravel() == VOID, pairs[:, 0] == VOID)
+            kinds |= set(kind.ravel().tolist())
+    assert kinds == {VOID, 0, 1, 2, 3}
+
+
+def test_void_without_classes(folder):
+    options = {**PLAIN, "crop_size": (60, 30), "void": 90, "split_pieces": False}
+    voids = 0
+    for images, labels in batches(label_folder(folder, **options)):
+        inside = (np.diff(images[..., 1], axis=1, append=-1) == 1)[:, :, 0]
+        for image, one, rows in zip(images, labels, inside):
+            np.testing.assert_array_equal(one[rows] == VOID, image[rows][..., 0] == 90)
+            assert (one == VOID).all(axis=1).sum() == 20
+            voids += (one[rows] == VOID).sum()
+    assert voids
+
+
+def test_pieces_of_an_id_stay_together(tmp_path):
+    for part in ("images", "instances"):
+        (tmp_path / part).mkdir()
+    write_image(tmp_path / "images/a.png", np.zeros((12, 12, 3), np.uint8))
+    write_labels(tmp_path / "instances/a.png", np.repeat([[5, 0, 9, 0, 5, 0] * 2], 12, 0))
+    options = {**PLAIN, "crop_size": None, "batch_size": 1}
+    for split_pieces, wanted in ((True, [1, 0, 2, 0, 3, 0]), (False, [1, 0, 2, 0, 1, 0])):
+        _, labels = batches(label_folder(tmp_path, **options, split_pieces=split_pieces))[0]
+        assert labels[0, 0, :6].tolist() == wanted
+
+
+def test_bad_classes(classed):
+    options = {**PLAIN, "classes": "semantic/*"}
+    for change, words in [
+        ({"void": 0}, "void=0"),
+        ({"num_classes": -1}, "num_classes=-1"),
+        ({"classes": "other/*"}, r"match classes='other/\*'"),
+        ({"classes": None, "num_classes": 3}, "num_classes needs classes"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            label_folder(classed, **{**options, **change})
+    with pytest.raises(tf.errors.InvalidArgumentError, match="has the class 255, above"):
+        list(label_folder(classed, **options, num_classes=3))
+    (classed / "semantic/a.png").unlink()
+    write_labels(classed / "semantic/b.png", np.zeros((8, 8), int))
+    with pytest.raises(LabelFolderError, match=r"a\.png: it has no map of classes; b\.png: it has"):
+        label_folder(classed, **options)
+
+
+WHOLE = {"crop_size": None, "batch_size": 1, "shuffle": False, "augment": False}
+
+
+@pytest.mark.parametrize(
+    ("name", "names_of_classes", "void", "images", "objects"),
+    [("coco_ccby", "meta.json", 255, 26, 180), ("dali_coco/all", "../classes.json", None, 61, 91)],
+)
+def test_real_photographs_with_classes(data_root, name, names_of_classes, void, images, objects):
+    root = data_root / name
+    if not root.is_dir():
+        pytest.skip(f"photographs not found in {root}")
+    count = len(read_class_names(root / names_of_classes))
+    options = {**WHOLE, "classes": "semantic/*", "void": void, "num_classes": count}
+    dataset = label_folder(root, **options, split_pieces=False)
+    files = sorted((root / "instances").iterdir())
+    assert len(dataset) == len(files) == images
+    found = 0
+    for file, (batch, labels) in zip(files, dataset):
+        image = next((root / "images").glob(f"{file.stem}.*"))
+        np.testing.assert_array_equal(batch[0], read_image(image))
+        stored, kinds = read_labels(file), read_labels(root / "semantic" / file.name)
+        instances, classes = labels["instances"][0].numpy(), labels["classes"][0].numpy()
+        np.testing.assert_array_equal(classes, np.where(kinds == void, VOID, kinds))
+        np.testing.assert_array_equal(instances == VOID, stored == void)
+        # Ids are kept, but for gaps.
+        pairs = np.flatnonzero(np.bincount((stored * 512 + instances + 1).ravel()))
+        assert len(pairs) == len(set(pairs // 512)) == len(set(pairs % 512))
+        found += int(instances.max())
+    assert found == objects
+    crops = label_folder(root, **{**options, "augment": "photo", "crop_size": 96, "batch_size": 4})
+    for _, labels in crops.take(2):
+        assert labels["classes"].numpy().max() <= count
+
+
+def test_real_balloons(data_root):
+    root = data_root / "balloon" / "train"
+    if not root.is_dir():
+        pytest.skip(f"photographs of balloons not found in {root}")
+    names = [file.stem for file in sorted((root / "images").iterdir())[:6]]
+    dataset = label_folder(root, names=names, **WHOLE, split_pieces=False)
+    found = [int(labels.numpy().max()) for _, labels in dataset]
+    stored = [read_labels(root / "instances" / f"{name}.png") for name in names]
+    assert found == [len(np.unique(one[one > 0])) for one in stored]

@@ -170,3 +170,22 @@ def test_bad_split():
             split_pairs(named("abc"), share)
     with pytest.raises(ValueError, match="at least two"):
         split_pairs(named("a"), 0.5)
+
+
+def test_classes_are_a_third_file(folder):
+    with pytest.raises(LabelFolderError, match=r"classes='semantic/\*'"):
+        find_label_pairs(folder, classes="semantic/*")
+    (folder / "semantic").mkdir()
+    write_labels(folder / "semantic" / "a.png", np.ones((16, 20), int))
+    write_labels(folder / "semantic" / "c.png", np.ones((16, 20), int))
+    pairs = find_label_pairs(folder, classes="semantic/*")
+    assert [pair.classes and pair.classes.name for pair in pairs] == ["a.png", None, "c.png"]
+    check_label_pairs(pairs[:2])
+    with pytest.raises(
+        LabelFolderError, match=r"b\.png: it has no map of classes; c\.png: it has no"
+    ):
+        check_label_pairs(pairs, classes=True)
+    check_label_pairs(pairs[:1], classes=True)
+    write_labels(folder / "semantic" / "a.png", np.ones((20, 16), int))
+    with pytest.raises(LabelFolderError, match=r"a\.png: it has 20 x 16 pixels, but its image a"):
+        check_label_pairs(pairs[:1], classes=True)

@@ -1,0 +1,135 @@
+"""Names of classes: of PASCAL VOC, of a file, and the choice of some of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_rpe.data.image_file_error import ImageFileError
+from keras_rpe.data.label_maps import VOID
+
+VOC_CLASSES = (
+    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa"),
+    *("train", "tvmonitor"),
+)
+"""The 20 classes of PASCAL VOC; the first is number 1 in its files."""
+
+_MAX_BYTES = 2**24
+_MAX_NAMES = 10_000
+
+
+def read_class_names(path: str | Path) -> tuple[str, ...]:
+    """Read the names of classes from a JSON file.
+
+    The file is a list of names, of which "background", where it is the first, is left out; a
+    dictionary from numbers, 1 to their count, to names; or a dictionary with one of the two as
+    `classes`.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The names; the first is that of class 1.
+
+    Raises:
+        ImageFileError: If the file is missing, larger than 16 MiB, no JSON, or of another form,
+            or two names are equal.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from keras_rpe.data import read_class_names
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "classes.json"
+        ...     _ = path.write_text('{"2": "cat", "1": "dog"}')
+        ...     read_class_names(path)
+        ('dog', 'cat')
+    """
+    path = Path(path)
+    value = read_json(path, _MAX_BYTES)
+    if isinstance(value, dict) and "classes" in value:
+        value = value["classes"]
+    if isinstance(value, dict):
+        numbers = [str(number) for number in range(1, len(value) + 1)]
+        if set(numbers) != set(value):
+            raise ImageFileError(f"{path} needs names of the classes 1 to {len(value)}.")
+        value = [value[number] for number in numbers]
+    if not (isinstance(value, list) and all(isinstance(one, str) and one for one in value)):
+        raise ImageFileError(f"{path} needs a list of names, or a dictionary of them by number.")
+    names = tuple(value[1:] if value and value[0] == "background" else value)
+    if not 1 <= len(names) <= _MAX_NAMES:
+        raise ImageFileError(f"{path} has {len(names)} names of classes, not 1 to {_MAX_NAMES}.")
+    if len(set(names)) < len(names):
+        twice = next(one for one in names if names.count(one) > 1)
+        raise ImageFileError(f"{path} has the class {twice!r} twice.")
+    return names
+
+
+def read_json(path: Path, max_bytes: int) -> Any:
+    """Read a JSON file.
+
+    Args:
+        path: The file.
+        max_bytes: The largest size of the file.
+
+    Returns:
+        What it holds.
+
+    Raises:
+        ImageFileError: If it is missing, too large or damaged.
+    """
+    if not path.is_file():
+        raise ImageFileError(f"{path} does not exist, or is no file.")
+    size = path.stat().st_size
+    if size > max_bytes:
+        raise ImageFileError(f"{path} has {size} bytes, more than the {max_bytes} that are read.")
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError, MemoryError) as error:
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise ImageFileError(f"{path} cannot be read as JSON: {reason[:200]}.") from None
+
+
+def class_numbers(
+    where: Any, known: Sequence[str], class_names: Sequence[str] | None
+) -> np.ndarray:
+    """Make the table that numbers the chosen classes anew.
+
+    Args:
+        where: The file that has the classes, for the error.
+        known: Names of its classes; the first is number 1.
+        class_names: The classes to keep, to be numbered from 1 in this order; the others become
+            background. `None` keeps all.
+
+    Returns:
+        int32 (len(known) + 2,): what each number becomes; the last entry is for `VOID`.
+
+    Raises:
+        ValueError: If `class_names` is no list of names, or has one that is unknown or twice.
+
+    Example:
+        >>> from keras_rpe.data.class_names import class_numbers
+        >>> class_numbers("a.json", ("cat", "dog", "cow"), ("cow", "cat")).tolist()
+        [0, 2, 0, 1, -1]
+    """
+    chosen = known if class_names is None else class_names
+    if isinstance(chosen, str) or not chosen or not all(isinstance(one, str) for one in chosen):
+        raise ValueError(
+            f"class_names needs a list of at least one name. Received: class_names={class_names!r}"
+        )
+    table = np.zeros(len(known) + 2, np.int32)
+    for number, name in enumerate(chosen, start=1):
+        if name not in known:
+            raise ValueError(
+                f"class_names needs classes of {where}, such as {known[0]!r}. Received: {name!r}"
+            )
+        if table[known.index(name) + 1]:
+            raise ValueError(f"class_names needs each class once. Received: {name!r} twice")
+        table[known.index(name) + 1] = number
+    table[-1] = VOID
+    return table
