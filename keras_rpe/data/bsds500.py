@@ -20,6 +20,7 @@ from keras_rpe.data.boundary_crops import (
     turned_crop,
 )
 from keras_rpe.data.boundary_pairs import BoundaryPair, find_boundary_pairs, read_boundary_pair
+from keras_rpe.data.counted_dataset import counted_dataset
 from keras_rpe.data.crop_arguments import SEEDS, check_crop_arguments, chosen_pairs
 from keras_rpe.data.image_file_error import ImageFileError
 from keras_rpe.data.label_folder_error import LabelFolderError
@@ -123,7 +124,7 @@ def bsds500(
     )
     length = math.ceil(len(pairs) * repeats / batch_size)
     dataset = dataset.map(_without_problem)
-    return dataset.apply(tf.data.experimental.assert_cardinality(length)).prefetch(2)
+    return counted_dataset(dataset, length)
 
 
 def _checked_size(crop_size: Any, batch_size: int, augment: bool) -> tuple[int, int] | None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_rpe.data.counted_dataset import counted_dataset
 from keras_rpe.data.crop_arguments import SEEDS, check_count, check_seed
 from keras_rpe.data.digit_images import SPLITS, digit_images
 from keras_rpe.data.digit_scene import CANVAS, check_scene_arguments, digit_scene
@@ -115,7 +116,7 @@ def digits(
     )
     dataset = dataset.map(_with_classes if classes else _without_classes)
     length = math.ceil(num_scenes / batch_size)
-    return dataset.apply(tf.data.experimental.assert_cardinality(length)).prefetch(2)
+    return counted_dataset(dataset, length)
 
 
 def _batches(

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_rpe.data.augmentation import default_augmentation, keep_middle
+from keras_rpe.data.counted_dataset import counted_dataset
 from keras_rpe.data.crop_arguments import SEEDS, Named
 from keras_rpe.data.crop_options import Change, CropOptions
 from keras_rpe.data.image_file_error import ImageFileError
@@ -61,7 +62,7 @@ def labelled_dataset(
         change = photo_augmentation(seed)
     dataset = dataset.map(_finish(change, size, options.split_pieces, classes))
     length = math.ceil(len(items) * options.repeats / options.batch_size)
-    return dataset.apply(tf.data.experimental.assert_cardinality(length)).prefetch(2)
+    return counted_dataset(dataset, length)
 
 
 def _batches(
