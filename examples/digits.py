@@ -27,6 +27,7 @@ import numpy as np
 
 from keras_rpe.callbacks import TrainingState
 from keras_rpe.data import digits
+from keras_rpe.layers import GammaCorrection
 from keras_rpe.metrics import Matching, matching
 from keras_rpe.models import InstanceSegmenter
 from keras_rpe.models.backbones import unet_encoder
@@ -60,11 +61,20 @@ class DigitPictures(keras.callbacks.Callback):
             draw(self.model, self.scenes, self.out)
 
 
+def new_backbone() -> keras.Model:
+    """An encoder of small images in which faint pixels count."""
+    image = keras.Input((None, None, 3), name="image")
+    # A digit has every pixel that is not black, down to 1 of 255 at the rim of its strokes.
+    bright = GammaCorrection(0.25, name="gamma")(image)
+    # Strokes are 3 pixels wide, so that the finest features are those of every pixel.
+    encoder = unet_encoder((16, 32, 64, 96), stem_stride=1, name="encoder")
+    return keras.Model(image, encoder(bright), name="unet_digits")
+
+
 def new_model(options: argparse.Namespace) -> InstanceSegmenter:
     """A segmenter of small images, ready to train."""
     model = InstanceSegmenter(
-        # Strokes are 3 pixels wide, so that the finest features are those of every pixel.
-        unet_encoder((16, 32, 64, 96), stem_stride=1, name="unet_digits"),
+        new_backbone(),
         embedding_dim=options.embedding_dim,
         num_classes=10 if options.classes else 1,
         iterations=LOOPS,
@@ -135,7 +145,7 @@ def evaluate(model: InstanceSegmenter, scenes: list[Scene]) -> dict[str, float]:
     quality = total.panoptic_quality
     return {
         f"panoptic quality, {len(scenes)} test scenes": round(quality, 4),
-        "share of them with a wrong number of digits": round(wrong / len(scenes), 4),
+        "share of them with a wrong number of digits": round(float(wrong / len(scenes)), 4),
     }
 
 
@@ -144,7 +154,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--source", help="an .npz file; default: Keras downloads MNIST")
-    parser.add_argument("--updates", type=int, default=3000, help="whole hundreds")
+    parser.add_argument("--updates", type=int, default=1500, help="whole hundreds")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--embedding-dim", type=int, default=3)
     parser.add_argument("--classes", action="store_true", help="learn the digits' classes too")
@@ -188,7 +198,7 @@ def main() -> None:
     print(figures)
     notes = {
         "task": "instance segmentation",
-        "backbone": "unet_encoder((16, 32, 64, 96), stem_stride=1)",
+        "backbone": "unet_encoder((16, 32, 64, 96), stem_stride=1) on pixels to the power 0.25",
         "trained_on": "scenes of MNIST digits, drawn as in the tutorial of the paper's authors",
         "data_licence": "MNIST: CC BY-SA 3.0",
         "figures": figures,

@@ -93,6 +93,18 @@ def test_gradient_toy(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_gradient_share(tmp_path: Path, data_root: Path) -> None:
+    source = data_root / "mnist_10k.npz"
+    text = _run("gradient_share.py", "--out", tmp_path, "--source", source, "--scenes", 4)
+    pixels = _numbers(text, "(pixels)")
+    shares = [_numbers(text, f"{loops} ") for loops in (0, 1, 3, 5)]
+    assert all(0 < share < 1 for row in [pixels, *shares] for share in row)
+    # More of the gradient than of the pixels is near other digits, with and without loops.
+    assert min(near for near, _ in shares) > 1.2 * pixels[0]
+    assert _is_picture(tmp_path / "gradient.png")
+
+
+@pytest.mark.slow
 def test_the_line_on_a_circle_is_straight_enough() -> None:
     shift = runpy.run_path(str(TUTORIALS / "gradient_toy.py"))["shift"]
     x = np.random.default_rng(0).uniform(2.0, 6.0, 200)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_rpe.export.served_model import TABLES, ServedModel, refusal
+from keras_rpe.export.served_model import ServedModel, refusal
+from keras_rpe.export.served_tables import OUTPUTS
 
 # More rows than any table has.
 _MOST_VALUES = 2**22
@@ -51,10 +52,10 @@ class GrpcClient(ServedModel):
                 response = stub.Predict(request, timeout=self._timeout)
         except grpc.RpcError as error:
             raise self._translated(error) from error
-        most = max(_MOST_VALUES, images[0, :, :, 0].size)
+        pixels = images[0, :, :, 0].size
         return {
-            name: self._array(response.outputs[name], name, most)
-            for name in TABLES
+            name: self._array(response.outputs[name], name, max(_MOST_VALUES, maps * pixels))
+            for name, maps in OUTPUTS.items()
             if name in response.outputs
         }
 

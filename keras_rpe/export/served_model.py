@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from keras_rpe.export.served_tables import checked_classes, checked_proposals, checked_tables
 from keras_rpe.models.image_array import rgb_array
 from keras_rpe.models.instances import Instances
+from keras_rpe.models.proposals import Proposals, check_max_proposals
 
-# Rank of each table of a batch of one.
-TABLES = {"labels": 3, "scores": 2, "boxes": 3, "classes": 2, "num_instances": 1}
 _LONGEST_MESSAGE = 500
 
 
@@ -45,6 +45,46 @@ class ServedModel(ABC):
             ConnectionError: If the server is not reachable, does not answer in time, or says that
                 it cannot serve for now (HTTP 502 to 504, gRPC `UNAVAILABLE`).
         """
+        tables, height, width = self._answer(image)
+        return Instances.from_tables(checked_tables(tables, height, width, self.source))
+
+    def propose(self, image: Any, max_proposals: int | None = None) -> Proposals:
+        """Propose masks of objects in one image, with the result of `ObjectProposer.propose`.
+
+        Args:
+            image: As `predict_instances` takes it.
+            max_proposals: The best so many; default: all that the model gives.
+
+        Returns:
+            Masks, scores and boxes, the best first.
+
+        Raises:
+            ValueError: As `predict_instances`, or if `max_proposals` is no positive integer.
+            ConnectionError: As `predict_instances`.
+        """
+        check_max_proposals(max_proposals)
+        tables, height, width = self._answer(image)
+        checked = checked_proposals(tables, height, width, self.source)
+        return Proposals.from_tables(checked, max_proposals)
+
+    def predict_classes(self, image: Any) -> np.ndarray:
+        """Classify the pixels of one image, as `SemanticSegmenter.predict_classes` does.
+
+        Args:
+            image: As `predict_instances` takes it.
+
+        Returns:
+            The class map, int32 `(H, W)`, 0 = background.
+
+        Raises:
+            ValueError: As `predict_instances`.
+            ConnectionError: As `predict_instances`.
+        """
+        tables, height, width = self._answer(image)
+        return checked_classes(tables, height, width, self.source)
+
+    def _answer(self, image: Any) -> tuple[Mapping[str, Any], int, int]:
+        """The outputs for one image, and its height and width."""
         pixels = rgb_array(image)
         dtype = np.asarray(image).dtype
         if dtype == np.uint8:
@@ -55,9 +95,7 @@ class ServedModel(ABC):
                 "with .astype('uint8'), or use a SavedModel, which takes all data types. "
                 f"Received: dtype={dtype}"
             )
-        tables = self.predict_tables(pixels[None])
-        height, width = pixels.shape[:2]
-        return Instances.from_tables(checked_tables(tables, height, width, self.source))
+        return self.predict_tables(pixels[None]), *pixels.shape[:2]
 
     @abstractmethod
     def predict_tables(self, images: np.ndarray) -> Mapping[str, Any]:
@@ -72,80 +110,6 @@ class ServedModel(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.source!r})"
-
-
-def checked_tables(
-    tables: Mapping[str, Any], height: int, width: int, source: str
-) -> dict[str, np.ndarray]:
-    """Let the instances of one image through if that is what they are.
-
-    Args:
-        tables: Arrays or nested lists by name, of a batch of one.
-        height: Height of the image.
-        width: Its width.
-        source: Where they come from, for the message.
-
-    Returns:
-        `labels`, int32 `(1, H, W)`; `scores`, float32 `(1, n)`; `boxes`, int32 `(1, n, 4)`;
-        `classes`, int32 `(1, n)`; `num_instances`, int32 `(1,)`.
-
-    Raises:
-        ValueError: If one is missing, or of another shape, data type or range of values.
-
-    Example:
-        >>> from keras_rpe.export.served_model import checked_tables
-        >>> checked_tables({"scores": [[0.5]]}, 8, 8, "model.onnx")
-        Traceback (most recent call last):
-        ...
-        ValueError: model.onnx must give the labels, scores, boxes, classes, num_instances of one
-        image of 8 x 8 pixels, like the exports of keras_rpe. Received: no labels
-    """
-    try:
-        arrays = {name: _table(tables, name) for name in TABLES}
-        _check_shapes(arrays, height, width)
-        count = int(arrays["num_instances"][0])
-        labels = arrays["labels"]
-        if not 0 <= count <= arrays["scores"].shape[1]:
-            raise ValueError(f"num_instances={count}")
-        if labels.min() < 0 or labels.max() > count:
-            raise ValueError(f"labels from {labels.min()} to {labels.max()} of {count} instances")
-    except ValueError as error:
-        raise ValueError(
-            f"{source} must give the {', '.join(TABLES)} of one image of {height} x {width} "
-            f"pixels, like the exports of keras_rpe. Received: {error}"
-        ) from None
-    return arrays
-
-
-def _table(tables: Mapping[str, Any], name: str) -> np.ndarray:
-    if name not in tables:
-        raise ValueError(f"no {name}")
-    try:
-        array = np.asarray(tables[name])
-    except ValueError:
-        raise ValueError(f"{name} that are no array") from None
-    if array.dtype.kind not in "iuf":
-        raise ValueError(f"{name} of dtype={array.dtype}")
-    with np.errstate(all="ignore"):
-        result = array.astype(np.float32 if name == "scores" else np.int32)
-        whole = name == "scores" or np.array_equal(result, array)
-    if not whole or not np.isfinite(result).all():
-        raise ValueError(f"{name} with values beyond its range")
-    return result
-
-
-def _check_shapes(arrays: Mapping[str, np.ndarray], height: int, width: int) -> None:
-    rows = arrays["scores"].shape[-1] if arrays["scores"].ndim == TABLES["scores"] else 0
-    expected = {
-        "labels": (1, height, width),
-        "scores": (1, rows),
-        "boxes": (1, rows, 4),
-        "classes": (1, rows),
-        "num_instances": (1,),
-    }
-    for name, shape in expected.items():
-        if arrays[name].shape != shape:
-            raise ValueError(f"{name} of shape={arrays[name].shape}")
 
 
 def refusal(message: object) -> str:

@@ -53,10 +53,11 @@ def serving_signatures(model: Task, max_pixels: int) -> dict[str, Signature]:
         `Task.serve` gives. `float_image`: the same for float32 images of any
         range, such as those of 16 bit. `image_bytes`: `image_bytes`, PNG or JPEG files
         `(batch,)`, which may differ in size, to the same and `size`, int32 `(batch, 2)`, the
-        height and width of each; the maps of smaller images are 0 beyond. `embeddings`, of an
-        `InstanceSegmenter` alone: `image` to `embeddings`, unit vectors before mean shift
+        height and width of each; the maps of smaller images are 0 beyond. `embeddings`, of models
+        that embed pixels: `image` to `embeddings`, unit vectors before mean shift
         `(batch, h, w, D)`, and `class_scores` `(batch, H, W, num_classes)`.
     """
+    maps = [*model.served_maps, *model.served_stacks]
 
     def serve(image: tf.Tensor) -> Outputs:
         return model.serve(tf.cast(checked_images(image, max_pixels), tf.float32))
@@ -64,7 +65,7 @@ def serving_signatures(model: Task, max_pixels: int) -> dict[str, Signature]:
     def serve_file(content: tf.Tensor) -> Outputs:
         image = decode_image(content, max_pixels)
         result = {name: value[0] for name, value in model.serve(image[None]).items()}
-        for name in model.served_maps:
+        for name in maps:
             result[name] = tf.RaggedTensor.from_tensor(result[name])
         return {**result, "size": tf.shape(image)[:2]}
 
@@ -76,13 +77,17 @@ def serving_signatures(model: Task, max_pixels: int) -> dict[str, Signature]:
             name: tf.RaggedTensorSpec((None, None), tf.as_dtype(dtype), ragged_rank=1)
             for name, dtype in model.served_maps.items()
         }
+        specs |= {
+            name: tf.RaggedTensorSpec((None, None, None), tf.as_dtype(dtype), ragged_rank=1)
+            for name, dtype in model.served_stacks.items()
+        }
         specs |= {name: tf.as_dtype(dtype) for name, dtype in model.served_tables.items()}
         specs["size"] = tf.int32
         # One after the other, so that memory is that of the largest image.
         result = tf.map_fn(
             serve_file, image_bytes, fn_output_signature=specs, parallel_iterations=1
         )
-        return result | {name: result[name].to_tensor() for name in model.served_maps}
+        return result | {name: result[name].to_tensor() for name in maps}
 
     def embed(image: tf.Tensor) -> Outputs:
         image = tf.cast(checked_images(image, max_pixels), tf.float32)

@@ -79,7 +79,9 @@ class FeatureFusion(keras.layers.Layer):
                         dtype=self.dtype_policy,
                         name="conv",
                     ),
-                    keras.layers.BatchNormalization(dtype=self.dtype_policy, name="norm"),
+                    keras.layers.BatchNormalization(
+                        synchronized=_is_replicated(), dtype=self.dtype_policy, name="norm"
+                    ),
                     keras.layers.ReLU(dtype=self.dtype_policy),
                 ],
                 name=f"smooth_{level}",
@@ -108,3 +110,12 @@ class FeatureFusion(keras.layers.Layer):
             "filters": self.filters,
             "return_pyramid": self.return_pyramid,
         }
+
+
+def _is_replicated() -> bool:
+    """Whether several replicas are trained, whose statistics are then those of the whole batch."""
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return bool(tf.distribute.get_strategy().num_replicas_in_sync > 1)

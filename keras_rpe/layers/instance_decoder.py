@@ -50,15 +50,15 @@ class InstanceDecoder(keras.layers.Layer):
             for each class other than the background, whose sum is the foreground score; h and w
             may be a whole fraction of H and W.
         foreground_threshold, similarity_threshold, min_area, fragment_area: In place of those of
-            the layer in this call, numbers or scalar tensors.
+            the layer in this call, numbers or scalar tensors; the former two also `(batch, 1, 1)`.
 
     Returns of a call:
         A dictionary of `labels`, int32 `(batch, H, W)`, 0 = background, instances numbered from 1;
-        `scores`, float32 `(batch, max_instances)`, the mean foreground score inside instance k at
-        index k - 1; `boxes`, int32 `(batch, max_instances, 4)`, first row, first column, last row
-        + 1, last column + 1, in pixels; `classes`, int32 `(batch, max_instances)`, from 1, by the
-        mean class score inside; `num_instances`, int32 `(batch,)`. The tables are 0 beyond
-        `num_instances`.
+        `scores`, float32 `(batch, max_instances)`, the mean score of its class inside instance k
+        at index k - 1, with one class the foreground score; `boxes`, int32
+        `(batch, max_instances, 4)`, first row, first column, last row + 1, last column + 1, in
+        pixels; `classes`, int32 `(batch, max_instances)`, from 1, by the mean class score inside;
+        `num_instances`, int32 `(batch,)`. The tables are 0 beyond `num_instances`.
 
     Raises:
         ValueError: If an argument is out of its range or an input has the wrong rank.
@@ -129,10 +129,11 @@ class InstanceDecoder(keras.layers.Layer):
         class_means = instance_means(class_scores, labels, self.max_instances)
         there = ops.arange(1, self.max_instances + 1) <= ops.expand_dims(count, -1)
         # Keras' argmax compares bit patterns, for which mobile runtimes have no operator.
-        classes = ops.cast(ops.top_k(class_means, 1)[1][..., 0], "int32") + 1
+        best_means, best = ops.top_k(class_means, 1)
+        classes = ops.cast(best[..., 0], "int32") + 1
         return {
             "labels": labels,
-            "scores": ops.cast(ops.sum(class_means, axis=-1), "float32"),
+            "scores": ops.cast(best_means[..., 0], "float32"),
             "boxes": instance_boxes(labels, self.max_instances),
             "classes": classes * ops.cast(there, "int32"),
             "num_instances": count,

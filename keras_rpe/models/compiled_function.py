@@ -34,4 +34,5 @@ def compiled_function(
     import tensorflow as tf
 
     signature = [tf.TensorSpec(shape, "float32") for shape in shapes]
-    return tf.function(function, input_signature=signature)
+    # The loops are in the graph by themselves; to look for others takes longer than the rest.
+    return tf.function(function, input_signature=signature, autograph=False)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any, ClassVar, Self
 
 import keras
+from keras import ops
 
-from keras_rpe.layers import InstanceDecoder, MeanShiftRNN
+from keras_rpe.layers import MeanShiftRNN
 from keras_rpe.models.capacity_check import CapacityCheck
+from keras_rpe.models.embedding_graph import EmbeddingGraph
 from keras_rpe.models.segmenter_losses import VOID, default_losses, targets
 from keras_rpe.models.task import Task
 
@@ -17,17 +19,23 @@ Tensor = Any
 class EmbeddingTask(Task):
     """Base of the task models with outputs `embedding`, `shift_1` … `shift_T` and `semantic`.
 
+    Args:
+        graph: The graph of the model.
+        arguments: Arguments of the constructor, for `get_config`.
+        name: Name of the model.
+        trainable: Whether training changes the weights.
+
     Attributes:
         backbone: The network from images to features.
-        mean_shift: The loops, each with a loss of its own.
-        decoder: What reads the instances off.
+        pixel_network: The network from images to embeddings and logits.
+        mean_shift: The loops, each with a loss of its own, or `None`.
         embedding_dim: Dimension D of the embedding.
         margin: Margin α of the loss.
         neighborhood: Distance, in cells, up to which it pushes instances apart; `None`: any.
         num_classes: Classes other than the background.
         output_stride: Stride of the embedding map.
         embed_background: Whether the background is an instance of the pair loss.
-        ignore_label: Id of void pixels in the instance maps.
+        ignore_label: Id of void pixels in the maps of the labels.
     """
 
     served_maps: ClassVar[dict[str, str]] = {"labels": "int32"}
@@ -38,8 +46,8 @@ class EmbeddingTask(Task):
         "num_instances": "int32",
     }
     backbone: keras.Model
-    mean_shift: MeanShiftRNN
-    decoder: InstanceDecoder
+    pixel_network: keras.Model
+    mean_shift: MeanShiftRNN | None
     embedding_dim: int
     margin: float
     neighborhood: float | None
@@ -50,6 +58,34 @@ class EmbeddingTask(Task):
     _arguments: dict[str, Any]
     train_function: Any
     _capacity_check: CapacityCheck | None = None
+
+    def __init__(
+        self, graph: EmbeddingGraph, arguments: dict[str, Any], name: str, trainable: bool
+    ) -> None:
+        super().__init__(graph.images, graph.outputs, name=name, trainable=trainable)
+        self.backbone = graph.backbone
+        self.pixel_network = graph.pixel_network
+        self.mean_shift = graph.mean_shift
+        self.output_stride = graph.output_stride
+        self._arguments = {**arguments, "output_stride": graph.output_stride}
+
+    def embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Give the embeddings before mean shift, and the class scores.
+
+        Args:
+            images: `(batch, H, W, C)`.
+
+        Returns:
+            Unit embeddings `(batch, h, w, D)`, and the scores of the classes other than the
+            background, in [0, 1], `(batch, h · stride, w · stride, num_classes)`; they are 0 where
+            that is beyond the image.
+        """
+        embedding, logits = self.pixel_network(images, training=False)
+        size, cells = ops.shape(logits), ops.shape(embedding)
+        bottom = cells[1] * self.output_stride - size[1]
+        right = cells[2] * self.output_stride - size[2]
+        scores = ops.softmax(logits, axis=-1)[..., 1:]
+        return embedding, ops.pad(scores, [[0, 0], [0, bottom], [0, right], [0, 0]])
 
     def compile(
         self, optimizer: Any = "adam", loss: Any = "auto", loss_weights: Any = None, **kwargs: Any
@@ -85,7 +121,8 @@ class EmbeddingTask(Task):
         return ["embedding", *self._shift_names(), "semantic"]
 
     def _shift_names(self) -> list[str]:
-        return [f"shift_{t + 1}" for t in range(self.mean_shift.iterations)]
+        loops = 0 if self.mean_shift is None else self.mean_shift.iterations
+        return [f"shift_{t + 1}" for t in range(loops)]
 
     def compute_loss(
         self,
@@ -99,13 +136,24 @@ class EmbeddingTask(Task):
 
         Args:
             x: Images.
-            y: Instance maps, integers `(batch, H, W)`; with several classes, a dictionary of
-                `instances` and `classes`, both `(batch, H, W)`, 0 = background.
+            y: Instance maps, integers `(batch, H, W)`; or, with several classes always, a
+                dictionary of `instances` and `classes`, both `(batch, H, W)`, 0 = background.
             y_pred: Outputs of the model.
             sample_weight: Weight of each image, `(batch,)`.
             training: Whether in training.
         """
-        y = targets(
+        y = self._targets(y, y_pred)
+        if training and self._capacity_check is not None:
+            self._capacity_check.observe(y["embedding"], y_pred["embedding"], VOID)
+        if sample_weight is not None and not isinstance(sample_weight, dict):
+            sample_weight = dict.fromkeys(y, sample_weight)
+        return super().compute_loss(
+            x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training
+        )
+
+    def _targets(self, y: Any, y_pred: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What each output is compared with."""
+        return targets(
             y,
             y_pred,
             self.output_names_of_losses,
@@ -113,13 +161,6 @@ class EmbeddingTask(Task):
             self.num_classes,
             self.ignore_label,
             self.embed_background,
-        )
-        if training and self._capacity_check is not None:
-            self._capacity_check.observe(y["embedding"], y_pred["embedding"], VOID)
-        if sample_weight is not None and not isinstance(sample_weight, dict):
-            sample_weight = dict.fromkeys(y, sample_weight)
-        return super().compute_loss(
-            x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training
         )
 
     def get_config(self) -> dict[str, Any]:
@@ -130,7 +171,6 @@ class EmbeddingTask(Task):
         }
         if not isinstance(config["backbone"], str):
             config["backbone"] = keras.saving.serialize_keras_object(self.backbone)
-        config["decoder"] = keras.saving.serialize_keras_object(self.decoder)
         return {**config, "name": self.name, "trainable": self.trainable}
 
     @classmethod

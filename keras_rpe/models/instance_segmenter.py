@@ -8,20 +8,12 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_rpe.layers import (
-    CropLike,
-    FeatureFusion,
-    InstanceDecoder,
-    MeanShiftRNN,
-    SeededMeanShift,
-    SphericalEmbedding,
-)
-from keras_rpe.models.backbones import make_backbone, pyramid
+from keras_rpe.layers import InstanceDecoder, MeanShiftRNN, SeededMeanShift
 from keras_rpe.models.compiled_function import compiled_function
+from keras_rpe.models.embedding_graph import embedding_graph
 from keras_rpe.models.embedding_task import EmbeddingTask
 from keras_rpe.models.image_array import rgb_array
 from keras_rpe.models.instances import Instances
-from keras_rpe.models.pixel_graph import pixel_graph
 from keras_rpe.models.threshold_optimization import optimize_thresholds
 from keras_rpe.ops import precise_dtype
 
@@ -77,7 +69,8 @@ class InstanceSegmenter(EmbeddingTask):
         output_stride: Stride of the embedding map; default: the finest of the backbone.
         fusion_filters: Width of the fused features.
         percentiles: Percentiles of each image that become 0 and 1; `None`: images are in [0, 1].
-        ignore_label: Id of void pixels in the instance maps.
+        ignore_label: Id of void pixels in the instance maps; in the class maps as well, where it is
+            no class. Void in an instance map is void for the class scores too.
         decoder: An `InstanceDecoder`; default: one with its default thresholds.
         backbone_weights: Weights of a backbone made by name: `None`, "imagenet" or a path.
         name: Name of the model.
@@ -106,6 +99,8 @@ class InstanceSegmenter(EmbeddingTask):
         >>> model.predict_instances(images[0]).labels.shape
         (32, 32)
     """
+
+    mean_shift: MeanShiftRNN
 
     def __init__(
         self,
@@ -137,58 +132,26 @@ class InstanceSegmenter(EmbeddingTask):
         arguments = dict(locals())
         for other in ("self", "name", "trainable", "decoder", "backbone_weights", "__class__"):
             del arguments[other]
-        if not 1 <= num_classes <= 65_535:
-            raise ValueError(
-                f"`num_classes` must be at least 1 and at most 65535. Received: {num_classes}"
-            )
-        network = (
-            make_backbone(backbone, backbone_weights) if isinstance(backbone, str) else backbone
-        )
-        features, strides = pyramid(network)
-        output_stride = output_stride or strides[0]
-        if output_stride not in strides:
-            raise ValueError(
-                f"`output_stride` must be one of the strides {strides} of the backbone. "
-                f"Received: output_stride={output_stride}"
-            )
-        # The heads and the grouping keep float32 under mixed precision: they are a small part
-        # of the work, and 16 bits are too few for the sums of a kernel.
-        precise = precise_dtype()
-        mean_shift = MeanShiftRNN(
-            iterations,
-            bandwidth,
-            step_size,
-            trainable_bandwidth,
+        graph = embedding_graph(
+            backbone,
+            backbone_weights,
+            embedding_dim=embedding_dim,
+            num_classes=num_classes,
+            iterations=iterations,
+            bandwidth=bandwidth,
+            step_size=step_size,
+            trainable_bandwidth=trainable_bandwidth,
             window_size=window_size,
-            dtype=precise,
-            name="mean_shift",
-        )
-        embed = SphericalEmbedding(
-            embedding_dim,
             coordinates=coordinates,
             position_periods=position_periods,
-            dtype=precise,
-            name="embedding",
+            output_stride=output_stride,
+            embed_background=embed_background,
+            fusion_filters=fusion_filters,
+            percentiles=percentiles,
         )
-        images, embedding, logits = pixel_graph(
-            features,
-            strides,
-            output_stride,
-            FeatureFusion(fusion_filters, name="fusion"),
-            embed,
-            num_classes,
-            percentiles,
-        )
-        weights = None if embed_background else 1.0 - ops.softmax(logits)[..., 0]
-        loops = mean_shift(embedding, weights, return_sequences=True)
-        logits = CropLike(dtype=precise, name="crop")(logits, images)
-        outputs = {"embedding": embedding, "semantic": logits}
-        outputs |= {f"shift_{t + 1}": loops[t] for t in range(iterations)}
-        super().__init__(images, outputs, name=name, trainable=trainable)
+        super().__init__(graph, arguments, name, trainable)
 
-        self.backbone = network
-        self.pixel_network = keras.Model(images, [embedding, logits], name="pixel_network")
-        self.mean_shift = mean_shift
+        precise = precise_dtype()
         self.decoder = decoder or InstanceDecoder(dtype=precise, name="decoder")
         self.num_classes = num_classes
         self.embedding_dim = embedding_dim
@@ -207,28 +170,8 @@ class InstanceSegmenter(EmbeddingTask):
         self.embed_background = embed_background
         self.margin = margin
         self.neighborhood = neighborhood
-        self.output_stride = output_stride
         self.ignore_label = ignore_label
-        self._arguments = {**arguments, "output_stride": output_stride}
         self._compiled_group: Any = None
-
-    def embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Give the embeddings before mean shift, and the class scores.
-
-        Args:
-            images: `(batch, H, W, C)`.
-
-        Returns:
-            Unit embeddings `(batch, h, w, D)`, and the scores of the classes other than the
-            background, in [0, 1], `(batch, h · stride, w · stride, num_classes)`; they are 0 where
-            that is beyond the image.
-        """
-        embedding, logits = self.pixel_network(images, training=False)
-        size, cells = ops.shape(logits), ops.shape(embedding)
-        bottom = cells[1] * self.output_stride - size[1]
-        right = cells[2] * self.output_stride - size[2]
-        scores = ops.softmax(logits, axis=-1)[..., 1:]
-        return embedding, ops.pad(scores, [[0, 0], [0, bottom], [0, right], [0, 0]])
 
     def group(self, images: Tensor) -> dict[str, Tensor]:
         """Segment images inside the graph: what is served.
@@ -320,3 +263,10 @@ class InstanceSegmenter(EmbeddingTask):
         # Both have the old decoder in their graphs.
         self._compiled_group = self.predict_function = None
         return precision
+
+    def get_config(self) -> dict[str, Any]:
+        """Configuration from which the model can be made again."""
+        config = super().get_config()
+        decoder = {"decoder": keras.saving.serialize_keras_object(self.decoder)}
+        names = {name: config.pop(name) for name in ("name", "trainable")}
+        return {**config, **decoder, **names}

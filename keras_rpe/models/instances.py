@@ -15,8 +15,8 @@ class Instances:
 
     Attributes:
         labels: int32 `(H, W)`, 0 = background, instance k has the pixels equal to k.
-        scores: float32 `(n,)`, the mean foreground score inside instance k at index k - 1, in
-            [0, 1].
+        scores: float32 `(n,)`, the mean score of its class inside instance k at index k - 1, in
+            [0, 1]; with one class that is the foreground score.
         boxes: int32 `(n, 4)`: first row, first column, last row + 1, last column + 1, in pixels.
         classes: int32 `(n,)`, class of the instance, from 1.
 

@@ -1,4 +1,4 @@
-"""What the outputs of the instance segmenter are trained towards."""
+"""What the outputs of the tasks that embed pixels are trained towards."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ def targets(
 
     Args:
         y: Integer instance maps `(batch, H, W)` or `(batch, H, W, 1)`, or a dictionary of
-            `instances` and `classes`.
+            `instances` and `classes`; with one class, the latter do not matter.
         y_pred: Outputs of the model, for the size of the embedding map.
         outputs: Names of the outputs.
         stride: Stride of the embedding map.
         num_classes: Classes other than the background.
-        ignore_label: Id of void pixels.
+        ignore_label: Id of void pixels in instance maps, and in class maps if it is no class.
         embed_background: Whether the background is an instance for the embeddings, or void.
 
     Returns:
@@ -68,26 +68,77 @@ def targets(
     Raises:
         ValueError: If there are several classes but no class map.
     """
-    if isinstance(y, dict):
-        instances, classes = _flat(y["instances"]), _flat(y["classes"])
-    elif num_classes > 1:
+    needed = {"instances"} if num_classes == 1 else {"instances", "classes"}
+    if isinstance(y, dict) and needed <= set(y):
+        instances, classes = _flat(y["instances"]), y.get("classes")
+    elif isinstance(y, dict) or num_classes > 1:
+        received = f"a dictionary of {sorted(y)}" if isinstance(y, dict) else type(y).__name__
         raise ValueError(
             f"With num_classes={num_classes}, the labels must be a dictionary of 'instances' and "
-            f"'classes'. Received: {type(y).__name__}"
+            f"'classes'. Received: {received}"
         )
     else:
         instances = _flat(y)
-        classes = ops.cast(instances > 0, "int32")
+    # Whatever classes the data have, with one class they are one.
+    classes = ops.cast(instances > 0, "int32") if num_classes == 1 else _flat(classes)
     if ignore_label is not None:
         void = instances == ignore_label
         instances = ops.where(void, VOID, instances)
-        classes = ops.where(void, VOID, classes)
+        classes = ops.where(void, VOID, _without_void(classes, num_classes, ignore_label))
     if not embed_background:
         instances = ops.where(instances == 0, VOID, instances)
-    size, embedding = ops.shape(instances), ops.shape(y_pred["embedding"])
-    bottom, right = embedding[1] * stride - size[1], embedding[2] * stride - size[2]
-    padded = ops.pad(instances, [[0, 0], [0, bottom], [0, right]], constant_values=VOID)
+    padded = _padded(instances, y_pred["embedding"], stride)
     return {name: classes if name == "semantic" else padded for name in outputs}
+
+
+def class_targets(
+    y: Any,
+    y_pred: dict[str, Tensor],
+    outputs: Iterable[str],
+    stride: int,
+    num_classes: int,
+    ignore_label: int | None,
+) -> dict[str, Tensor]:
+    """What each output is compared with where the groups of the embedding are the classes.
+
+    Args:
+        y: Integer class maps `(batch, H, W)` or `(batch, H, W, 1)`, or a dictionary with them as
+            `classes`.
+        y_pred: Outputs of the model, for the size of the embedding map.
+        outputs: Names of the outputs.
+        stride: Stride of the embedding map.
+        num_classes: Classes other than the background.
+        ignore_label: Id of void pixels, which is no class.
+
+    Returns:
+        As `targets`.
+
+    Raises:
+        ValueError: If there is no class map.
+    """
+    if isinstance(y, dict):
+        if "classes" not in y:
+            raise ValueError(
+                "The labels must be class maps, or a dictionary with them as 'classes'. "
+                f"Received: a dictionary of {sorted(y)}"
+            )
+        y = y["classes"]
+    classes = _without_void(_flat(y), num_classes, ignore_label)
+    padded = _padded(classes, y_pred["embedding"], stride)
+    return {name: classes if name == "semantic" else padded for name in outputs}
+
+
+def _without_void(classes: Tensor, num_classes: int, ignore_label: int | None) -> Tensor:
+    if ignore_label is None or 0 <= ignore_label <= num_classes:
+        return classes
+    return ops.where(classes == ignore_label, VOID, classes)
+
+
+def _padded(labels: Tensor, embedding: Tensor, stride: int) -> Tensor:
+    """Labels as large as the embedding map times its stride, by void pixels."""
+    size, cells = ops.shape(labels), ops.shape(embedding)
+    bottom, right = cells[1] * stride - size[1], cells[2] * stride - size[2]
+    return ops.pad(labels, [[0, 0], [0, bottom], [0, right]], constant_values=VOID)
 
 
 def _flat(labels: Any) -> Tensor:

@@ -22,18 +22,20 @@ class Task(keras.Model):
 
     Attributes:
         serve: Method of each task that takes images, float32 `(batch, H, W, C)`, inside the graph
-            and gives tensors by the names in `served_maps` and `served_tables`: what exported
-            models compute.
+            and gives tensors by the names in `served_maps`, `served_stacks` and `served_tables`:
+            what exported models compute.
         source: The preset or file that it was loaded from, or `None`; exported models carry it.
         weight_report: What `from_preset` could keep of the weights of a preset that it was asked to
             change, or `None`.
         served_maps: Outputs of `serve` that are as large as the image, `(batch, H, W)`, and their
             data types.
+        served_stacks: Outputs that are several such maps, `(batch, H, W, n)`.
         served_tables: Its other outputs, and their data types.
     """
 
     serve: Callable[[Any], dict[str, Any]]
     served_maps: ClassVar[dict[str, str]]
+    served_stacks: ClassVar[dict[str, str]] = {}
     served_tables: ClassVar[dict[str, str]]
     source: str | None = None
     weight_report: ConversionReport | None = None

@@ -9,7 +9,9 @@ from keras_rpe.ops.connected_components import (
     shift_map,
 )
 from keras_rpe.ops.instances import instance_boxes, instance_means, label_areas, number_labels
+from keras_rpe.ops.label_overlaps import greedy_suppression, label_overlaps
 from keras_rpe.ops.loops import repeat, run_while
+from keras_rpe.ops.mask_features import mask_features
 from keras_rpe.ops.mean_shift import mean_shift
 from keras_rpe.ops.padding import missing_to_multiple
 from keras_rpe.ops.pair_loss import (
@@ -29,10 +31,13 @@ __all__ = [
     "connected_components",
     "coordinate_channels",
     "embedding_links",
+    "greedy_suppression",
     "grow_labels",
     "instance_boxes",
     "instance_means",
     "label_areas",
+    "label_overlaps",
+    "mask_features",
     "mean_shift",
     "merge_windows",
     "missing_to_multiple",

@@ -124,6 +124,10 @@ def test_classes_are_voted_inside_the_mask() -> None:
     assert n == 4
     assert [2 if box[3] <= 9 else 3 for box in boxes] == classes[:n].tolist()
     assert not classes[n:].any()
+    labels = np.asarray(result["labels"])[0]
+    for k in range(n):
+        expected = scores[0][labels == k + 1].mean(axis=0)[classes[k] - 1]
+        assert float(result["scores"][0, k]) == pytest.approx(expected, abs=1e-6)
 
 
 def test_no_instance_and_overflow() -> None:

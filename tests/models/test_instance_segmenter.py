@@ -208,6 +208,43 @@ def test_void_pixels_are_left_out() -> None:
     assert abs(float(model.compute_loss(y=labels, y_pred=y_pred)) - float(a)) > 1e-4
 
 
+def test_with_one_class_those_of_the_labels_do_not_matter() -> None:
+    model = tiny()
+    images, labels = scene()
+    model.compile("sgd", loss=_all_pixels(model))
+    y_pred = model(images)
+    expected = float(model.compute_loss(y=labels, y_pred=y_pred))
+    for y in ({"instances": labels, "classes": 7 * labels}, {"instances": labels}):
+        assert float(model.compute_loss(y=y, y_pred=y_pred)) == pytest.approx(expected, rel=1e-6)
+    with pytest.raises(ValueError, match="'instances' and 'classes'. Received: .*'classes'"):
+        model.compute_loss(y={"classes": labels}, y_pred=y_pred)
+
+
+def test_void_of_class_maps_is_left_out_of_the_class_scores_alone() -> None:
+    model = tiny(num_classes=2, ignore_label=255)
+    images, labels = scene()
+    model.compile("sgd", loss=_all_pixels(model))
+    classes = np.where(labels > 0, 1, 0)
+    void = np.where(np.arange(40) >= 20, 255, classes)
+    y_pred = {k: np.array(v) for k, v in model(images).items()}
+    moved = {**y_pred, "semantic": y_pred["semantic"].copy()}
+    moved["semantic"][:, :, 20:] += 7 * RNG.random((2, 32, 20, 3))
+
+    def loss(instances: np.ndarray, classes: np.ndarray, y_pred: dict) -> float:
+        y_pred = {k: tf.constant(v) for k, v in y_pred.items()}
+        return float(
+            model.compute_loss(y={"instances": instances, "classes": classes}, y_pred=y_pred)
+        )
+
+    first = loss(labels, void, y_pred)
+    assert first == pytest.approx(loss(labels, void, moved), rel=1e-5)
+    assert abs(loss(labels, classes, moved) - loss(labels, classes, y_pred)) > 1e-3
+    # The instances there still count.
+    other = np.where(np.arange(40) >= 20, 0, labels)
+    assert abs(loss(other, void, y_pred) - first) > 1e-4
+    assert np.isfinite(loss(0 * labels + 255, 0 * labels + 255, y_pred))
+
+
 def _all_pixels(model: InstanceSegmenter) -> dict:
     losses = {
         name: CosineMarginLoss(num_samples=None, ignore_label=-1)

@@ -1,0 +1,253 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_rpe.layers import InstanceDecoder
+from keras_rpe.models import ObjectProposer, Proposals
+from keras_rpe.models.backbones import unet_encoder
+
+RNG = np.random.default_rng(0)
+
+
+def backbone() -> keras.Model:
+    """An encoder whose moving statistics are soon those of the data."""
+    model = unet_encoder((8, 16), blocks=1)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.8
+    return model
+
+
+def tiny(**kwargs) -> ObjectProposer:
+    """A proposer that is fast to build, with two scales."""
+    settings = {
+        "embedding_dim": 8,
+        "iterations": 1,
+        "fusion_filters": 8,
+        "bandwidths": (0.2,),
+        "foreground_thresholds": (0.5,),
+        "similarity_thresholds": (0.7, 0.96),
+        "max_instances": 16,
+        "max_proposals": 12,
+        "min_area": 4,
+    }
+    return ObjectProposer(backbone(), **{**settings, **kwargs})
+
+
+def scene(height: int = 32, width: int = 40) -> tuple[np.ndarray, np.ndarray]:
+    """Two images with bright squares, and their instance maps."""
+    labels = np.zeros((2, height, width), "int32")
+    labels[0, 4:14, 4:14], labels[0, 4:14, 14:24], labels[1, 18:28, 8:20] = 1, 2, 1
+    images = 40.0 * (labels[..., None] > 0) + RNG.normal(10, 2, (*labels.shape, 1))
+    return np.repeat(images, 3, axis=-1).astype("float32"), labels
+
+
+@pytest.fixture(scope="module")
+def trained() -> ObjectProposer:
+    """A proposer that finds the squares."""
+    keras.utils.set_random_seed(0)
+    model = tiny()
+    model.compile(keras.optimizers.Adam(1e-2), jit_compile=False)
+    images, labels = scene()
+    dataset = tf.data.Dataset.from_tensors((images, labels)).repeat(20)
+    logs = model.fit(dataset, epochs=2, verbose=0).history
+    assert set(logs) == {"loss", "embedding_loss", "shift_1_loss", "semantic_loss"}
+    assert logs["loss"][1] < 0.5 * logs["loss"][0]
+    return model
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    return (a & b).sum() / (a | b).sum()
+
+
+def test_proposes_the_objects(trained) -> None:
+    images, labels = scene()
+    proposals = trained.propose(images[0])
+    assert isinstance(proposals, Proposals)
+    assert proposals.masks.shape[1:] == (32, 40)
+    assert proposals.masks.dtype == bool
+    assert 2 <= len(proposals) <= 12
+    assert (np.diff(proposals.scores) <= 0).all()
+    assert ((proposals.scores > 0) & (proposals.scores < 1)).all()
+    for number in (1, 2):
+        assert max(iou(mask, labels[0] == number) for mask in proposals.masks) > 0.5
+    for mask, box in zip(proposals.masks, proposals.boxes):
+        rows, columns = np.nonzero(mask)
+        assert box.tolist() == [rows.min(), columns.min(), rows.max() + 1, columns.max() + 1]
+    for i, a in enumerate(proposals.masks):
+        assert all(iou(a, b) <= 0.8 for b in proposals.masks[:i])
+    few = trained.propose(images[0], max_proposals=1)
+    np.testing.assert_array_equal(few.masks, proposals.masks[:1])
+    assert proposals.areas.tolist() == [mask.sum() for mask in proposals.masks]
+
+
+def test_predict_gives_the_tables_of_a_batch(trained) -> None:
+    images, _ = scene()
+    tables = trained.predict(images, verbose=0)
+    assert tables["label_maps"].shape == (2, 32, 40, 2)
+    for k in range(2):
+        one = Proposals.from_tables({name: value[k : k + 1] for name, value in tables.items()})
+        np.testing.assert_array_equal(one.masks, trained.propose(images[k]).masks)
+
+
+def test_calibration_ranks_by_overlap_and_is_saved(trained, tmp_path) -> None:
+    images, labels = scene()
+    before = trained.ranking.get_weights()
+    correlation = trained.calibrate(images, labels)
+    assert correlation > 0.5
+    after = trained.propose(images[0])
+    assert not np.allclose(trained.ranking.get_weights()[0], before[0])
+    # The best one is an object, and the score of what is none is low.
+    best = max(iou(after.masks[0], labels[0] == number) for number in (1, 2))
+    assert best > 0.5
+
+    trained.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    trained.save_to_preset(tmp_path / "preset")
+    preset = ObjectProposer.from_preset(tmp_path / "preset")
+    for model in (loaded, preset):
+        first, second = model.get_config(), trained.get_config()
+        first.pop("backbone"), second.pop("backbone")
+        assert first == second
+        assert len(model.weights) == len(trained.weights)
+        for a, b in zip(model.get_weights(), trained.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert int(loaded.optimizer.iterations) == int(trained.optimizer.iterations)
+    other = ObjectProposer.from_preset(tmp_path / "preset", max_proposals=2)
+    found = other.propose(images[0])
+    np.testing.assert_array_equal(found.masks, after.masks[:2])
+    np.testing.assert_array_equal(found.scores, after.scores[:2])
+
+
+def test_exports_equal_keras(trained, tmp_path) -> None:
+    from ai_edge_litert.interpreter import Interpreter
+
+    from keras_rpe.export import load_served
+
+    images = [
+        scene()[0][0].clip(0, 255).astype("uint8"),
+        scene(29, 35)[0][1].clip(0, 255).astype("uint8"),
+    ]
+    saved, litert = trained.export(tmp_path / "objects"), tmp_path / "objects.tflite"
+    trained.export(litert, format="litert")
+    served = tf.saved_model.load(saved).signatures
+    outputs = served["serving_default"].structured_outputs
+    assert outputs["label_maps"].shape.as_list() == [None, None, None, 2]
+    assert outputs["boxes"].shape.as_list() == [None, 12, 4]
+    names = {entry["op_name"] for entry in Interpreter(str(litert))._get_ops_details()}
+    assert not [name for name in names if "Flex" in name or "CUSTOM" in name]
+    for client in (load_served(saved), load_served(litert)):
+        for image in images:
+            expected, found = trained.propose(image), client.propose(image)
+            np.testing.assert_array_equal(found.masks, expected.masks)
+            np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
+            np.testing.assert_array_equal(found.boxes, expected.boxes)
+            assert len(client.propose(image, max_proposals=1)) == 1
+    with pytest.raises(ValueError, match="must give the labels, .* Received: no labels"):
+        load_served(saved).predict_instances(images[0])
+    files = tf.constant([tf.io.encode_png(image).numpy() for image in images])
+    result = served["image_bytes"](image_bytes=files)
+    assert result["label_maps"].shape == (2, 32, 40, 2)
+    assert not np.asarray(result["label_maps"])[1, 29:].any()
+    tables = {k: v.numpy()[1:] for k, v in result.items()}
+    masks = Proposals.from_tables(tables).masks
+    np.testing.assert_array_equal(masks[:, :29, :35], trained.propose(images[1]).masks)
+    assert set(served["embeddings"].structured_outputs) == {"embeddings", "class_scores"}
+
+
+@pytest.mark.slow  # The graph of the step is that of the instance segmenter.
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+def test_one_step_under_xla(policy: str) -> None:
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = tiny(ignore_label=255)
+        model.compile("adam", jit_compile=True)
+        images = RNG.integers(0, 255, (1, 27, 41, 3)).astype("uint8")
+        labels = np.zeros((1, 27, 41), "int32")
+        labels[0, 5:15, 5:15], labels[0, 20:] = 1, 255
+        for y in (labels, 0 * labels + 255):
+            logs = model.train_on_batch(images, y, return_dict=True)
+            assert np.isfinite(list(logs.values())).all()
+        assert all(np.isfinite(w).all() for w in model.get_weights())
+        assert model.propose(images[0]).scores.dtype == np.float32
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def test_scales_are_those_of_one_decoder_each() -> None:
+    thresholds = {"foreground_thresholds": (0.4, 0.6), "similarity_thresholds": (0.7, 0.96)}
+    model = tiny(bandwidths=(0.2, 0.6), **thresholds)
+    assert model.num_scales == 8
+    images = 255 * RNG.random((2, 16, 24, 3)).astype("float32")
+    maps = np.asarray(model.describe(images)["label_maps"])
+    assert maps.shape == (2, 16, 24, 8)
+    embedding, scores = model.embed(images)
+    scale = 0
+    for bandwidth in (0.2, 0.6):
+        modes = model.seeded_mean_shift(embedding, scores[..., 0], bandwidth=bandwidth)
+        for foreground in (0.4, 0.6):
+            for similarity in (0.7, 0.96):
+                decoder = InstanceDecoder(foreground, similarity, min_area=4, max_instances=16)
+                np.testing.assert_array_equal(
+                    maps[..., scale], decoder(modes, scores)["labels"], err_msg=str(scale)
+                )
+                scale += 1
+    assert maps.any()
+    assert len(np.unique(maps.reshape(-1, 8), axis=1).T) > 1
+
+
+def test_one_trace_for_all_sizes_and_kinds_of_images(trained) -> None:
+    for image in (
+        np.zeros((16, 17)),
+        RNG.integers(0, 65535, (20, 33, 1)).astype("uint16"),
+        RNG.normal(size=(41, 20, 3)),
+        RNG.random((8, 9, 4)) > 0.5,
+    ):
+        proposals = trained.propose(image)
+        assert proposals.masks.shape == (len(proposals), *image.shape[:2])
+        assert proposals.boxes.shape == (len(proposals), 4)
+    assert trained._compiled_group.experimental_get_tracing_count() == 1
+
+
+def test_wrong_inputs() -> None:
+    model = tiny()
+    with pytest.raises(ValueError, match="`image` must be one image"):
+        model.propose(np.zeros((3, 9, 9, 3)))
+    for number in (0, 2.5, True, "all"):
+        with pytest.raises(ValueError, match="`max_proposals` must be None or an integer"):
+            model.propose(np.zeros((9, 9)), max_proposals=number)
+    image, labels = np.zeros((9, 9)), np.zeros((9, 9), int)
+    for images, maps, message in (
+        ([], [], "`images` must hold at least one image"),
+        ([], [labels], "no image 0"),
+        ([image], [], "no label map 0"),
+        ([image], [labels[1:]], "must be maps"),
+        ([image], [labels / 2], "`labels` must hold integers"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.calibrate(images, maps)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"bandwidths": ()}, "`bandwidths` must be at least one number"),
+        ({"bandwidths": 0.2}, "`bandwidths` must be at least one number"),
+        ({"bandwidths": (0.2, 0.2)}, "`bandwidths` must be .* all different"),
+        ({"bandwidths": (0.0,)}, "`bandwidths` must be .* positive"),
+        ({"foreground_thresholds": (0.5, 1.0)}, "`foreground_thresholds` must .* in \\(0, 1\\)"),
+        ({"similarity_thresholds": (1.1,)}, "`similarity_thresholds` must .* in \\[0, 1\\]"),
+        ({"bandwidths": np.arange(1, 18) / 20}, "must make at most 32 scales. Received: 34"),
+        ({"max_instances": 3000}, "at most 4096"),
+        ({"max_proposals": 0}, "`max_proposals` must"),
+        ({"iou_threshold": 2.0}, "`iou_threshold` must"),
+        ({"min_area": -1}, "`min_area` must"),
+        ({"margin": 1.0}, "`margin` must"),
+        ({"iterations": 0}, "`iterations` must"),
+        ({"output_stride": 3}, "`output_stride` must be one of the strides"),
+    ],
+)
+def test_wrong_arguments_are_named_at_once(wrong: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tiny(**wrong)
