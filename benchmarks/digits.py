@@ -105,12 +105,12 @@ def decode_authors(embeddings: np.ndarray) -> list[np.ndarray]:
 def print_rows(title: str, rows: dict[str, list[list[float]]], columns: list[str]) -> None:
     """Print the mean of each row's models, and their lowest and highest if there are several."""
     print(f"\n{title}")
-    print(f"{'':22s}" + "".join(f"{column:>24s}" for column in columns))
+    print(f"{'':22s}" + "".join(f"{column:>27s}" for column in columns))
     for name, values in rows.items():
         cells = ""
         for one in np.array(values).T:
             spread = f" ({one.min():.3f}-{one.max():.3f})" if len(one) > 1 else ""
-            cells += f"{f'{one.mean():.3f}{spread}':>24s}"
+            cells += f"{f'{one.mean():.3f}{spread}':>27s}"
         print(f"{name:22s}{cells}")
 
 
