@@ -87,11 +87,8 @@ class ObjectProposer(EmbeddingTask):
         >>> import numpy as np
         >>> from keras_rpe.models import ObjectProposer
         >>> model = ObjectProposer("unet_small", embedding_dim=8, iterations=1)
-        >>> model.compile("adam")
-        >>> images = np.random.randint(0, 255, (2, 32, 32, 3), "uint8")
-        >>> maps = np.random.randint(0, 3, (2, 32, 32))
-        >>> history = model.fit(images, maps, verbose=0)
-        >>> proposals = model.propose(images[0], max_proposals=10)
+        >>> image = np.random.randint(0, 255, (32, 32, 3), "uint8")
+        >>> proposals = model.propose(image, max_proposals=10)  # after model.fit(images, maps)
         >>> proposals.masks.shape[1:], len(proposals) <= 10
         ((32, 32), True)
     """

@@ -120,6 +120,7 @@ def test_calibration_ranks_by_overlap_and_is_saved(trained, tmp_path) -> None:
     np.testing.assert_array_equal(found.scores, after.scores[:2])
 
 
+@pytest.mark.slow  # What is new in the graph is exported by the test of its layer.
 def test_exports_equal_keras(trained, tmp_path) -> None:
     from ai_edge_litert.interpreter import Interpreter
 
