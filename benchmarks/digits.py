@@ -118,29 +118,35 @@ def print_scenes(models: dict[str, list[Any]], options: argparse.Namespace) -> N
     """The table of generated scenes, and that of pairs that touch."""
     from keras_rpe.data import digits
 
-    dataset = digits(
-        options.source, "test", num_scenes=options.scenes, classes=True, same_class_share=0.0
-    )
-    like = digits(
-        options.source, "test", num_scenes=options.scenes, classes=True, same_class_share=1.0
-    )
-    found_apart, rows, like_rows = {}, {}, {}
-    for name, members in models.items():
-        rows[name], like_rows[name], found_apart[name] = [], [], []
-        for model in members:
-            scenes = flat(dataset)
-            found = [model.predict_instances(image).labels for image, _ in scenes]
-            rows[name].append([*quality([truth["instances"] for _, truth in scenes], found)])
-            more = flat(like)
-            found += [model.predict_instances(image).labels for image, _ in more]
-            like_rows[name].append(
-                [*quality([truth["instances"] for _, truth in more], found[len(scenes) :])]
+    scenes, like = (
+        flat(
+            digits(
+                options.source,
+                "test",
+                num_scenes=options.scenes,
+                classes=True,
+                same_class_share=share,
             )
-            pairs = pairs_apart([truth for _, truth in scenes + more], found)
+        )
+        for share in (0.0, 1.0)
+    )
+    truths = [truth for _, truth in scenes + like]
+    instances = [truth["instances"] for truth in truths]
+    rows: dict[str, list[list[float]]] = {name: [] for name in models}
+    like_rows: dict[str, list[list[float]]] = {name: [] for name in models}
+    found_apart: dict[str, list[list[float]]] = {name: [] for name in models}
+    heads: list[str] = []
+    for name, members in models.items():
+        for model in members:
+            found = [model.predict_instances(image).labels for image, _ in scenes + like]
+            count = len(scenes)
+            rows[name].append([*quality(instances[:count], found[:count])])
+            like_rows[name].append([*quality(instances[count:], found[count:])])
+            pairs = pairs_apart(truths, found)
             found_apart[name].append([share for _, share in pairs.values()])
+            heads = [f"{kind} ({number})" for kind, (number, _) in pairs.items()]
     print_rows(f"{options.scenes} scenes of any digits", rows, ["PQ", "wrong"])
     print_rows(f"{options.scenes} scenes of one class each", like_rows, ["PQ", "wrong"])
-    heads = [f"{name} ({count})" for name, (count, _) in pairs.items()]
     print_rows("Pairs that touch in all of these scenes: apart", found_apart, heads)
 
 

@@ -20,6 +20,8 @@ METHODS = {
             "predict_instances",
             "save_to_preset",
         ),
+        "ObjectProposer": ("calibrate", "propose"),
+        "SemanticSegmenter": ("predict_classes",),
     }.items()
     for name in names
 }

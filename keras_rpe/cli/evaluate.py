@@ -17,6 +17,7 @@ from keras_rpe.cli.model_option import (
     load_detector,
     load_segmenter,
     load_task,
+    other_task,
 )
 from keras_rpe.written_file import write_file
 
@@ -80,8 +81,9 @@ def evaluate(
     if isinstance(network, BoundaryDetector):
         _check_not_given("boundaries", {"--images": images, "--instances": instances})
         figures = evaluate_boundaries(network, folder, names, split or "val", threshold)
+    elif not isinstance(network, InstanceSegmenter):
+        raise other_task(network, preset, model, "an InstanceSegmenter or a BoundaryDetector")
     else:
-        assert isinstance(network, InstanceSegmenter)
         _check_not_given("instances", {"--split": split})
         globs = images or "images/*", instances or "instances/*"
         figures = evaluate_instances(network, folder, names, *globs, threshold)

@@ -92,7 +92,7 @@ def load_segmenter(preset: str | None, model: Path | None) -> InstanceSegmenter:
     from keras_rpe.models import InstanceSegmenter
 
     if not isinstance(task, InstanceSegmenter):
-        raise _other_task(task, preset, model, "an InstanceSegmenter")
+        raise other_task(task, preset, model, "an InstanceSegmenter")
     return task
 
 
@@ -106,13 +106,23 @@ def load_detector(preset: str | None, model: Path | None) -> BoundaryDetector:
     from keras_rpe.models import BoundaryDetector
 
     if not isinstance(task, BoundaryDetector):
-        raise _other_task(task, preset, model, "a BoundaryDetector")
+        raise other_task(task, preset, model, "a BoundaryDetector")
     return task
 
 
-def _other_task(task: Task, preset: str | None, model: Path | None, needed: str) -> ValueError:
+def other_task(task: Task, preset: str | None, model: Path | None, needed: str) -> ValueError:
+    """The error that says that a model is of another task than the command takes.
+
+    Args:
+        task: The model.
+        preset: The value of `--preset`, or None.
+        model: That of `--model`, or None; with neither, the model is the one of an export.
+        needed: What the command takes.
+    """
     name = type(task).__name__
-    option = f"--model {model}" if preset is None else f"--preset {preset}"
+    option = f"--preset {preset}"
+    if preset is None:
+        option = f"the exported model {task.source}" if model is None else f"--model {model}"
     command = f", which `keras-rpe {_COMMANDS[name]}` takes" if name in _COMMANDS else ""
     return ValueError(f"{option} must be {needed}. Received: one of class {name}{command}")
 

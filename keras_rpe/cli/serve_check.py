@@ -17,6 +17,7 @@ from keras_rpe.cli.model_option import (
     PresetOption,
     load_preset_or_model,
     load_task,
+    other_task,
 )
 from keras_rpe.cli.report import print_error, print_table
 from keras_rpe.cli.served_boundaries import served_boundaries
@@ -65,8 +66,9 @@ def serve_check(
     network = _keras_model(out, preset, model)
     if isinstance(network, BoundaryDetector):
         found = _compare_boundaries(network, served, pixels, runs)
+    elif not isinstance(network, InstanceSegmenter):
+        raise other_task(network, preset, model, "an InstanceSegmenter or a BoundaryDetector")
     else:
-        assert isinstance(network, InstanceSegmenter)
         found = _compare_instances(network, served, pixels, runs)
     rows = [
         ["Keras model", *found.keras, ""],

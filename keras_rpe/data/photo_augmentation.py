@@ -25,6 +25,9 @@ def photo_augmentation(
         A function for `tf.data.Dataset.map` that takes and returns a dictionary of `images`
         (B, H, W, 3) in 0..255, and `segmentation_masks` (B, H, W, 1), both float32.
 
+    Source:
+        Kong & Fowlkes (CVPR 2018) train on PASCAL VOC with mirrored images and changed colors.
+
     Example:
         >>> import tensorflow as tf
         >>> from keras_rpe.data import photo_augmentation

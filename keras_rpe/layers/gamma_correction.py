@@ -32,6 +32,9 @@ class GammaCorrection(keras.layers.Layer):
     Raises:
         ValueError: If `gamma` is out of its range.
 
+    Source:
+        The power law of Gonzalez & Woods, "Digital Image Processing", section 3.2.
+
     Example:
         >>> import numpy as np
         >>> from keras_rpe.layers import GammaCorrection

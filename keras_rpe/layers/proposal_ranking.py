@@ -66,6 +66,10 @@ class ProposalRanking(keras.layers.Layer):
         ValueError: If an argument is out of its range, the inputs have the wrong rank, or there can
             be more than 4096 instances in all maps of an image.
 
+    Source:
+        Kong & Fowlkes (CVPR 2018), section 4, ranks by features of shape and size; the regression
+        and the other features are this project's.
+
     Example:
         >>> import numpy as np
         >>> from keras_rpe.layers import ProposalRanking

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array
 
-from keras_rpe.metrics.ground_truth import check_classes
-from keras_rpe.metrics.mask_rows import check_masks, check_table, mask_classes, mask_ids, mask_rows
+from keras_rpe.metrics.mask_rows import check_masks, check_table, ids_and_classes, mask_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +34,9 @@ class Detections:
         ValueError: if an array has another shape or type, a score is not finite, or a class is
             below 1.
 
+    Source:
+        The detections of COCO: Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014.
+
     Example:
         >>> import numpy as np
         >>> from keras_rpe.metrics import Detections
@@ -58,15 +60,7 @@ class Detections:
                     "`scores` must be finite. "
                     f"Received: {scores[~np.isfinite(scores)][0]} among {len(scores)} scores"
                 )
-        classes = None if self.classes is None else np.asarray(self.classes)
-        as_map = classes is not None and classes.ndim == 2
-        if classes is not None and not as_map:
-            classes = check_table("classes", classes, "iu", "an integer")
-        tables = {"scores": scores, "classes": None if as_map else classes}
-        ids = mask_ids(masks, tables, None)
-        if classes is not None and as_map:
-            classes = mask_classes(classes, masks, ids)
-        check_classes(classes)
+        ids, classes = ids_and_classes(masks, {"scores": scores, "classes": self.classes})
         for name, value in (
             ("masks", masks),
             ("scores", scores),

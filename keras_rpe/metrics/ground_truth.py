@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
-from keras_rpe.metrics.mask_rows import check_masks, check_table, mask_classes, mask_ids, mask_rows
+from keras_rpe.metrics.mask_rows import check_masks, check_table, ids_and_classes, mask_rows
 from keras_rpe.metrics.matching import check_ignore_label
 
 
@@ -38,6 +38,10 @@ class GroundTruth:
     Raises:
         ValueError: if an array has another shape or type, a class is below 1, or `ignore_label` is
             one of the ids 1..n.
+
+    Source:
+        Crowds as in COCO: Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014; masks
+        that are not asked for as the difficult objects of PASCAL VOC: Everingham et al., IJCV 2010.
 
     Example:
         >>> import numpy as np
@@ -76,19 +80,8 @@ class GroundTruth:
             name: None if flag is None else check_table(name, flag, "b", "a boolean")
             for name, flag in (("crowd", self.crowd), ("ignored", self.ignored))
         }
-        classes = None if self.classes is None else np.asarray(self.classes)
-        as_map = classes is not None and classes.ndim == 2
-        if classes is not None and not as_map:
-            classes = check_table("classes", classes, "iu", "an integer")
-        ids = mask_ids(masks, flags if as_map else {"classes": classes, **flags}, ignore_label)
-        if masks.ndim == 2 and ignore_label in ids:
-            raise ValueError(
-                f"`ignore_label` must not be one of the ids 1 to {len(ids)} of the masks. "
-                f"Received: ignore_label={ignore_label}"
-            )
-        if classes is not None and as_map:
-            classes = mask_classes(classes, masks, ids)
-        check_classes(classes)
+        tables = {"classes": self.classes, **flags}
+        ids, classes = ids_and_classes(masks, tables, ignore_label)
         no_flags = np.zeros(len(ids), bool)
         for name, value in {
             "masks": masks,
@@ -111,15 +104,6 @@ class GroundTruth:
     def rows(self) -> csr_array:
         """The pixels of each mask as ones in a row of an int32 matrix (n, H * W)."""
         return mask_rows(self.masks, self.ids)
-
-
-def check_classes(classes: np.ndarray | None) -> None:
-    """Raise `ValueError` unless all classes are from 1."""
-    if classes is not None and classes.size and classes.min() < 1:
-        raise ValueError(
-            "`classes` must be from 1 inside the masks, 0 being the background. "
-            f"Received: a class of {classes.min()}"
-        )
 
 
 def as_ground_truth(true: GroundTruth | npt.ArrayLike) -> GroundTruth:

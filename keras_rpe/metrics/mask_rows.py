@@ -76,6 +76,39 @@ def mask_ids(masks: np.ndarray, tables: dict[str, Any], ignore_label: int | None
     return ids
 
 
+def ids_and_classes(
+    masks: np.ndarray, tables: dict[str, Any], ignore_label: int | None = None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The ids of the masks, and their classes from a table or a map, or `ValueError`.
+
+    Args:
+        masks: as `check_masks` returns them.
+        tables: as `mask_ids` takes them; `classes`, integers (n,) or a class map (H, W), as given.
+        ignore_label: label of void pixels of a map, which is no id, or None.
+
+    Returns:
+        int64 array (n,), and the classes (n,) or None.
+    """
+    classes = None if tables["classes"] is None else np.asarray(tables["classes"])
+    as_map = classes is not None and classes.ndim == 2
+    if classes is not None and not as_map:
+        classes = check_table("classes", classes, "iu", "an integer")
+    ids = mask_ids(masks, {**tables, "classes": None if as_map else classes}, ignore_label)
+    if masks.ndim == 2 and ignore_label in ids:
+        raise ValueError(
+            f"`ignore_label` must not be one of the ids 1 to {len(ids)} of the masks. "
+            f"Received: ignore_label={ignore_label}"
+        )
+    if classes is not None and as_map:
+        classes = mask_classes(classes, masks, ids)
+    if classes is not None and classes.size and classes.min() < 1:
+        raise ValueError(
+            "`classes` must be from 1 inside the masks, 0 being the background. "
+            f"Received: a class of {classes.min()}"
+        )
+    return ids, classes
+
+
 def mask_classes(classes: np.ndarray, masks: np.ndarray, ids: np.ndarray) -> np.ndarray:
     """Look up the class of each mask in a map (H, W), or raise `ValueError`."""
     if classes.shape != masks.shape[-2:]:

@@ -34,5 +34,5 @@ def compiled_function(
     import tensorflow as tf
 
     signature = [tf.TensorSpec(shape, "float32") for shape in shapes]
-    # The loops are in the graph by themselves; to look for others takes longer than the rest.
+    # Loops are ops of the graph already: there is no Python control flow to convert.
     return tf.function(function, input_signature=signature, autograph=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +11,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from keras_rpe.models.compiled_function import compiled_function
-from keras_rpe.models.image_array import rgb_array
+from keras_rpe.models.image_label_pairs import image_label_pairs
 
 _IOU_THRESHOLDS = np.arange(0.5, 0.96, 0.05)
 _PENALTY = 1.0  # On the weights of standardised features: that of one proposal.
@@ -49,30 +48,14 @@ def described_proposals(
         ValueError: If there are no images, not as many label maps, or sizes differ.
     """
     describe = compiled_function(model.describe, [(None, None, None, 3)])
-    features, overlaps, count = [], [], 0
-    for image, label in zip_longest(images, labels):
-        if image is None or label is None:
-            raise ValueError(
-                "`images` and `labels` must be equally many. "
-                f"Received: no {'image' if image is None else 'label map'} {count}"
-            )
-        array, truth = rgb_array(image), np.asarray(label)
-        if truth.dtype.kind not in "bui":
-            raise ValueError(f"`labels` must hold integers. Received: dtype={truth.dtype}")
-        if array.shape[:2] != truth.shape:
-            raise ValueError(
-                "`labels` must be maps (H, W) of the sizes of the images. "
-                f"Received: a map of shape {truth.shape} for an image of shape {array.shape}"
-            )
+    features, overlaps = [], []
+    for array, truth in image_label_pairs(images, labels):
         result = {key: ops.convert_to_numpy(v)[0] for key, v in describe(array[None]).items()}
         rows = model.ranking.max_instances
         best = best_overlaps(result["label_maps"], truth, rows, model.ignore_label)
         known = ~np.isnan(best)
         features.append(result["features"][known].astype("float64"))
         overlaps.append(best[known])
-        count += 1
-    if not count:
-        raise ValueError("`images` must hold at least one image. Received: none")
     return np.concatenate(features), np.concatenate(overlaps)
 
 

@@ -17,6 +17,9 @@ class Proposals:
         scores: float32 `(n,)` in [0, 1], falling.
         boxes: int32 `(n, 4)`: first row, first column, last row + 1, last column + 1, in pixels.
 
+    Source:
+        Kong & Fowlkes (CVPR 2018), section 4: object proposals.
+
     Example:
         >>> import numpy as np
         >>> from keras_rpe.models import Proposals

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +11,7 @@ from keras import ops
 from keras_rpe.layers import InstanceDecoder
 from keras_rpe.metrics import average_precision
 from keras_rpe.models.compiled_function import compiled_function
-from keras_rpe.models.image_array import rgb_array
+from keras_rpe.models.image_label_pairs import image_label_pairs
 
 # In the order in which they are searched, from the one that matters most.
 _CANDIDATES: dict[str, tuple[float, ...]] = {
@@ -109,20 +108,7 @@ def _grouped(model: Any, images: Iterable[Any], labels: Iterable[Any]) -> list[_
 
     compiled = compiled_function(group, [(None, None, None, 3)])
     grouped: list[_Grouped] = []
-    for image, label in zip_longest(images, labels):
-        if image is None or label is None:
-            raise ValueError(
-                "`images` and `labels` must be equally many. "
-                f"Received: no {'image' if image is None else 'label map'} {len(grouped)}"
-            )
-        array, truth = rgb_array(image), np.asarray(label)
-        if array.shape[:2] != truth.shape:
-            raise ValueError(
-                "`labels` must be maps (H, W) of the sizes of the images. "
-                f"Received: a map of shape {truth.shape} for an image of shape {array.shape}"
-            )
+    for array, truth in image_label_pairs(images, labels):
         result = compiled(array[None])
         grouped.append(_Grouped(result["embedding"], result["scores"], truth))
-    if not grouped:
-        raise ValueError("`images` must hold at least one image. Received: none")
     return grouped

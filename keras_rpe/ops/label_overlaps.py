@@ -25,6 +25,9 @@ def label_overlaps(labels: Tensor, max_instances: int) -> Tensor:
         float32 `(batch, S · max_instances, S · max_instances)` in [0, 1]; row
         s · max_instances + k - 1 is instance k of map s. 0 where there is no such instance.
 
+    Source:
+        The IoU of masks as in Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014.
+
     Example:
         >>> import numpy as np
         >>> from keras_rpe.ops import label_overlaps

@@ -62,6 +62,11 @@ def mask_features(
         and areas in pixels, float32 `(batch, max_instances)`. All are 0 for rows without an
         instance.
 
+    Source:
+        Shape and size as in Carreira & Sminchisescu, "CPMC: Automatic Object Segmentation Using
+        Constrained Parametric Min-Cuts", PAMI 2012; the contrast and cohesion of embeddings are
+        this project's.
+
     Example:
         >>> import numpy as np
         >>> from keras_rpe.ops.mask_features import MASK_FEATURES, mask_features

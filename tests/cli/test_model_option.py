@@ -4,6 +4,9 @@ import keras
 import pytest
 from cli_outcome import assert_one_line_error
 
+from keras_rpe.models import SemanticSegmenter
+from keras_rpe.models.backbones import unet_encoder
+
 
 def test_unknown_preset_lists_those_there_are(run, labelled, tmp_path, monkeypatch, tiny_preset):
     monkeypatch.setattr("keras_rpe.models.presets.preset_folders._FOLDERS", (tiny_preset.parent,))
@@ -58,3 +61,18 @@ def test_dropped_instances_are_a_warning(run, labelled, tiny_preset, tmp_path, m
     outcome = run("segment", file, "--preset", tiny_preset, "--out", tmp_path / "out")
     assert outcome.code == 0
     assert outcome.err == f"warning: {file}: too many instances\n"
+
+
+def test_models_of_tasks_that_a_command_does_not_take(run, labelled, tmp_path):
+    model = SemanticSegmenter(unet_encoder((4, 8), blocks=1), embedding_dim=4, fusion_filters=4)
+    model.save_to_preset(tmp_path / "classes")
+    outcome = run("evaluate", labelled, "--preset", tmp_path / "classes")
+    wanted = "must be an InstanceSegmenter or a BoundaryDetector", "of class SemanticSegmenter"
+    assert_one_line_error(outcome, *wanted, f"--preset {tmp_path / 'classes'}")
+    exported = SemanticSegmenter.from_preset(tmp_path / "classes").export(
+        tmp_path / "classes.tflite", format="litert"
+    )
+    outcome = run("serve-check", exported)
+    assert_one_line_error(outcome, *wanted, "the exported model")
+    outcome = run("serve-check", exported, "--preset", tmp_path / "classes")
+    assert_one_line_error(outcome, *wanted, "--preset")

@@ -24,6 +24,7 @@ from keras_rpe.data import (
     write_image,
     write_labels,
 )
+from keras_rpe.data.coco_source import coco_source
 from keras_rpe.data.label_folder_builder import label_folder_maps
 
 BUILDERS = {
@@ -58,18 +59,16 @@ def test_pascal_voc_is_found_in_each_layout(tmp_path):
 
 @pytest.mark.parametrize("kind", ["instances", "panoptic"])
 def test_coco_is_found(tmp_path, kind):
-    module = BUILDERS[f"Coco{kind.title()}"]
-    source = getattr(module, f"coco_{kind}_source")
     with pytest.raises(LabelFolderError, match=rf"holds no annotations/{kind}_\*\.json"):
-        source(tmp_path)
+        coco_source(tmp_path, kind)
     (tmp_path / "annotations").mkdir()
     file = tmp_path / f"annotations/{kind}_val2017.json"
     file.touch()
     (tmp_path / "annotations/captions_val2017.json").touch()
     with pytest.raises(LabelFolderError, match=r"val2017 is missing: .*json needs this folder"):
-        source(tmp_path)
+        coco_source(tmp_path, kind)
     (tmp_path / "val2017").mkdir()
-    assert source(tmp_path) == {"val2017": (file, tmp_path / "val2017")}
+    assert coco_source(tmp_path, kind) == {"val2017": (file, tmp_path / "val2017")}
 
 
 def write_folder(folder: Path) -> data.LabelPair:
