@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_rpe.layers import MeanShiftRNN
 from keras_rpe.models.capacity_check import CapacityCheck
+from keras_rpe.models.class_check import ClassCheck
 from keras_rpe.models.embedding_graph import EmbeddingGraph
 from keras_rpe.models.segmenter_losses import VOID, default_losses, targets
 from keras_rpe.models.task import Task
@@ -58,6 +59,7 @@ class EmbeddingTask(Task):
     _arguments: dict[str, Any]
     train_function: Any
     _capacity_check: CapacityCheck | None = None
+    _class_check: ClassCheck | None = None
 
     def __init__(
         self, graph: EmbeddingGraph, arguments: dict[str, Any], name: str, trainable: bool
@@ -93,7 +95,8 @@ class EmbeddingTask(Task):
         """Configure training.
 
         Training then warns, once, if images have more instances than the margin loss can push
-        apart in so many dimensions (see `keras_rpe.models.capacity_check.CapacityCheck`).
+        apart in so many dimensions (see `keras_rpe.models.capacity_check.CapacityCheck`), and
+        raises if class maps hold a class beyond `num_classes`.
 
         Args:
             optimizer: Name or optimizer.
@@ -105,14 +108,17 @@ class EmbeddingTask(Task):
         if isinstance(loss, str) and loss == "auto":
             loss = default_losses(self.output_names_of_losses, self.margin, self.neighborhood)
         self._capacity_check = CapacityCheck.of_loss(self.embedding_dim, loss)
+        self._class_check = ClassCheck(self.num_classes, VOID)
         super().compile(optimizer=optimizer, loss=loss, loss_weights=loss_weights, **kwargs)
 
     def make_train_function(self, force: bool = False) -> Any:
         """Make what `fit` calls at every step."""
         made = self.train_function
         super().make_train_function(force)
-        if self._capacity_check is not None and self.train_function is not made:
-            self.train_function = self._capacity_check.after(self.train_function)
+        if self.train_function is not made:
+            for check in (self._capacity_check, self._class_check):
+                if check is not None:
+                    self.train_function = check.after(self.train_function)
         return self.train_function
 
     @property
@@ -145,6 +151,8 @@ class EmbeddingTask(Task):
         y = self._targets(y, y_pred)
         if training and self._capacity_check is not None:
             self._capacity_check.observe(y["embedding"], y_pred["embedding"], VOID)
+        if training and self._class_check is not None:
+            y["semantic"] = self._class_check.observe(y["semantic"])
         if sample_weight is not None and not isinstance(sample_weight, dict):
             sample_weight = dict.fromkeys(y, sample_weight)
         return super().compute_loss(
