@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_rpe import layers, losses
 from keras_rpe.metrics import InstanceAveragePrecision, InstancePanopticQuality
-from keras_rpe.models import InstanceSegmenter
+from keras_rpe.models import InstanceSegmenter, ObjectProposer, SemanticSegmenter
 from keras_rpe.models.backbones import unet_encoder
 from keras_rpe.ops import mean_shift
 
@@ -53,6 +53,16 @@ def outputs() -> dict[str, np.ndarray]:
     model.set_weights([0.3 * rng.normal(size=w.shape) ** 2 for w in model.get_weights()])
     result = model.predict_instances(rng.random((21, 26)))
     found["instances"] = result.labels
+
+    proposer = ObjectProposer(
+        unet_encoder((4, 8), 1), embedding_dim=4, max_instances=16, min_area=4
+    )
+    proposer.set_weights([0.3 * rng.normal(size=w.shape) ** 2 for w in proposer.get_weights()])
+    proposals = proposer.propose(rng.random((21, 26)))
+    found |= {"proposals": proposals.masks, "proposal_scores": proposals.scores}
+    semantic = SemanticSegmenter(unet_encoder((4, 8), 1), num_classes=3, embedding_dim=4)
+    semantic.set_weights([0.3 * rng.normal(size=w.shape) ** 2 for w in semantic.get_weights()])
+    found["classes"] = semantic.predict_classes(rng.random((21, 26)))
     return {name: ops.convert_to_numpy(value) for name, value in found.items()}
 
 
