@@ -1,0 +1,83 @@
+"""What is done with a trained model: its last settings, and its figures on VOC's val."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_rpe.data import VOID, LabelMaps, PascalVocExample, read_pascal_voc
+from keras_rpe.metrics import AverageRecall, GroundTruth, MaskAveragePrecision, SemanticMeanIoU
+from keras_rpe.models import InstanceSegmenter, ObjectProposer, SemanticSegmenter
+
+PROPOSALS = (10, 60)  # Those of an image that are asked for all its objects.
+
+
+def adapt(model: Any, examples: Sequence[PascalVocExample]) -> None:
+    """Calibrate the ranking of proposals, or choose the thresholds of instances.
+
+    Args:
+        model: The trained model; a `SemanticSegmenter` stays as it is.
+        examples: Images that were not trained on, and on which no figure is measured.
+    """
+    if isinstance(model, SemanticSegmenter) or not examples:
+        return
+    maps = [read_pascal_voc(example) for example in examples]
+    images = [one.image for one in maps]
+    if isinstance(model, InstanceSegmenter):
+        # Void counts as background here, for the outlines of objects are thin.
+        model.optimize_thresholds(images, [np.maximum(one.instances, 0) for one in maps])
+        return
+    try:
+        model.calibrate(images, [one.instances for one in maps])
+    except ValueError as error:  # Nothing is proposed after a few steps.
+        print(f"The ranking stays as it was: {error}")
+
+
+def evaluate(model: Any, examples: Sequence[PascalVocExample]) -> dict[str, float]:
+    """Measure a model on images of VOC, whose void pixels count nowhere.
+
+    Args:
+        model: The model.
+        examples: Images that nothing else has used.
+
+    Returns:
+        Figures in [0, 1] by what they are.
+    """
+    if isinstance(model, ObjectProposer):
+        return _evaluate_proposals(model, _read(examples))
+    if isinstance(model, InstanceSegmenter):
+        return _evaluate_instances(model, _read(examples))
+    return _evaluate_classes(model, _read(examples))
+
+
+def _read(examples: Sequence[PascalVocExample]) -> Iterator[LabelMaps]:
+    """One after the other, as all of them would not fit into memory."""
+    return map(read_pascal_voc, examples)
+
+
+def _truth(maps: LabelMaps) -> GroundTruth:
+    return GroundTruth(maps.instances, maps.classes, ignore_label=VOID)
+
+
+def _evaluate_proposals(model: ObjectProposer, images: Iterator[LabelMaps]) -> dict[str, float]:
+    recall = AverageRecall(PROPOSALS, exclude_void=True)
+    for maps in images:
+        recall.update(_truth(maps), model.propose(maps.image, PROPOSALS[-1]))
+    found = recall.result()
+    average = {f"average recall, {k} proposals": found[f"AR@{k}"] for k in PROPOSALS}
+    return average | {f"recall at IoU 0.5, {k} proposals": found[f"AR50@{k}"] for k in PROPOSALS}
+
+
+def _evaluate_instances(model: InstanceSegmenter, images: Iterator[LabelMaps]) -> dict[str, float]:
+    precision = MaskAveragePrecision("voc")
+    for maps in images:
+        precision.update(_truth(maps), model.predict_instances(maps.image))
+    found = precision.result()
+    return {f"mAP^r at IoU 0.{k // 10}": found[f"AP{k}"] for k in (50, 70)}
+
+
+def _evaluate_classes(model: SemanticSegmenter, images: Iterator[LabelMaps]) -> dict[str, float]:
+    iou = SemanticMeanIoU(model.num_classes + 1, ignore_label=VOID)
+    for maps in images:
+        iou.update_state(maps.classes[None], model.predict_classes(maps.image)[None])
+    return {"mean IoU of the background and the classes": float(iou.result())}
