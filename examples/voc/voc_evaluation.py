@@ -3,8 +3,6 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
 from keras_rpe.data import VOID, LabelMaps, PascalVocExample, read_pascal_voc
 from keras_rpe.metrics import AverageRecall, GroundTruth, MaskAveragePrecision, SemanticMeanIoU
 from keras_rpe.models import InstanceSegmenter, ObjectProposer, SemanticSegmenter
@@ -24,8 +22,7 @@ def adapt(model: Any, examples: Sequence[PascalVocExample]) -> None:
     maps = [read_pascal_voc(example) for example in examples]
     images = [one.image for one in maps]
     if isinstance(model, InstanceSegmenter):
-        # Void counts as background here, for the outlines of objects are thin.
-        model.optimize_thresholds(images, [np.maximum(one.instances, 0) for one in maps])
+        model.optimize_thresholds(images, [one.instances for one in maps])
         return
     try:
         model.calibrate(images, [one.instances for one in maps])

@@ -89,9 +89,10 @@ def chosen_pairs(pairs: list[Pair], names: Sequence[str] | None) -> list[Pair]:
         return pairs
     if isinstance(names, str) or not names:
         raise ValueError(f"names needs a list of at least one name. Received: names={names!r}")
-    missing = sorted(set(names) - {pair.name for pair in pairs})
+    wanted = set(names)
+    missing = sorted(wanted - {pair.name for pair in pairs})
     if missing:
         raise LabelFolderError(
             f"names has {len(missing)} of which there is no image, such as {missing[0]!r}."
         )
-    return [pair for pair in pairs if pair.name in set(names)]
+    return [pair for pair in pairs if pair.name in wanted]

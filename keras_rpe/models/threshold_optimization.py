@@ -43,7 +43,7 @@ def optimize_thresholds(
     Args:
         model: An `InstanceSegmenter`.
         images: Images as `InstanceSegmenter.predict_instances` takes them.
-        labels: The instance map `(H, W)` of each.
+        labels: The instance map `(H, W)` of each. Pixels of the model's `ignore_label` are void.
         iou_thresholds: The average precision is the mean over these.
 
     Returns:
@@ -84,6 +84,7 @@ def optimize_thresholds(
                     for one, item in zip(labels, grouped)
                 ],
                 thresholds=iou_thresholds,
+                ignore_label=model.ignore_label,
             )
             found[thresholds] = float(np.mean(scores))
         return found[thresholds]

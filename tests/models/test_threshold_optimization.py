@@ -10,6 +10,8 @@ from keras_rpe.models.threshold_optimization import optimize_thresholds
 class _Known:
     """A model whose maps are known: two touching squares, with a rim of low scores, and a speck."""
 
+    ignore_label = -1
+
     def __init__(self) -> None:
         self.decoder = InstanceDecoder(0.5, 0.9, min_area=4)
         self.labels = np.zeros((24, 32), "int32")
@@ -41,6 +43,15 @@ def test_finds_the_thresholds_that_fit() -> None:
     # With the thresholds before, the rim and the speck are counted.
     before = np.asarray(model.decoder(model.x, model.scores)["labels"])[0]
     assert average_precision([model.labels], [before], thresholds=(0.95,))[0] < 1
+
+
+def test_void_pixels_count_neither_way() -> None:
+    model = _Known()
+    void = model.labels.copy()
+    void[3:21, 2:4] = void[3:21, 28:30] = void[0:3, 0:3] = -1  # the rim and the speck
+    decoder, precision = optimize_thresholds(model, [np.zeros((24, 32))], [void], (0.95,))
+    assert precision == 1.0
+    assert decoder.foreground_threshold == model.decoder.foreground_threshold
 
 
 def test_a_setting_as_good_is_kept() -> None:
