@@ -15,8 +15,9 @@ Killed and started again with the same command, training continues after the las
 At the end the thresholds of the decoder are set on scenes that nothing else uses, the figures of
 500 test scenes are printed, and the model is written as a preset into `OUT/preset`.
 
-With `--classes` the digits' classes are learned too, and with `--loss-on embedding` the loss is
-taken before the loops alone, all else being equal.
+With `--classes` the digits' classes are learned too. With `--loss-on embedding` the pair loss is
+taken before the loops alone, all else being equal; `--pair-weight 1` makes its weight beside the
+loss of the foreground the same in both.
 """
 
 import argparse
@@ -93,9 +94,11 @@ def new_model(options: argparse.Namespace) -> InstanceSegmenter:
         warmup_target=LEARNING_RATE,
         warmup_steps=warmup,
     )
-    weights = dict.fromkeys(model.output_names_of_losses, 1.0)
-    if options.loss_on == "embedding":
-        weights |= {f"shift_{loop}": 0.0 for loop in range(1, LOOPS + 1)}
+    weights = dict.fromkeys(model.output_names_of_losses, 0.0) | {"semantic": 1.0}
+    counted = ["embedding"]
+    if options.loss_on == "every-loop":
+        counted += [f"shift_{loop}" for loop in range(1, LOOPS + 1)]
+    weights |= dict.fromkeys(counted, options.pair_weight / len(counted))
     model.compile(
         keras.optimizers.AdamW(rate, weight_decay=1e-4, global_clipnorm=1.0), loss_weights=weights
     )
@@ -159,9 +162,12 @@ def main() -> None:
     parser.add_argument("--embedding-dim", type=int, default=3)
     parser.add_argument("--classes", action="store_true", help="learn the digits' classes too")
     parser.add_argument("--loss-on", choices=("every-loop", "embedding"), default="every-loop")
+    parser.add_argument("--pair-weight", type=float, help="of all of them; default: 1 for each")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
 
+    if options.pair_weight is None:
+        options.pair_weight = 1.0 + LOOPS * (options.loss_on == "every-loop")
     if options.updates < STEPS or options.updates % STEPS:
         parser.error(f"--updates needs a multiple of {STEPS}. Received: {options.updates}")
     options.out.mkdir(parents=True, exist_ok=True)
@@ -205,6 +211,7 @@ def main() -> None:
         "steps": options.updates,
         "crops": f"{options.batch_size} scenes of 64 pixels a side",
         "loss_on": options.loss_on,
+        "pair_weight": options.pair_weight,
         "seed": options.seed,
     }
     model.save_to_preset(options.out / "preset", notes)

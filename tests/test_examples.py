@@ -85,3 +85,37 @@ def test_digits(data_root: Path, tmp_path: Path, options: list) -> None:
     counted += [] if options else [last[f"shift_{loop}_loss"] for loop in (1, 2, 3)]
     assert last["loss"] == pytest.approx(sum(counted), rel=1e-3)
     assert (out / "preset" / "metadata.json").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [[], ["--gray", "--grouping-weight", 0]])
+def test_digits_semantic(data_root: Path, tmp_path: Path, options: list) -> None:
+    out = tmp_path / "run"
+    source = ["--source", data_root / "mnist_10k.npz", "--batch-size", 2]
+    for updates in (100, 200):  # From the last state.
+        text = _run("digits_semantic.py", "--out", out, "--updates", updates, *source, *options)
+        assert "mean IoU, 500 test scenes" in text
+    rows = (out / "log.csv").read_text().splitlines()
+    assert [row.partition(",")[0] for row in rows] == ["epoch", "0", "1"]
+    assert ("embedding_loss" in rows[0]) == (not options)
+    assert (out / "preset" / "metadata.json").is_file()
+
+
+@pytest.mark.slow
+def test_train_objects(data_root: Path, tmp_path: Path) -> None:
+    folders = []
+    for name in ("dali_coco/all", "coco_ccby"):
+        folders.append(tmp_path / name)
+        for part in ("images", "instances"):
+            (folders[-1] / part).mkdir(parents=True)
+            for path in sorted((data_root / name / part).iterdir())[:10]:
+                (folders[-1] / part / path.name).symlink_to(path)
+    out = tmp_path / "run"
+    options = ["--backbone", "unet_small", "--backbone-weights", "", "--crop-size", 32]
+    for updates in (100, 200):  # From the last state.
+        text = _run("train_objects.py", *folders, "--out", out, "--updates", updates, *options)
+        assert "4 test images: {'AR@10':" in text
+    rows = (out / "log.csv").read_text().splitlines()
+    assert [row.partition(",")[0] for row in rows] == ["epoch", "0", "1"]
+    assert (out / "proposals.png").is_file()
+    assert (out / "preset" / "metadata.json").is_file()

@@ -39,7 +39,9 @@ PAGES = {
     "examples/tutorials/mean_shift.py": "tutorials/mean_shift.md",
     "saved_models/boundaries/README.md": "presets/boundaries.md",
     "saved_models/digits/README.md": "presets/digits.md",
+    "saved_models/digits_instances/README.md": "presets/digits_instances.md",
     "saved_models/nuclei/README.md": "presets/nuclei.md",
+    "saved_models/objects/README.md": "presets/objects.md",
 }
 """The pages that show these files."""
 

@@ -33,7 +33,8 @@ class SemanticSegmenter(EmbeddingTask):
             double, or a KerasHub or KerasCV backbone.
         num_classes: Classes other than the background.
         grouping_weight: Weight of each margin loss beside the cross-entropy. With 0 there is no
-            margin loss, the embeddings stay as they are, and everything else is equal.
+            margin loss, the embeddings stay as they are, and everything else is equal. On scenes
+            of digits 0.1 was better than 0 and 1.
         embedding_dim: Dimension D of the embedding. Up to 2 D classes of an image can be pushed
             apart at margin 0.5; training warns if there are more.
         iterations: Loops of mean shift in training, each with a margin loss of its own; 0: none.

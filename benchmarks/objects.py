@@ -1,0 +1,149 @@
+"""Object proposals: average recall of presets, of a grid of boxes, and of Felzenszwalb's segments.
+
+    python benchmarks/objects.py PHOTOS_A PHOTOS_B --models objects --out proposals.png
+
+Each folder holds `images` and `instances`, as `examples/train_objects.py` takes them, and its test
+images are those which that script held out of training: a fifth of each folder. Void pixels leave
+all masks. AR@k is the recall by the k best proposals of an image, averaged over the IoU thresholds
+.50, .55, …, .95, and AR50@k that at IoU .50.
+
+- "boxes": the whole image, and boxes of 3/4, 1/2, 1/3, 1/4 … of its sides, each size in a grid of
+  which neighbours share half or more; the coarse ones first, and from the middle of the image on.
+- "Felzenszwalb": the segments of `skimage.segmentation.felzenszwalb`, ranked by their size: of each
+  scale alone, and of all pooled without those of which a larger one is nearly the same.
+"""
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+TEST_SHARE, VOID_IN_FILES = 0.2, 255
+SCALES = (50, 150, 500, 1500)
+LEAST_AREA = 16
+NUMBERS = (10, 60)
+MAX_IOU = 0.8  # Of two proposals, as in an `ObjectProposer`.
+
+Method = Callable[[np.ndarray], np.ndarray]
+
+
+def boxes(image: np.ndarray) -> np.ndarray:
+    """Boxes as masks, boolean `(60, H, W)`."""
+    height, width = image.shape[:2]
+    masks: list[np.ndarray] = []
+    for parts, side in ((1, 1.0), (2, 0.75), (3, 0.5), (5, 1 / 3), (7, 0.25)):
+        starts = np.linspace(0.0, 1.0 - side, parts) if parts > 1 else np.zeros(1)
+        corners = [(y, x) for y in starts for x in starts]
+        middle = (1.0 - side) / 2
+        for y, x in sorted(corners, key=lambda c: np.hypot(c[0] - middle, c[1] - middle)):
+            mask = np.zeros((height, width), bool)
+            rows, columns = (
+                slice(round(start * length), round((start + side) * length))
+                for start, length in ((y, height), (x, width))
+            )
+            mask[rows, columns] = True
+            masks.append(mask)
+    return np.stack(masks[: NUMBERS[-1]])
+
+
+def segments(scales: tuple[int, ...]) -> Method:
+    """Felzenszwalb's segments at some scales, the largest first."""
+
+    def propose(image: np.ndarray) -> np.ndarray:
+        from skimage.segmentation import felzenszwalb
+
+        found = []
+        for scale in scales:
+            labels = felzenszwalb(image, scale=scale, sigma=0.8, min_size=LEAST_AREA)
+            areas = np.bincount(labels.ravel())
+            largest = np.argsort(-areas)[: NUMBERS[-1] * 2]
+            found += [(int(areas[i]), labels == i) for i in largest]
+        found.sort(key=lambda one: -one[0])
+        kept: list[np.ndarray] = []
+        for _, mask in found:
+            shared = [(other & mask).sum() / (other | mask).sum() for other in kept]
+            if max(shared, default=0.0) <= MAX_IOU:
+                kept.append(mask)
+            if len(kept) == NUMBERS[-1]:
+                break
+        return np.stack(kept)
+
+    return propose
+
+
+def picture(image: np.ndarray, truth: np.ndarray, found: list[np.ndarray]) -> np.ndarray:
+    """The objects, and as many of the best proposals of each method, side by side."""
+    from skimage.transform import resize
+
+    from keras_rpe.visualization import overlay_instances
+
+    count = max(1, len(np.unique(truth[truth > 0])))
+    maps = [truth.clip(min=0)]
+    for masks in found:
+        best = np.zeros(truth.shape, "int32")
+        for k in reversed(range(min(count, len(masks)))):  # The best on top.
+            best[masks[k]] = k + 1
+        maps.append(best)
+    size = (160, round(image.shape[1] * 160 / image.shape[0]))
+    return np.concatenate([resize(overlay_instances(image, one), size) for one in maps], axis=1)
+
+
+def main() -> None:
+    """Print the tables, of all images and of each folder."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folders", type=Path, nargs="+")
+    parser.add_argument("--models", nargs="*", default=["objects"], help="presets")
+    parser.add_argument("--out", type=Path, help="a picture of some test images")
+    options = parser.parse_args()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import keras
+
+    from keras_rpe.data import VOID, find_label_pairs, read_label_pair, split_pairs
+    from keras_rpe.metrics import AverageRecall, GroundTruth
+    from keras_rpe.models import ObjectProposer
+
+    methods: dict[str, Method] = {}
+    for preset in options.models:
+        model = ObjectProposer.from_preset(preset)
+        methods[preset] = lambda image, model=model: model.propose(image, NUMBERS[-1]).masks
+    methods["boxes"] = boxes
+    methods |= {f"Felzenszwalb, scale {scale}": segments((scale,)) for scale in SCALES}
+    methods["Felzenszwalb, all scales"] = segments(SCALES)
+    tables: dict[str, dict[str, AverageRecall]] = {}
+    counts: dict[str, list[int]] = {}
+    rows = []
+    for folder in options.folders:
+        name = str(folder)
+        for table in ("all", name):
+            tables.setdefault(
+                table, {one: AverageRecall(NUMBERS, exclude_void=True) for one in methods}
+            )
+        for number, pair in enumerate(split_pairs(find_label_pairs(folder), TEST_SHARE)[1]):
+            image, labels, _ = read_label_pair(pair, VOID_IN_FILES)
+            found = [propose(image[..., :3]) for propose in methods.values()]
+            truth = GroundTruth(labels, ignore_label=VOID)
+            for table in ("all", name):
+                for method, masks in zip(methods, found):
+                    tables[table][method].update(truth, masks)
+                images, objects = counts.get(table, [0, 0])
+                counts[table] = [images + 1, objects + len(np.unique(labels[labels > 0]))]
+            if number % 4 == 0:
+                shown = [*found[: len(options.models)], found[-1]]
+                rows.append(picture(image[..., :3], labels, shown))
+    for table, recalls in tables.items():
+        images, objects = counts[table]
+        print(f"\n{table}: {images} test images, {objects} objects")
+        names = list(next(iter(recalls.values())).result())
+        print(f"{'':26s}" + "".join(f"{name:>9s}" for name in names))
+        for method, recall in recalls.items():
+            print(f"{method:26s}" + "".join(f"{v:9.3f}" for v in recall.result().values()))
+    if options.out is not None:
+        width = max(row.shape[1] for row in rows)
+        padded = [np.pad(one, ((0, 4), (0, width - one.shape[1]), (0, 0))) for one in rows]
+        keras.utils.save_img(options.out, 255 * np.concatenate(padded), scale=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""Train an object proposer on folders of photographs with label images.
+
+    python examples/train_objects.py PHOTOS_A PHOTOS_B --out runs/objects
+
+Each folder holds `images` and `instances`, label images of the same names: 0 is the background,
+each other number an object, and 255 void. A fifth of the images of each folder is for the test:
+those that `keras_rpe.data.split_pairs(pairs, 0.2)` holds out. An eighth of the others is held out
+likewise to calibrate the score of the proposals. Killed and started again with the same command,
+training continues after the last hundred updates. At the end the recall on the test images is
+printed, proposals are drawn in `OUT/proposals.png`, and the model is written as a preset into
+`OUT/preset`.
+"""
+
+import argparse
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_rpe.callbacks import TrainingState
+from keras_rpe.data import (
+    VOID,
+    LabelPair,
+    find_label_pairs,
+    label_folder,
+    read_label_pair,
+    split_pairs,
+)
+from keras_rpe.metrics import AverageRecall, GroundTruth
+from keras_rpe.models import ObjectProposer, Proposals
+from keras_rpe.visualization import overlay_instances
+
+STEPS = 100  # Of an epoch: each one's end writes the state.
+# Scales of the grouping: faint objects need a low threshold, those that touch a high one.
+SCALES = {
+    "foreground_thresholds": (0.02, 0.06, 0.12, 0.2, 0.35, 0.5, 0.7, 0.85),
+    "similarity_thresholds": (0.7, 0.97),
+    "bandwidths": (0.2, 0.04),
+    "iou_threshold": 0.9,
+    "min_area": 24,
+}
+WARMUP = 0.05  # Share of the updates in which the learning rate rises.
+TEST_SHARE, CALIBRATION_SHARE = 0.2, 0.125
+VOID_IN_FILES = 255
+ZOOM = (0.5, 1.5)  # At the least, a crop of 256 pixels shows 512.
+SHOWN = 8  # Test images in the picture.
+
+
+def new_model(options: argparse.Namespace) -> ObjectProposer:
+    """A proposer, of a preset or on a backbone that has seen ImageNet, ready to train."""
+    if options.preset is not None:
+        model = ObjectProposer.from_preset(options.preset, **SCALES)
+    else:
+        model = ObjectProposer(
+            options.backbone,
+            embedding_dim=options.embedding_dim,
+            iterations=1,
+            neighborhood=None,  # Objects are as large as the image.
+            position_periods=None,
+            coordinates=True,
+            window_size=16,
+            inference_window_size=128,
+            output_stride=4,
+            fusion_filters=64,
+            ignore_label=VOID,
+            backbone_weights=options.backbone_weights or None,
+            **SCALES,
+        )
+    warmup = int(WARMUP * options.updates)
+    rate = keras.optimizers.schedules.CosineDecay(
+        options.learning_rate / 100,
+        decay_steps=options.updates - warmup,
+        alpha=0.01,
+        warmup_target=options.learning_rate,
+        warmup_steps=warmup,
+    )
+    model.compile(keras.optimizers.AdamW(rate, weight_decay=1e-4, global_clipnorm=5.0))
+    return model
+
+
+def with_scales(model: ObjectProposer) -> ObjectProposer:
+    """The same model with the scales above, if its training was started with others."""
+    again = ObjectProposer.from_config({**model.get_config(), **SCALES})
+    again.set_weights(model.get_weights())
+    return again
+
+
+def split(folder: Path) -> dict[str, list[LabelPair]]:
+    """The images of one folder by what they are for."""
+    others, test = split_pairs(find_label_pairs(folder), TEST_SHARE)
+    training, calibration = split_pairs(others, CALIBRATION_SHARE)
+    return {"training": training, "calibration": calibration, "test": test}
+
+
+def crops(folders: list[Path], options: argparse.Namespace, epoch: int) -> tf.data.Dataset:
+    """Batches of random crops; each folder gives as many as it has training images."""
+    datasets, sizes = [], []
+    for folder in folders:
+        names = [pair.name for pair in split(folder)["training"]]
+        dataset = label_folder(
+            folder,
+            crop_size=options.crop_size,
+            batch_size=1,
+            augment="photo",
+            zoom=ZOOM,
+            # Not the crops again that were drawn before a restart.
+            seed=options.seed + 1000 * epoch,
+            names=names,
+            split_pieces=False,
+            void=VOID_IN_FILES,
+        )
+        datasets.append(dataset.unbatch().repeat())
+        sizes.append(len(names))
+    weights = [size / sum(sizes) for size in sizes]
+    mixed = tf.data.Dataset.sample_from_datasets(datasets, weights, seed=options.seed + epoch)
+    return mixed.batch(options.batch_size).prefetch(2)
+
+
+def read(pairs: list[LabelPair]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Images with three channels, and their instance maps."""
+    examples = [read_label_pair(pair, VOID_IN_FILES) for pair in pairs]
+    return [image[..., :3] for image, *_ in examples], [labels for _, labels, _ in examples]
+
+
+def draw(image: np.ndarray, labels: np.ndarray, proposals: Proposals) -> np.ndarray:
+    """An image with its objects, and with as many of the best proposals, 256 pixels high."""
+    best = np.zeros(labels.shape, "int32")
+    # The best is drawn last, on top.
+    for k in reversed(range(min(len(proposals), max(1, len(np.unique(labels[labels > 0])))))):
+        best[proposals.masks[k]] = k + 1
+    objects = labels.clip(min=0)
+    pictures = [overlay_instances(image, one) for one in (objects, best)]
+    height, width = image.shape[:2]
+    size = (256, round(width * 256 / height))
+    return np.concatenate([np.asarray(tf.image.resize(one, size)) for one in pictures], axis=1)
+
+
+def main() -> None:
+    """Train, calibrate, evaluate, and write the preset."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folders", type=Path, nargs="+")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--updates", type=int, default=1500, help="whole hundreds")
+    parser.add_argument("--preset", help="train this one further, in place of a backbone")
+    parser.add_argument("--backbone", default="efficientnet_lite0")
+    parser.add_argument("--backbone-weights", default="imagenet", help="a path, or '' for none")
+    parser.add_argument("--embedding-dim", type=int, default=24)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--crop-size", type=int, default=256)
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+
+    if options.updates < STEPS or options.updates % STEPS:
+        parser.error(f"--updates needs a multiple of {STEPS}. Received: {options.updates}")
+    options.out.mkdir(parents=True, exist_ok=True)
+    keras.utils.set_random_seed(options.seed)
+    restored = TrainingState.restore(options.out)
+    model, epoch = (new_model(options), 0) if restored is None else restored
+    parts = [split(folder) for folder in options.folders]
+    model.fit(
+        crops(options.folders, options, epoch),
+        epochs=options.updates // STEPS,
+        steps_per_epoch=STEPS,
+        initial_epoch=epoch,
+        verbose=2,
+        callbacks=[
+            keras.callbacks.CSVLogger(str(options.out / "log.csv"), append=True),
+            TrainingState(options.out),
+        ],
+    )
+    model = with_scales(model)
+    calibration = [pair for part in parts for pair in part["calibration"]]
+    correlation = model.calibrate(*read(calibration))
+    print(f"rank correlation of scores with IoU, {len(calibration)} images: {correlation:.3f}")
+    recall, pictures = AverageRecall(max_proposals=(10, 60), exclude_void=True), []
+    images, maps = read([pair for part in parts for pair in part["test"]])
+    for image, labels in zip(images, maps):
+        proposals = model.propose(image)
+        recall.update(GroundTruth(labels, ignore_label=VOID), proposals.masks)
+        pictures.append(draw(image, labels, proposals))
+    figures = {name: round(value, 4) for name, value in recall.result().items()}
+    print(f"{len(images)} test images: {figures}")
+    notes = {
+        "task": "object proposals",
+        "backbone": options.backbone,
+        "initialised_from": options.preset or options.backbone_weights or "random weights",
+        "trained_on": f"{sum(len(part['training']) for part in parts)} photographs",
+        "calibrated_on": f"{len(calibration)} photographs",
+        "figures": figures,
+        "steps": options.updates,
+        "crops": f"{options.batch_size} of {options.crop_size} pixels a side",
+        "seed": options.seed,
+    }
+    model.save_to_preset(options.out / "preset", notes)
+    shown = pictures[:: max(1, len(pictures) // SHOWN)][:SHOWN]
+    width = max(picture.shape[1] for picture in shown)
+    rows = [np.pad(one, ((0, 4), (0, width - one.shape[1]), (0, 0))) for one in shown]
+    keras.utils.save_img(options.out / "proposals.png", np.concatenate(rows), scale=False)
+
+
+if __name__ == "__main__":
+    main()
