@@ -41,7 +41,7 @@ def test_an_empty_scene_has_no_digits(model: InstanceSegmenter) -> None:
 
 def test_unseen_digits_are_counted(model: InstanceSegmenter, data_root: Path) -> None:
     dataset = digits(
-        data_root / "mnist_10k.npz", "test", num_scenes=60, batch_size=60, same_class_share=0.0
+        data_root / "mnist_10k.npz", "test", num_scenes=30, batch_size=30, same_class_share=0.0
     )
     images, truths = next(iter(dataset))
     found = [model.predict_instances(image).labels.max() for image in images.numpy()]

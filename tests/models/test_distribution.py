@@ -21,14 +21,8 @@ def _losses(kind: str) -> dict:
     return json.loads(result.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "instances",
-        pytest.param("proposals", marks=pytest.mark.slow),
-        pytest.param("classes", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["instances", "proposals", "classes"])
 def test_two_replicas_train_like_one_device(kind: str) -> None:
     found = _losses(kind)
     assert found["replicas"] == 2
