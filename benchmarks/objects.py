@@ -5,7 +5,7 @@
 Each folder holds `images` and `instances`, as `examples/train_objects.py` takes them, and its test
 images are those which that script held out of training: a fifth of each folder. Void pixels leave
 all masks. AR@k is the recall by the k best proposals of an image, averaged over the IoU thresholds
-.50, .55, …, .95, and AR50@k that at IoU .50.
+.50, .55, …, .95, and AR50@k that at IoU .50; "s" are the median seconds of an image of the folder.
 
 - "boxes": the whole image, and boxes of 3/4, 1/2, 1/3, 1/4 … of its sides, each size in a grid of
   which neighbours share half or more; the coarse ones first, and from the middle of the image on.
@@ -15,6 +15,8 @@ all masks. AR@k is the recall by the k best proposals of an image, averaged over
 
 import argparse
 import os
+import statistics
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -113,6 +115,7 @@ def main() -> None:
     methods["Felzenszwalb, all scales"] = segments(SCALES)
     tables: dict[str, dict[str, AverageRecall]] = {}
     counts: dict[str, list[int]] = {}
+    seconds: dict[str, dict[str, list[float]]] = {}
     rows = []
     for folder in options.folders:
         name = str(folder)
@@ -122,7 +125,13 @@ def main() -> None:
             )
         for number, pair in enumerate(split_pairs(find_label_pairs(folder), TEST_SHARE)[1]):
             image, labels, _ = read_label_pair(pair, VOID_IN_FILES)
-            found = [propose(image[..., :3]) for propose in methods.values()]
+            found = []
+            for method, propose in methods.items():
+                start = time.perf_counter()
+                found.append(propose(image[..., :3]))
+                for table in ("all", name):
+                    taken = seconds.setdefault(table, {}).setdefault(method, [])
+                    taken.append(time.perf_counter() - start)
             truth = GroundTruth(labels, ignore_label=VOID)
             for table in ("all", name):
                 for method, masks in zip(methods, found):
@@ -136,9 +145,10 @@ def main() -> None:
         images, objects = counts[table]
         print(f"\n{table}: {images} test images, {objects} objects")
         names = list(next(iter(recalls.values())).result())
-        print(f"{'':26s}" + "".join(f"{name:>9s}" for name in names))
+        print(f"{'':26s}" + "".join(f"{name:>9s}" for name in [*names, "s"]))
         for method, recall in recalls.items():
-            print(f"{method:26s}" + "".join(f"{v:9.3f}" for v in recall.result().values()))
+            cells = [*recall.result().values(), statistics.median(seconds[table][method])]
+            print(f"{method:26s}" + "".join(f"{value:9.3f}" for value in cells))
     if options.out is not None:
         width = max(row.shape[1] for row in rows)
         padded = [np.pad(one, ((0, 4), (0, width - one.shape[1]), (0, 0))) for one in rows]

@@ -139,7 +139,7 @@ def draw(image: np.ndarray, labels: np.ndarray, proposals: Proposals) -> np.ndar
 def main() -> None:
     """Train, calibrate, evaluate, and write the preset."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folders", type=Path, nargs="+")
+    parser.add_argument("folders", type=Path, nargs="+", help="with images/ and instances/")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--updates", type=int, default=1500, help="whole hundreds")
     parser.add_argument("--preset", help="train this one further, in place of a backbone")

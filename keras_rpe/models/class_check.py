@@ -19,8 +19,8 @@ class ClassCheck:
 
     Such pixels count in no loss, where backends would give NaN or an error of their own. The lowest
     and the highest class are kept inside the training step, and read from outside of the graph
-    after the first step and every 16th. On the JAX backend, whose steps keep no such variable,
-    nothing is raised.
+    after the first step and every 16th; with several replicas, those of the first. On the JAX
+    backend, whose steps keep no such variable, nothing is raised.
 
     Args:
         num_classes: Classes of the model other than the background.
