@@ -80,7 +80,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--source", help="an .npz file; default: Keras downloads MNIST")
-    parser.add_argument("--grouping-weight", type=float, default=1.0, help="0: softmax alone")
+    parser.add_argument("--grouping-weight", type=float, default=0.1, help="0: softmax alone")
     parser.add_argument("--gray", action="store_true", help="no colors")
     parser.add_argument("--updates", type=int, default=500, help="whole hundreds")
     parser.add_argument("--batch-size", type=int, default=8)

@@ -16,12 +16,19 @@ def test_there_are_examples() -> None:
     assert len(BLOCKS) >= 2
 
 
-@pytest.mark.parametrize("number", range(len(BLOCKS)))
+def _case(number: int) -> object:
+    # Exports take minutes, and tests/export has their parts one by one.
+    marks = [pytest.mark.slow] if ".export(" in BLOCKS[number] else []
+    return pytest.param(number, marks=marks)
+
+
+@pytest.mark.parametrize("number", [_case(number) for number in range(len(BLOCKS))])
 def test_example(number: int, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     exec(compile(BLOCKS[number], f"README.md example {number + 1}", "exec"), {})
 
 
+@pytest.mark.slow
 def test_export_commands(tmp_path) -> None:
     section = README.read_text(encoding="utf-8").partition("\n## Export\n")[2].partition("\n## ")[0]
     fences = re.findall(r"^```(\w*)\n(.*?)^```", section, re.M | re.S)

@@ -14,8 +14,8 @@ Tensor = Any
 def label_overlaps(labels: Tensor, max_instances: int) -> Tensor:
     """Intersection over union of all instances of all maps of an image.
 
-    The instances of each map are counted against those of all in one pass over the pixels, so no
-    mask is ever formed: memory is O(pixels · maps + (maps · max_instances)²).
+    The instances of each map are counted against those of the maps from it on in one pass over the
+    pixels, so no mask is ever formed: memory is O(pixels · maps + (maps · max_instances)²).
 
     Args:
         labels: int32 label maps `(batch, H, W, S)` in [0, max_instances], 0 = background; S static.
@@ -36,10 +36,14 @@ def label_overlaps(labels: Tensor, max_instances: int) -> Tensor:
         [[3.0, 2.0], [2.0, 3.0]]
     """
     scales = labels.shape[-1]
-    rows = [_intersections(labels[..., s], labels, max_instances) for s in range(scales)]
-    intersections = ops.concatenate(rows, axis=1)
-    own = ops.eye(scales * max_instances, dtype="float32")
-    areas = ops.sum(intersections * own, axis=-1)
+    rows = []
+    for s in range(scales):
+        later = _intersections(labels[..., s], labels[..., s:], max_instances)
+        rows.append(ops.pad(later, [[0, 0], [0, 0], [s * max_instances, 0]]))
+    upper = ops.concatenate(rows, axis=1)
+    # Instances of one map share no pixel, so what is on the diagonal is the areas alone.
+    areas = ops.sum(upper * ops.eye(scales * max_instances, dtype="float32"), axis=-1)
+    intersections = ops.maximum(upper, ops.transpose(upper, (0, 2, 1)))
     unions = ops.expand_dims(areas, 1) + ops.expand_dims(areas, 2) - intersections
     return intersections / ops.maximum(unions, 1.0)
 
@@ -86,7 +90,7 @@ def greedy_suppression(overlaps: Tensor, scores: Tensor, valid: Tensor, most: fl
 
 
 def _intersections(first: Tensor, labels: Tensor, max_instances: int) -> Tensor:
-    """Pixels that the instances of one map share with those of all, `(batch, n, S · n)`."""
+    """Pixels that the instances of one map share with those of others, `(batch, n, S · n)`."""
     batch, scales, side = ops.shape(labels)[0], labels.shape[-1], max_instances + 1
     table = ops.arange(batch * scales, dtype="int32") * (side * side)
     table = ops.reshape(table, (batch, 1, 1, scales))

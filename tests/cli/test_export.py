@@ -37,6 +37,7 @@ def test_saved_model_of_a_keras_file(run, tiny_model, tmp_path):
     assert read_record(tmp_path / "tiny").source == str(source)
 
 
+@pytest.mark.slow
 def test_int8_takes_a_folder_of_images(run, tiny_preset, labelled, tmp_path):
     out = tmp_path / "int8.tflite"
     outcome = run("export", tiny_preset, out, "--quantize", "int8", "--images", labelled / "images")

@@ -165,6 +165,7 @@ def test_folder_with_another_run(run, labelled, tiny_preset, tmp_path):
     assert_one_line_error(run(*command), "settings.json", "damaged")
 
 
+@pytest.mark.slow
 def test_killed_run_continues(run, labelled, tiny_preset, tmp_path):
     out = tmp_path / "run"
     command = ["train", labelled, "--preset", tiny_preset, "--out", out, *SMALL]

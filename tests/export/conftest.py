@@ -1,9 +1,11 @@
 """The bundled preset, exported once to every format, and real images of different sizes."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from export.serving_processes import Server, prediction_stub, shared
 
 from keras_rpe.cli.demo_image import demo_image
@@ -18,24 +20,33 @@ def nuclei() -> InstanceSegmenter:
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of what the `saved_model`, `litert` and `onnx` fixtures write."""
-    return tmp_path_factory.mktemp("exported")
+    """Folder of what the `saved_model`, `litert` and `onnx` fixtures write, once for all workers."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "exported"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture(scope="session")
 def saved_model(nuclei: InstanceSegmenter, exported: Path) -> Path:
     """Folder of version 1; the folder above it is `nuclei`."""
-    return nuclei.export(exported / "nuclei")
+    with FileLock(exported / "saved_model.lock"):
+        version = exported / "nuclei" / "1"
+        return version if version.is_dir() else nuclei.export(version.parent)
 
 
 @pytest.fixture(scope="session")
 def litert(nuclei: InstanceSegmenter, exported: Path) -> Path:
-    return nuclei.export(exported / "nuclei.tflite", format="litert")
+    with FileLock(exported / "litert.lock"):
+        file = exported / "nuclei.tflite"
+        return file if file.is_file() else nuclei.export(file, format="litert")
 
 
 @pytest.fixture(scope="session")
 def onnx(nuclei: InstanceSegmenter, exported: Path) -> Path:
-    return nuclei.export(exported / "nuclei.onnx", format="onnx")
+    with FileLock(exported / "onnx.lock"):
+        file = exported / "nuclei.onnx"
+        return file if file.is_file() else nuclei.export(file, format="onnx")
 
 
 @pytest.fixture(scope="session")

@@ -97,7 +97,7 @@ def shared(config: pytest.Config, script: str, saved_model: Path) -> Server:
     """The server that all test files share; it ends with the run."""
     servers = config.stash.setdefault(_SERVERS, {})
     if script not in servers:
-        log = saved_model.parents[1] / f"{Path(script).stem}.log"
+        log = saved_model.parents[1] / f"{Path(script).stem}-{os.getpid()}.log"
         manager = running(script, saved_model, log)
         servers[script] = manager.__enter__()
         config.add_cleanup(lambda: manager.__exit__(None, None, None))

@@ -168,6 +168,7 @@ def test_path_must_be_no_file(small_model, tmp_path):
         small_model.export(tmp_path / "file")
 
 
+@pytest.mark.slow
 def test_model_of_several_classes_and_of_the_paper(tmp_path, photo):
     model = InstanceSegmenter(
         "unet_small",

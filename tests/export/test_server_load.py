@@ -43,6 +43,7 @@ def functions_held(server: Server) -> float:
     return float(re.search(r"^tensorflow_functions (\S+)$", text, re.M)[1])
 
 
+@pytest.mark.slow
 def test_load(server, images, nuclei) -> None:
     expected = [nuclei.predict_instances(image).labels for image in images]
     assert sum(labels.max() > 1 for labels in expected) > 6

@@ -50,6 +50,7 @@ def test_backbones_are_saved(tmp_path: Path) -> None:
             np.testing.assert_allclose(loaded(image)[level], feature, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_resnet50_segments() -> None:
     model = InstanceSegmenter("resnet50", embedding_dim=8, iterations=1, output_stride=4)
     model.compile("sgd")

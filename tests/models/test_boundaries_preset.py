@@ -49,6 +49,7 @@ def test_on_photographs_that_it_was_trained_on(boundaries, data_root) -> None:
     assert figures.ods > 0.7
 
 
+@pytest.mark.slow
 def test_exports_equal_keras(boundaries, photographs, tmp_path) -> None:
     from ai_edge_litert.interpreter import Interpreter
 

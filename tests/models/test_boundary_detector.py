@@ -99,7 +99,9 @@ def test_without_the_pair_loss_all_else_is_equal() -> None:
     assert entropies[0] == pytest.approx(entropies[1], rel=1e-5)
 
 
-@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+@pytest.mark.parametrize(
+    "policy", [pytest.param("float32", marks=pytest.mark.slow), "mixed_float16"]
+)
 def test_one_step_under_xla_with_and_without_boundaries(policy: str) -> None:
     keras.config.set_dtype_policy(policy)
     try:

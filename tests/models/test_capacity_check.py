@@ -46,7 +46,12 @@ def messages(model: InstanceSegmenter, *maps: np.ndarray, epochs: int = 1) -> li
 
 
 @pytest.mark.parametrize(
-    "settings", [{"jit_compile": True}, {"run_eagerly": True}, {"steps_per_execution": 2}]
+    "settings",
+    [
+        pytest.param({"jit_compile": True}, marks=pytest.mark.slow),
+        {"run_eagerly": True},
+        {"steps_per_execution": 2},
+    ],
 )
 def test_warns_once_of_more_instances_than_fit(settings: dict[str, Any]) -> None:
     model = tiny()
@@ -62,7 +67,7 @@ def test_warns_once_of_more_instances_than_fit(settings: dict[str, Any]) -> None
 
 def test_no_warning_of_as_many_as_fit() -> None:
     model = tiny()
-    model.compile("sgd")
+    model.compile("sgd", run_eagerly=True)
     assert messages(model, tiles(4), tiles(0), tiles(1)) == []
     assert model._capacity_check is not None
     assert model._capacity_check.seen_groups == 4
@@ -70,7 +75,7 @@ def test_no_warning_of_as_many_as_fit() -> None:
 
 def test_background_counts_where_it_is_embedded_and_void_never() -> None:
     model = tiny(embed_background=True, ignore_label=99)
-    model.compile("sgd")
+    model.compile("sgd", run_eagerly=True)
     void = np.where(tiles(4) == 4, 99, tiles(4))
     assert messages(model, void) == []
     [message] = messages(model, *[tiles(4)] * 17)
@@ -79,14 +84,14 @@ def test_background_counts_where_it_is_embedded_and_void_never() -> None:
 
 def test_a_rotation_of_the_sphere_does_not_matter() -> None:
     model = tiny(position_periods=(8.0,))
-    model.compile("sgd")
+    model.compile("sgd", run_eagerly=True)
     [message] = messages(model, tiles(5))
     assert "an image has 5" in message
 
 
 def test_a_small_margin_holds_few_in_any_dimension() -> None:
     model = tiny(embedding_dim=24, margin=0.1)
-    model.compile("sgd")
+    model.compile("sgd", run_eagerly=True)
     [message] = messages(model, tiles(3))
     assert "embedding_dim=24 and margin=0.1 hold at most 2 groups" in message
     assert "embedding_dim=24 and margin=0.5 would hold them" in message
@@ -95,11 +100,11 @@ def test_a_small_margin_holds_few_in_any_dimension() -> None:
 def test_neighborhood_counts_those_near_each_other() -> None:
     # Of 4 × 4 cells: windows of 6 × 6 hold up to 4 of them.
     model = tiny(neighborhood=8.0)
-    model.compile("sgd")
+    model.compile("sgd", run_eagerly=True)
     assert messages(model, tiles(9)) == []
     # Of 2 × 2 cells: one window has 9.
     model = tiny(neighborhood=8.0)
-    model.compile("sgd")
+    model.compile("sgd", run_eagerly=True)
     [message] = messages(model, tiles(64, side=2))
     assert (
         "hold at most 4 groups, but within neighborhood=8 of each other an image has 9" in message
@@ -108,14 +113,14 @@ def test_neighborhood_counts_those_near_each_other() -> None:
 
 def test_counts_at_every_16th_step() -> None:
     model = tiny()
-    model.compile("sgd")
+    model.compile("sgd", run_eagerly=True)
     assert messages(model, *[tiles(1)], *[tiles(9)] * 15) == []
     assert len(messages(model, tiles(9))) == 1
 
 
 def test_also_with_train_on_batch_but_not_in_evaluation() -> None:
     model = tiny()
-    model.compile("sgd")
+    model.compile("sgd", run_eagerly=True)
     images, labels = np.zeros((1, 32, 32, 3)), tiles(9)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
@@ -132,7 +137,7 @@ def test_margin_and_neighborhood_are_those_of_the_compiled_loss(tmp_path) -> Non
     for loss in ({"semantic": "mse"}, {"embedding": CosineMarginLoss(negative_weight=0.0)}):
         model.compile("sgd", loss=loss)
         assert model._capacity_check is None
-    model.compile("sgd")
+    model.compile("sgd", run_eagerly=True)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert len(messages(loaded, tiles(9))) == 1
@@ -141,7 +146,7 @@ def test_margin_and_neighborhood_are_those_of_the_compiled_loss(tmp_path) -> Non
 def test_adds_no_weights() -> None:
     model = tiny()
     before = [variable.path for variable in model.variables]
-    model.compile("sgd")
+    model.compile("sgd", run_eagerly=True)
     messages(model, tiles(9))
     names = [variable.path for variable in model.weights]
     assert set(names) <= set(before)

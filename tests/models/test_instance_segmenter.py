@@ -41,9 +41,9 @@ def test_logs_a_loss_for_every_loop_and_learns() -> None:
 @pytest.mark.parametrize(
     ("policy", "shapes"),
     [
-        ("float32", [(32, 32, 0), (27, 41, 1)]),
+        pytest.param("float32", [(32, 32, 0), (27, 41, 1)], marks=pytest.mark.slow),
         ("mixed_float16", [(27, 41, 0)]),
-        ("mixed_bfloat16", [(27, 41, 1)]),
+        pytest.param("mixed_bfloat16", [(27, 41, 1)], marks=pytest.mark.slow),
     ],
 )
 def test_one_step_under_xla_on_odd_sizes_without_and_with_one_instance(

@@ -62,6 +62,7 @@ def test_a_setting_as_good_is_kept() -> None:
     assert decoder.get_config() == model.decoder.get_config()
 
 
+@pytest.mark.slow
 def test_the_segmenter_predicts_with_them(tmp_path) -> None:
     model = InstanceSegmenter.from_preset("nuclei")
     image = np.random.default_rng(0).integers(0, 255, (40, 56), dtype="uint8")
