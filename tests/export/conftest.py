@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from filelock import FileLock
 from export.serving_processes import Server, prediction_stub, shared
+from filelock import FileLock
 
 from keras_rpe.cli.demo_image import demo_image
 from keras_rpe.data import read_image
@@ -20,7 +20,7 @@ def nuclei() -> InstanceSegmenter:
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of what the `saved_model`, `litert` and `onnx` fixtures write, once for all workers."""
+    """Folder of the files of `saved_model`, `litert` and `onnx`, written once for all workers."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "exported"
     folder.mkdir(exist_ok=True)
