@@ -17,7 +17,7 @@ At the end the thresholds of the decoder are set on scenes that nothing else use
 
 With `--classes` the digits' classes are learned too. With `--loss-on embedding` the pair loss is
 taken before the loops alone, all else being equal; `--pair-weight 1` makes its weight beside the
-loss of the foreground the same in both.
+loss of the foreground the same in both. `--start PRESET` trains a network of this script further.
 """
 
 import argparse
@@ -73,8 +73,8 @@ def new_backbone() -> keras.Model:
 
 
 def new_model(options: argparse.Namespace) -> InstanceSegmenter:
-    """A segmenter of small images, ready to train."""
-    model = InstanceSegmenter(
+    """A segmenter of small images."""
+    return InstanceSegmenter(
         new_backbone(),
         embedding_dim=options.embedding_dim,
         num_classes=10 if options.classes else 1,
@@ -85,6 +85,14 @@ def new_model(options: argparse.Namespace) -> InstanceSegmenter:
         inference_seeds=None,
         inference_window_size=64,  # The whole scene.
     )
+
+
+def compiled_model(options: argparse.Namespace) -> InstanceSegmenter:
+    """A new network, or that of a preset, ready to train."""
+    if options.start is None:
+        model = new_model(options)
+    else:
+        model = InstanceSegmenter.from_preset(options.start)
     # By updates, not by the clock: runs that are compared have taken equally many.
     warmup = int(WARMUP * options.updates)
     rate = keras.optimizers.schedules.CosineDecay(
@@ -163,6 +171,7 @@ def main() -> None:
     parser.add_argument("--classes", action="store_true", help="learn the digits' classes too")
     parser.add_argument("--loss-on", choices=("every-loop", "embedding"), default="every-loop")
     parser.add_argument("--pair-weight", type=float, help="of all of them; default: 1 for each")
+    parser.add_argument("--start", type=Path, help="a preset of this script; default: random")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
 
@@ -173,7 +182,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(options.seed)
     restored = TrainingState.restore(options.out)
-    model, epoch = (new_model(options), 0) if restored is None else restored
+    model, epoch = (compiled_model(options), 0) if restored is None else restored
     dataset = digits(
         options.source,
         num_scenes=STEPS * options.batch_size,
@@ -212,6 +221,7 @@ def main() -> None:
         "crops": f"{options.batch_size} scenes of 64 pixels a side",
         "loss_on": options.loss_on,
         "pair_weight": options.pair_weight,
+        "initialised_from": "random weights" if options.start is None else str(options.start),
         "seed": options.seed,
     }
     model.save_to_preset(options.out / "preset", notes)

@@ -185,14 +185,14 @@ class ProposalRanking(keras.layers.Layer):
         embeddings = ops.stop_gradient(at_least_float32(embeddings))
         scales, rows = labels.shape[-1], self.max_instances
         batch, *size = ops.shape(labels)[:3]
-        # The maps are described like those of a larger batch.
         found = mask_features(
             ops.reshape(ops.transpose(labels, (3, 0, 1, 2)), (scales * batch, *size)),
-            ops.concatenate([scores] * scales, axis=0),
-            ops.concatenate([embeddings] * scales, axis=0),
+            scores,
+            embeddings,
             rows,
             height,
             width,
+            scales,
         )
         features, boxes, areas = (_by_image(table, scales) for table in found)
         overlaps = label_overlaps(labels, rows)

@@ -35,8 +35,9 @@ def mask_features(
     max_instances: int,
     height: Tensor | int | None = None,
     width: Tensor | int | None = None,
+    maps: int = 1,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Describe each instance of a label map by numbers of order 1.
+    """Describe each instance of a label map, or of several of an image, by numbers of order 1.
 
     - `log_area`: natural logarithm of its share of the image's pixels, and `log_area_squared`.
     - `extent`: share of its bounding box that it fills; `aspect`: shorter by longer side of the
@@ -49,18 +50,21 @@ def mask_features(
       on average. Where an instance has no neighbour, contrasts are 0.
 
     Args:
-        labels: int32 `(batch, H, W)` in [0, max_instances], 0 = background.
+        labels: int32 `(maps · batch, H, W)` in [0, max_instances], 0 = background: the first map of
+            every image, then the second of every image, and so on.
         scores: Foreground scores in [0, 1], `(batch, H, W)`.
         embeddings: Unit embeddings `(batch, h, w, D)`, h and w the same whole fraction of H and W.
         max_instances: Rows of the result.
         height: Rows of the map that are image; those below are padding. Default: H.
         width: Columns that are image. Default: W.
+        maps: Label maps of each image. The embeddings are not repeated for each, so memory is
+            O(pixels · (maps + D)).
 
     Returns:
-        Features, float32 `(batch, max_instances, len(MASK_FEATURES))`, in the order of
-        `MASK_FEATURES`; boxes, int32 `(batch, max_instances, 4)`, as `instance_boxes` gives them;
-        and areas in pixels, float32 `(batch, max_instances)`. All are 0 for rows without an
-        instance.
+        Features, float32 `(maps · batch, max_instances, len(MASK_FEATURES))`, in the order of
+        `MASK_FEATURES`; boxes, int32 `(maps · batch, max_instances, 4)`, as `instance_boxes` gives
+        them; and areas in pixels, float32 `(maps · batch, max_instances)`. All are 0 for rows
+        without an instance.
 
     Source:
         Shape and size as in Carreira & Sminchisescu, "CPMC: Automatic Object Segmentation Using
@@ -82,20 +86,18 @@ def mask_features(
     width = ops.shape(labels)[2] if width is None else width
     scores = ops.cast(scores, "float32")
     embeddings = ops.cast(embeddings, "float32")
-    fall = [ops.expand_dims(scores - shift_map(scores, *side), -1) for side in _SIDES]
-    sums = _boundary_sums(labels, fall, max_instances)
-    perimeter, score_fall = sums[..., 0], sums[..., 1]
+    fall = [scores - shift_map(scores, *side) for side in _SIDES]
+    inside = [ops.ones_like(scores), scores]
+    sums = _sums(labels, fall, inside, max_instances, maps)
+    perimeter, score_fall, areas, score = (sums[..., k] for k in range(4))
     cells = sample_nearest(labels, ops.shape(embeddings)[1], ops.shape(embeddings)[2])
     distance = [
-        0.5 - 0.5 * ops.sum(embeddings * shift_map(embeddings, *side), axis=-1, keepdims=True)
-        for side in _SIDES
+        0.5 - 0.5 * ops.sum(embeddings * shift_map(embeddings, *side), axis=-1) for side in _SIDES
     ]
-    cell_sums = _boundary_sums(cells, distance, max_instances)
-    mean = instance_means(embeddings, cells, max_instances)
+    cell_sums = _sums(cells, distance, [], max_instances, maps)
     boxes = instance_boxes(labels, max_instances)
     top, left, bottom, right = (ops.cast(boxes[..., k], "float32") for k in range(4))
     rows, columns = bottom - top, right - left
-    areas = sums[..., 2]
     there = ops.cast(areas > 0, "float32")
     height, width = ops.cast(height, "float32"), ops.cast(width, "float32")
     log_area = ops.log(ops.maximum(areas, 1.0) / (height * width))
@@ -110,33 +112,43 @@ def mask_features(
         ops.minimum(rows, columns) / ops.maximum(ops.maximum(rows, columns), 1.0),
         ops.minimum(4.0 * math.pi * areas / ops.maximum(ops.square(perimeter), 1.0), 1.0),
         0.25 * on_border,
-        instance_means(scores, labels, max_instances),
+        score / ops.maximum(areas, 1.0),
         score_fall / ops.maximum(perimeter, 1.0),
-        ops.sqrt(ops.sum(ops.square(mean), axis=-1)),
+        _cohesion(embeddings, cells, max_instances, maps),
         cell_sums[..., 1] / ops.maximum(cell_sums[..., 0], 1.0),
     ]
     return ops.stack([value * there for value in values], axis=-1), boxes, areas
 
 
-def _boundary_sums(labels: Tensor, values: list[Tensor], max_instances: int) -> Tensor:
-    """Sides that each instance shares with others, the sum of values there, and its pixels.
+def _cohesion(embeddings: Tensor, cells: Tensor, max_instances: int, maps: int) -> Tensor:
+    """Length of the mean embedding of each instance, `(maps · batch, max_instances)`."""
+    cells = ops.reshape(cells, (maps, *ops.shape(embeddings)[:3]))
+    means = [instance_means(embeddings, cells[m], max_instances) for m in range(maps)]
+    return ops.concatenate([ops.sqrt(ops.sum(ops.square(m), axis=-1)) for m in means], axis=0)
 
-    `values` are maps `(batch, H, W, 1)` for the neighbours at `_SIDES`. Sides on the border of the
-    map do not count.
+
+def _sums(
+    labels: Tensor, across: list[Tensor], inside: list[Tensor], max_instances: int, maps: int
+) -> Tensor:
+    """Sums over the sides and the pixels of each instance.
+
+    `across`, for the neighbours at `_SIDES`, and `inside` are maps `(batch, H, W)`. The result is
+    `(maps · batch, max_instances, 2 + len(inside))`: the sides that the instance shares with
+    others, `across` there, and each of `inside`. Sides on the border of the map do not count.
     """
     numbered = labels + 1  # so that 0 is beyond the map
     count, total = 0.0, 0.0
-    for side, value in zip(_SIDES, values):
+    for side, value in zip(_SIDES, across):
         beside = shift_map(numbered, *side)
         other = ops.logical_and(beside > 0, ops.not_equal(beside, numbered))
-        other = ops.expand_dims(ops.cast(other, "float32"), -1)
-        count, total = count + other, total + other * value
-    ones = ops.ones_like(count)
+        other = ops.cast(other, "float32")
+        count, total = count + other, total + other * ops.tile(value, (maps, 1, 1))
+    columns = [count, total, *(ops.tile(value, (maps, 1, 1)) for value in inside)]
     batch, rows = ops.shape(labels)[0], max_instances + 1
     offset = ops.reshape(ops.arange(batch, dtype="int32") * rows, (batch, 1, 1))
     sums = ops.segment_sum(
-        ops.reshape(ops.concatenate([count, total, ones], axis=-1), (-1, 3)),
+        ops.reshape(ops.stack(columns, axis=-1), (-1, len(columns))),
         ops.reshape(labels + offset, (-1,)),
         batch * rows,
     )
-    return ops.reshape(sums, (batch, rows, 3))[:, 1:]
+    return ops.reshape(sums, (batch, rows, len(columns)))[:, 1:]

@@ -64,6 +64,15 @@ def test_features_are_those_by_hand() -> None:
             assert dict(zip(MASK_FEATURES, found)) == pytest.approx(expected, abs=1e-5)
 
 
+def test_maps_of_one_image_are_described_like_those_of_several() -> None:
+    labels, scores, x = scene()
+    three = np.concatenate([labels, labels[::-1], np.minimum(labels, 1)])
+    found = mask_features(three, scores, x, 4, maps=3)
+    one_by_one = mask_features(three, *(np.concatenate([v] * 3) for v in (scores, x)), 4)
+    for a, b in zip(found, one_by_one, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
 def test_padding_is_no_image() -> None:
     labels, scores, x = scene()
     labels[:, 12:] = labels[:, :, 8:] = 0
