@@ -80,10 +80,11 @@ def test_digits(data_root: Path, tmp_path: Path, options: list) -> None:
     assert [row.partition(",")[0] for row in rows] == ["epoch", "0", "1"]
     drawn = {path.name for path in out.glob("*.png")}
     assert drawn == {"loss_per_loop.png", "scenes.png"} | ({"sphere.png"} if not options else set())
-    last = dict(zip(rows[0].split(","), map(float, rows[-1].split(","))))
-    counted = [last["embedding_loss"], last["semantic_loss"]]
-    counted += [] if options else [last[f"shift_{loop}_loss"] for loop in (1, 2, 3)]
-    assert last["loss"] == pytest.approx(sum(counted), rel=1e-3)
+    last = dict(zip(rows[0].split(","), rows[-1].split(",")))
+    counted = ["embedding_loss", "semantic_loss"]
+    counted += [] if options else [f"shift_{loop}_loss" for loop in (1, 2, 3)]
+    total = sum(float(last[name]) for name in counted)
+    assert float(last["loss"]) == pytest.approx(total, rel=1e-3)
     assert (out / "preset" / "metadata.json").is_file()
 
 
