@@ -267,7 +267,7 @@ def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow as tf
 
-    from keras_rpe.metrics.boundary_checks import check_boundary_thresholds
+    from keras_rpe.metrics.boundaries import check_boundary_thresholds
 
     tf.config.threading.set_intra_op_parallelism_threads(options.cores)
     tf.config.threading.set_inter_op_parallelism_threads(options.cores)

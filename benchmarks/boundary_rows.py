@@ -45,7 +45,7 @@ class Row:
 def read_photographs(options: argparse.Namespace) -> list[Photograph]:
     """The first images of the part, with all annotations."""
     from keras_rpe.data import find_boundary_pairs
-    from keras_rpe.data.boundary_pairs import read_boundary_pair
+    from keras_rpe.data.bsds import read_boundary_pair
 
     photographs = []
     for pair in find_boundary_pairs(options.folder, options.split)[: options.images]:

@@ -64,7 +64,7 @@ def as_proposer(preset: str) -> Any:
     import keras
 
     from keras_rpe.models import InstanceSegmenter, ObjectProposer
-    from keras_rpe.models.weight_transfer import transfer_weights
+    from keras_rpe.models.task import transfer_weights
 
     segmenter = InstanceSegmenter.from_preset(preset)
     given = segmenter.get_config()

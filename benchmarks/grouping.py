@@ -90,7 +90,7 @@ def embed_images(folder: Path, lists: Path, preset: str) -> list[Case]:
     """For each group of images, the window of prediction that holds the most instances."""
     from keras_rpe.data import find_label_pairs, read_image, read_labels
     from keras_rpe.models import InstanceSegmenter
-    from keras_rpe.models.image_array import rgb_array
+    from keras_rpe.results import rgb_array
 
     model = InstanceSegmenter.from_preset(preset)
     stride, cells = model.output_stride, model.inference_window_size

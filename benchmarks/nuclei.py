@@ -152,7 +152,7 @@ def compare_accuracy(options: argparse.Namespace, pairs: dict) -> None:
 def compare_speed(options: argparse.Namespace, pairs: dict) -> None:
     """Print the seconds of an image, for methods that take turns."""
     from keras_rpe.data import read_image
-    from keras_rpe.models.image_array import rgb_array
+    from keras_rpe.results import rgb_array
 
     names = [name for group in GROUPS for name in read_list(options.lists, group)]
     names = names[:: max(1, len(names) // options.images)][: options.images]

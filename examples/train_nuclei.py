@@ -26,7 +26,7 @@ from keras_rpe.data import (
 )
 from keras_rpe.metrics import average_precision
 from keras_rpe.models import InstanceSegmenter
-from keras_rpe.models.image_array import rgb_array
+from keras_rpe.results import rgb_array
 
 
 def is_fluorescence(pair: LabelPair) -> bool:

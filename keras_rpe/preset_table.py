@@ -31,7 +31,7 @@ def list_presets() -> None:
 
 
 def _row(name: str, folder: Path, metadata: dict[str, Any]) -> list[str]:
-    from keras_rpe.models.presets.model_card import figure_text
+    from keras_rpe.models.presets.card import figure_text
 
     size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
     parameters = metadata.get("parameter_count")
@@ -53,7 +53,7 @@ def _row(name: str, folder: Path, metadata: dict[str, Any]) -> list[str]:
 def _config(folder: Path, key: str) -> str:
     """A value of the model's configuration, or its name where it is an object of its own."""
     from keras_rpe.models.presets import CONFIG
-    from keras_rpe.models.presets.preset_files import read_json
+    from keras_rpe.models.presets.files import read_json
 
     config = read_json(folder / CONFIG)
     value = config.get(key) or config.get("config", {}).get(key, "")

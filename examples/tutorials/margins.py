@@ -28,9 +28,8 @@ from keras_rpe.margins import (
     smallest_margin,
     spread_points,
 )
-from keras_rpe.visualization.instance_colors import instance_colors
-from keras_rpe.visualization.sphere_drawing import BEHIND, FRONT, draw_sphere
-from keras_rpe.visualization.sphere_view import SphereView
+from keras_rpe.visualization.overlay import instance_colors
+from keras_rpe.visualization.sphere import BEHIND, FRONT, SphereView, draw_sphere
 
 rcParams.update({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False})
 

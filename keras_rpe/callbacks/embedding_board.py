@@ -13,11 +13,14 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_rpe.callbacks.frequency import checked_frequency
-from keras_rpe.models.image_array import rgb_array
+from keras_rpe.results import rgb_array
 from keras_rpe.visualization import embedding_loops, overlay_instances
-from keras_rpe.visualization.embedding_colors import Projection, check_projection
-from keras_rpe.visualization.embedding_loops import MAX_SCALE
-from keras_rpe.visualization.integer_argument import check_integer
+from keras_rpe.visualization.embeddings import (
+    MAX_SCALE,
+    Projection,
+    check_integer,
+    check_projection,
+)
 
 # DATA_CLASS_BLOB_SEQUENCE of TensorFlow's summary.proto, which TensorFlow exports no name for.
 _BLOB_SEQUENCE = 3

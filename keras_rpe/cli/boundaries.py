@@ -1,28 +1,77 @@
-"""`keras-rpe boundaries`: the boundaries in image files."""
+"""The command `boundaries`."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import numpy as np
 import typer
 
-from keras_rpe.cli.boundary_maps import MapFunction, map_function, read_photograph
-from keras_rpe.cli.image_inputs import check_targets, find_files
-from keras_rpe.cli.model_option import (
+from keras_rpe.cli.options import (
     ModelOption,
     PresetOption,
     check_model_choice,
+    check_targets,
+    find_files,
     load_detector,
+    output_folder,
 )
-from keras_rpe.cli.output_folder import output_folder
-from keras_rpe.cli.report import counted, one_line, print_error, progress_bar
-from keras_rpe.cli.tensorflow_import import import_tensorflow
+from keras_rpe.cli.report import counted, import_tensorflow, one_line, print_error, progress_bar
 from keras_rpe.written_file import write_file
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from keras_rpe.models import BoundaryDetector
+
+MapFunction = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+def read_photograph(path: Path) -> np.ndarray:
+    """Read an image whose type of values says what is white.
+
+    Args:
+        path: A PNG, JPEG or TIFF file.
+
+    Returns:
+        uint8 or uint16, `(H, W)`, `(H, W, 3)` or `(H, W, 4)`.
+
+    Raises:
+        ImageFileError: If it cannot be read, or is not one of 8 or 16 bits.
+    """
+    from keras_rpe.data import ImageFileError, read_image
+
+    image = read_image(path)
+    if image.dtype.kind != "u":
+        raise ImageFileError(f"{path} holds values of type {image.dtype}, not of 8 or 16 bits.")
+    return image
+
+
+def map_function(model: BoundaryDetector) -> MapFunction:
+    """Compile what gives an image's boundaries and the thinned ones, in one run of the network.
+
+    Args:
+        model: The model.
+
+    Returns:
+        A function of an image, uint8 or uint16, whose largest value is taken as white. It gives
+        the boundaries and those thinned, each `(H, W)`, float32 in [0, 1].
+    """
+    from keras_rpe.models.task import compiled_function
+    from keras_rpe.results import rgb_array
+
+    white = model.get_config()["max_value"]
+    detect = compiled_function(model.detect, [(None, None, None, 3)])
+
+    def maps(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        pixels = rgb_array(image) * np.float32(white / np.iinfo(image.dtype).max)
+        found = detect(pixels[None])
+        return np.asarray(found["boundaries"])[0], np.asarray(found["thin"])[0]
+
+    return maps
 
 
 def boundaries(

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from keras_rpe.cli.tensorflow_import import import_tensorflow
+from keras_rpe.cli.report import import_tensorflow
 
 
 def convert(

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from keras_rpe.cli.model_option import load_preset_or_model
-from keras_rpe.cli.tensorflow_import import import_tensorflow
+from keras_rpe.cli.options import load_preset_or_model
+from keras_rpe.cli.report import import_tensorflow
 
 if TYPE_CHECKING:
     import numpy as np

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keras_rpe.cli.tensorflow_import import import_tensorflow
+from keras_rpe.cli.report import import_tensorflow
 
 
 def presets() -> None:

@@ -1,12 +1,15 @@
-"""Lines and progress bars on the terminal."""
+"""What commands print."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import typer
+
+from keras_rpe.held_back_stderr import held_back_stderr
 
 
 def one_line(error: BaseException) -> str:
@@ -85,3 +88,21 @@ def print_table(title: str, columns: list[str], rows: list[list[str]], width: in
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     Console(width=None if sys.stdout.isatty() else width).print(table)
+
+
+def import_tensorflow() -> None:
+    """Import TensorFlow and Keras without a line on stderr, unless that fails.
+
+    TensorFlow writes some notes before its level of logging has an effect, straight to the file
+    descriptor, so that is turned away during the import.
+
+    Raises:
+        ImportError: If TensorFlow or Keras is missing or broken; what they wrote is shown.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with nullcontext() if "tensorflow" in sys.modules else held_back_stderr():
+        import absl.logging
+        import keras  # noqa: F401
+        import tensorflow as tf
+    tf.get_logger().setLevel("ERROR")
+    absl.logging.set_verbosity(absl.logging.ERROR)

@@ -1,24 +1,278 @@
-"""`keras-rpe train`: a model for one's own images, resumed where it was killed."""
+"""The command `train`."""
 
 from __future__ import annotations
 
+import csv
+import hashlib
+import io
+import json
 import math
+import platform
+import re
+import shlex
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import keras
 import typer
 
-from keras_rpe.cli.model_option import load_segmenter
-from keras_rpe.cli.output_folder import output_folder
-from keras_rpe.cli.report import counted
-from keras_rpe.cli.tensorflow_import import import_tensorflow
-from keras_rpe.cli.train_settings import check_settings, names_digest, write_settings
+from keras_rpe.cli.options import load_segmenter, output_folder
+from keras_rpe.cli.report import counted, import_tensorflow, one_line, progress_bar
 from keras_rpe.written_file import write_file
 
 if TYPE_CHECKING:
     from keras_rpe.data import LabelPair
     from keras_rpe.models import InstanceSegmenter
+
+
+class EpochReport(keras.callbacks.Callback):
+    """Show a bar in every epoch and a line after it, and end a run whose loss is not finite.
+
+    Args:
+        epochs: Number of the last epoch.
+        steps: Steps of an epoch.
+    """
+
+    def __init__(self, epochs: int, steps: int) -> None:
+        super().__init__()
+        self.epochs = epochs
+        self.steps = steps
+        self._start = 0.0
+        self._bar = ExitStack()
+        self._advance: Any = None
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Start the bar."""
+        self._start = time.perf_counter()
+        bar = progress_bar(f"epoch {epoch + 1}/{self.epochs}", self.steps)
+        self._advance = self._bar.enter_context(bar)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Advance the bar."""
+        self._advance()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Print the losses and the figures of the epoch.
+
+        Raises:
+            ValueError: If the loss is NaN or infinite.
+        """
+        self.close()
+        logs = logs or {}
+        if not math.isfinite(logs.get("loss", 0.0)):
+            raise ValueError(
+                f"The loss of epoch {epoch + 1} is not finite: start a new run with a lower "
+                "--learning-rate."
+            )
+        parts = [
+            f"{name.removesuffix('_loss')} {logs[name]:.4f}"
+            for name in sorted(logs)
+            if name.endswith("_loss") and not name.startswith("val_")
+        ]
+        figures = [f"{name} {logs[name]:.3f}" for name in logs if name.startswith("val_")]
+        typer.echo(
+            f"epoch {epoch + 1}/{self.epochs}  loss {logs.get('loss', math.nan):.4f} "
+            f"({', '.join(parts)})  {'  '.join(figures)}  {time.perf_counter() - self._start:.0f} s"
+        )
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._bar.close()
+
+
+def cut_log(path: Path, epochs: int) -> None:
+    """Leave only the first epochs in the log of a run, those that its state has.
+
+    Args:
+        path: The CSV file, with a column `epoch` from 0; nothing is done where it is missing.
+        epochs: How many epochs to leave.
+    """
+    rows = _read_log(path)
+    if not rows:
+        path.unlink(missing_ok=True)
+        return
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(row for row in rows if _number(row["epoch"]) < epochs)
+    write_file(path, text.getvalue())
+
+
+def epochs_in_log(path: Path) -> int:
+    """How many epochs a run's log has."""
+    return len(_read_log(path))
+
+
+def input_problem(error: Exception) -> str:
+    """The sentence inside an error that TensorFlow raised from the data or for want of memory."""
+    if type(error).__name__ == "ResourceExhaustedError":
+        return "The memory is too small for this model: lower --batch-size or --crop-size."
+    found = re.search(r"assertion failed: \[b?['\"]?(.*?)['\"]?\]", str(error), re.DOTALL)
+    return found.group(1) if found else one_line(error)[:300]
+
+
+def _read_log(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return [row for row in rows if math.isfinite(_number(row.get("epoch")))]
+
+
+def _number(text: str | None) -> float:
+    try:
+        return float(text or "nan")
+    except ValueError:
+        return math.nan
+
+
+_FILE = "settings.json"
+
+
+def names_digest(names: Sequence[str]) -> str:
+    """Sum up the names of images: how many they are, and a hash of them.
+
+    Example:
+        >>> names_digest(["a", "b"])
+        '2 images (59900c43)'
+    """
+    digest = hashlib.blake2b("\n".join(sorted(names)).encode(), digest_size=4).hexdigest()
+    return f"{len(names)} images ({digest})"
+
+
+def check_settings(run: Path, settings: dict[str, Any]) -> None:
+    """Check that a run is new, or was started with these settings.
+
+    Args:
+        run: Folder of the run.
+        settings: Its settings by the names of their options.
+
+    Raises:
+        ValueError: If it was started with others, or by something else; the message names the
+            differences.
+    """
+    path = run / _FILE
+    if not path.exists():
+        if any(run.glob("epoch-*")):
+            raise ValueError(
+                f"--out {run} holds a training run without {_FILE}, choose another folder."
+            )
+        return
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+        before.get("folder")
+    except (AttributeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged, choose another folder with --out.") from error
+    differences = [
+        f"{_option(key)} {_shown(before.get(key))}, not {_shown(value)}"
+        for key, value in settings.items()
+        if before.get(key) != value
+    ]
+    if differences:
+        raise ValueError(
+            f"The run in {run} was started with {'; '.join(differences)}: repeat its settings, or "
+            "choose another folder with --out."
+        )
+
+
+def write_settings(run: Path, settings: dict[str, Any]) -> None:
+    """Write the settings of a run, whole or not at all.
+
+    Args:
+        run: Folder of the run.
+        settings: Its settings by the names of their options.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    write_file(run / _FILE, json.dumps(settings, indent=2) + "\n")
+
+
+def _option(key: str) -> str:
+    if key in ("folder", "image_names"):
+        return {"folder": "FOLDER", "image_names": "a FOLDER of"}[key]
+    return "--" + key.replace("_", "-")
+
+
+def _shown(value: Any) -> Any:
+    return "left out" if value is None else value
+
+
+_THRESHOLDS = [0.5, 0.7, 0.9]
+
+
+def versions() -> dict[str, str]:
+    """Versions of what trains a model, by name.
+
+    Example:
+        >>> from keras_rpe.cli.train import versions
+        >>> sorted(versions())
+        ['keras', 'keras_rpe', 'numpy', 'python', 'tensorflow']
+    """
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    from keras_rpe.version import __version__
+
+    return {
+        "python": platform.python_version(),
+        "keras": keras.__version__,
+        "tensorflow": tf.__version__,
+        "numpy": np.__version__,
+        "keras_rpe": __version__,
+    }
+
+
+def commands(folder: Path, out: Path, settings: dict[str, Any], epochs: int) -> dict[str, str]:
+    """The commands that train and evaluate again, with the settings that were used.
+
+    Args:
+        folder: Folder of the images.
+        out: Folder of the run.
+        settings: The settings of the run by the names of their options.
+        epochs: Epochs at most.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from keras_rpe.cli.train import commands
+        >>> lines = commands(Path("A"), Path("B"), {"seed": 3, "preset": None}, 2)
+        >>> lines["train"]
+        'keras-rpe train A --out B --epochs 2 --seed 3'
+        >>> lines["evaluate"]
+        'keras-rpe evaluate A --preset B/preset --names B/validation.txt'
+    """
+    words = ["keras-rpe", "train", str(folder), "--out", str(out), "--epochs", str(epochs)]
+    for key, value in settings.items():
+        if value is not None and key not in ("folder", "image_names"):
+            words += [f"--{key.replace('_', '-')}", str(value)]
+    evaluate = ["keras-rpe", "evaluate", str(folder), "--preset", str(out / "preset")]
+    for key in ("images", "instances"):
+        if key in settings:
+            evaluate += [f"--{key}", str(settings[key])]
+    evaluate += ["--names", str(out / "validation.txt")]
+    return {"train": shlex.join(words), "evaluate": shlex.join(evaluate)}
+
+
+def held_out_figures(model: InstanceSegmenter, pairs: Sequence[LabelPair]) -> dict[str, Any]:
+    """What the evaluation command prints for the images held out, and of which images that is.
+
+    Args:
+        model: The trained model.
+        pairs: Images that were not trained on.
+    """
+    from keras_rpe.cli.evaluate import match_pairs
+
+    matchings, _ = match_pairs(model, pairs, _THRESHOLDS)
+    figures = {f"AP at IoU {m.threshold:g}": round(m.average_precision, 4) for m in matchings}
+    figures["PQ at IoU 0.5"] = round(matchings[0].panoptic_quality, 4)
+    where = f"{len(pairs)} images held out, with {matchings[0].n_true} instances"
+    return {"figures": figures, "figures_on": where}
+
 
 _LEARNING_RATE, _FINE_TUNING_RATE = 1e-3, 3e-4
 _MIN_STEPS = 16
@@ -191,7 +445,7 @@ def _fit(run: _Run, model: InstanceSegmenter, epoch: int) -> None:
     import tensorflow as tf
 
     from keras_rpe.callbacks import InstanceEvaluation, TrainingState
-    from keras_rpe.cli.epoch_report import EpochReport, cut_log, input_problem
+    from keras_rpe.cli.train import EpochReport, cut_log, input_problem
     from keras_rpe.data import label_folder, read_image, read_labels
 
     settings = run.settings
@@ -263,8 +517,7 @@ def _save_preset(run: _Run, model: InstanceSegmenter) -> None:
     """Write the best model of the run as its preset."""
     import keras
 
-    from keras_rpe.cli.epoch_report import epochs_in_log
-    from keras_rpe.cli.train_notes import commands, held_out_figures, versions
+    from keras_rpe.cli.train import commands, epochs_in_log, held_out_figures, versions
 
     best = run.out / "best.keras"
     if best.is_file():

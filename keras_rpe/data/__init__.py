@@ -3,52 +3,52 @@
 import importlib
 from typing import Any
 
-from keras_rpe.data.augmentation import default_augmentation
-from keras_rpe.data.boundary_file import BoundaryAnnotation, read_boundaries
-from keras_rpe.data.boundary_pairs import BoundaryPair, find_boundary_pairs
-from keras_rpe.data.bsds500 import bsds500
-from keras_rpe.data.bsds500_archive import unpack_bsds500
-from keras_rpe.data.class_names import VOC_CLASSES, read_class_names
-from keras_rpe.data.coco_instances import coco_instances
-from keras_rpe.data.coco_instances_file import (
-    CocoInstancesExample,
-    find_coco_instances,
-    read_coco_instances,
+from keras_rpe.data.bsds import (
+    BoundaryAnnotation,
+    BoundaryPair,
+    bsds500,
+    find_boundary_pairs,
+    read_boundaries,
+    unpack_bsds500,
 )
-from keras_rpe.data.coco_panoptic import coco_panoptic
-from keras_rpe.data.coco_panoptic_file import (
+from keras_rpe.data.coco import (
+    CocoInstancesExample,
     CocoPanopticExample,
+    coco_instances,
+    coco_panoptic,
+    find_coco_instances,
     find_coco_panoptic,
+    read_coco_instances,
     read_coco_panoptic,
 )
+from keras_rpe.data.crops import default_augmentation, photo_augmentation
 from keras_rpe.data.digits import digits
-from keras_rpe.data.image_file import (
+from keras_rpe.data.folder import (
+    LabelPair,
+    check_label_pairs,
+    find_label_pairs,
+    label_folder,
+    read_label_pair,
+    split_pairs,
+)
+from keras_rpe.data.images import (
     IMAGE_SUFFIXES,
+    ImageFileError,
+    LabelFolderError,
     find_images,
     read_image,
     read_labels,
     write_image,
     write_labels,
 )
-from keras_rpe.data.image_file_error import ImageFileError
-from keras_rpe.data.label_folder import label_folder
-from keras_rpe.data.label_folder_error import LabelFolderError
-from keras_rpe.data.label_maps import VOID, LabelMaps
-from keras_rpe.data.label_pair_maps import read_label_pair
-from keras_rpe.data.label_pairs import (
-    LabelPair,
-    check_label_pairs,
-    find_label_pairs,
-    split_pairs,
-)
-from keras_rpe.data.pascal_voc import pascal_voc
-from keras_rpe.data.pascal_voc_files import (
+from keras_rpe.data.labels import VOC_CLASSES, VOID, LabelMaps, read_class_names
+from keras_rpe.data.voc import (
     PascalVocExample,
     find_pascal_voc,
+    pascal_voc,
     read_pascal_voc,
+    read_sbd,
 )
-from keras_rpe.data.photo_augmentation import photo_augmentation
-from keras_rpe.data.sbd_file import read_sbd
 
 __all__ = [
     "IMAGE_SUFFIXES",

@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_rpe.data.boundary_pairs import SPLITS, find_boundary_pairs, read_boundary_pair
-from keras_rpe.data.bsds500_archive import unpack_bsds500
-from keras_rpe.data.label_folder_error import LabelFolderError
+from keras_rpe.data.bsds import SPLITS, find_boundary_pairs, read_boundary_pair, unpack_bsds500
+from keras_rpe.data.images import LabelFolderError
 from keras_rpe.optional_import import optional_import
 
 ARCHIVE = "BSR_bsds500.tgz"
@@ -64,7 +63,7 @@ def bsds500_source(manual_folder: str | Path, unpacked: str | Path) -> Path:
         >>> bsds500_source("no_such_folder", "unpacked")
         Traceback (most recent call last):
         ...
-        keras_rpe.data.label_folder_error.LabelFolderError: no_such_folder holds neither ...
+        keras_rpe.data.folder.LabelFolderError: no_such_folder holds neither ...
     """
     manual_folder = Path(manual_folder)
     for folder in (manual_folder, manual_folder / "BSR" / "BSDS500" / "data"):

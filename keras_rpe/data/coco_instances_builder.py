@@ -6,7 +6,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from keras_rpe.data.coco_instances_file import find_coco_instances, read_coco_instances
+from keras_rpe.data.coco import find_coco_instances, read_coco_instances
 from keras_rpe.data.coco_source import coco_source
 from keras_rpe.data.label_maps_builder import NamedMaps, label_maps_builder
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from keras_rpe.data.label_folder_error import LabelFolderError
+from keras_rpe.data.images import LabelFolderError
 
 
 def coco_source(manual_folder: str | Path, kind: str) -> dict[str, tuple[Path, Path]]:
@@ -26,7 +26,7 @@ def coco_source(manual_folder: str | Path, kind: str) -> dict[str, tuple[Path, P
         >>> coco_source("no_such_folder", "instances")
         Traceback (most recent call last):
         ...
-        keras_rpe.data.label_folder_error.LabelFolderError: no_such_folder holds no annotations/...
+        keras_rpe.data.folder.LabelFolderError: no_such_folder holds no annotations/...
     """
     manual_folder = Path(manual_folder)
     found = {}

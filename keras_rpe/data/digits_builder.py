@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_rpe.data.digit_images import SPLITS, digit_images
-from keras_rpe.data.digit_scene import CANVAS, digit_scene
-from keras_rpe.data.label_folder_error import LabelFolderError
+from keras_rpe.data.digits import CANVAS, SPLITS, digit_images, digit_scene
+from keras_rpe.data.images import LabelFolderError
 from keras_rpe.optional_import import optional_import
 
 SCENES = {"train": 10_000, "test": 2_000}

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from keras_rpe.data.image_file_error import ImageFileError
-from keras_rpe.data.label_maps import LabelMaps
+from keras_rpe.data.folder import LabelPair, check_label_pairs, find_label_pairs, read_label_pair
+from keras_rpe.data.images import ImageFileError
 from keras_rpe.data.label_maps_builder import NamedMaps, label_maps_builder
-from keras_rpe.data.label_pair_maps import read_label_pair
-from keras_rpe.data.label_pairs import LabelPair, check_label_pairs, find_label_pairs
+from keras_rpe.data.labels import LabelMaps
 
 CONFIGS: dict[str, int | None] = {"plain": None, "void_255": 255}
 """The configurations, and the number that void pixels have in the files of each."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_rpe.data.label_maps import LabelMaps
+from keras_rpe.data.labels import LabelMaps
 from keras_rpe.optional_import import optional_import
 
 NamedMaps = Iterable[tuple[str, LabelMaps]]

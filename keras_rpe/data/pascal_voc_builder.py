@@ -6,9 +6,9 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from keras_rpe.data.label_folder_error import LabelFolderError
+from keras_rpe.data.images import LabelFolderError
 from keras_rpe.data.label_maps_builder import NamedMaps, label_maps_builder
-from keras_rpe.data.pascal_voc_files import (
+from keras_rpe.data.voc import (
     SPLITS,
     find_pascal_voc,
     read_pascal_voc,
@@ -69,7 +69,7 @@ def pascal_voc_source(manual_folder: str | Path) -> tuple[Path, Path | None]:
         >>> pascal_voc_source("no_such_folder")
         Traceback (most recent call last):
         ...
-        keras_rpe.data.label_folder_error.LabelFolderError: no_such_folder holds neither ...
+        keras_rpe.data.folder.LabelFolderError: no_such_folder holds neither ...
     """
     manual_folder = Path(manual_folder)
     sbd = manual_folder / SBD_FOLDER

@@ -7,10 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_rpe.export.image_checks import MAX_PIXELS
 from keras_rpe.export.litert import export_litert
 from keras_rpe.export.onnx import export_onnx
-from keras_rpe.export.saved_model import export_saved_model
+from keras_rpe.export.saved_model import MAX_PIXELS, export_saved_model
 
 if TYPE_CHECKING:
     from keras_rpe.models import Task

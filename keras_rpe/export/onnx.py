@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_rpe.export.export_record import RECORD_NAME, ExportRecord
 from keras_rpe.export.litert import convert, signature_names
+from keras_rpe.export.saved_model import RECORD_NAME, ExportRecord
 from keras_rpe.held_back_stderr import held_back_stderr
 from keras_rpe.optional_import import optional_import
 from keras_rpe.written_file import write_file

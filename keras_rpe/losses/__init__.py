@@ -1,5 +1,5 @@
 """Losses on embeddings."""
 
-from keras_rpe.losses.cosine_margin_loss import CosineMarginLoss
+from keras_rpe.losses.cosine_margin import CosineMarginLoss
 
 __all__ = ["CosineMarginLoss"]

@@ -55,7 +55,7 @@ def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
         requests: holds a message of the four arguments of `boundary_counts` for each image.
         answers: receives a message of one array of counts for each image.
     """
-    from keras_rpe.metrics.boundary_counts import boundary_counts
+    from keras_rpe.metrics.boundaries import boundary_counts
 
     while request := receive(requests):
         prediction, truths, thresholds, max_distance = request

@@ -16,13 +16,11 @@ from keras_rpe.layers import (
     PadToMultiple,
     SphericalEmbedding,
 )
+from keras_rpe.losses.boundary import BoundaryCrossEntropy, BoundaryPairLoss
 from keras_rpe.models.backbones import make_backbone, pyramid
-from keras_rpe.models.boundary_cross_entropy import BoundaryCrossEntropy
-from keras_rpe.models.boundary_pair_loss import BoundaryPairLoss
-from keras_rpe.models.compiled_function import compiled_function
-from keras_rpe.models.image_array import rgb_array
-from keras_rpe.models.task import Task
+from keras_rpe.models.task import Task, compiled_function
 from keras_rpe.ops import precise_dtype, thin_boundaries
+from keras_rpe.results import rgb_array
 
 Tensor = Any
 

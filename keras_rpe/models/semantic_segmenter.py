@@ -9,11 +9,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_rpe.models.compiled_function import compiled_function
-from keras_rpe.models.embedding_graph import embedding_graph
-from keras_rpe.models.embedding_task import EmbeddingTask
-from keras_rpe.models.image_array import rgb_array
-from keras_rpe.models.segmenter_losses import class_targets, default_losses
+from keras_rpe.models.embedding_task import EmbeddingTask, class_targets, default_losses
+from keras_rpe.models.network import embedding_graph
+from keras_rpe.models.task import compiled_function
+from keras_rpe.results import rgb_array
 
 Tensor = Any
 

@@ -1,29 +1,36 @@
 """Pure functions on tensors that the layers and losses are made of."""
 
-from keras_rpe.ops.bilinear_upsampling import upsample_bilinear
-from keras_rpe.ops.boundary_thinning import thin_boundaries
-from keras_rpe.ops.connected_components import (
+from keras_rpe.ops.boundaries import thin_boundaries
+from keras_rpe.ops.labels import (
     connected_components,
     embedding_links,
+    greedy_suppression,
     grow_labels,
+    instance_boxes,
+    instance_means,
+    label_areas,
+    label_overlaps,
+    number_labels,
     shift_map,
 )
-from keras_rpe.ops.instances import instance_boxes, instance_means, label_areas, number_labels
-from keras_rpe.ops.label_overlaps import greedy_suppression, label_overlaps
 from keras_rpe.ops.loops import repeat, run_while
-from keras_rpe.ops.mask_features import mask_features
+from keras_rpe.ops.maps import (
+    coordinate_channels,
+    merge_windows,
+    missing_to_multiple,
+    partition_windows,
+    rotate_by_position,
+    sample_nearest,
+    upsample_bilinear,
+)
 from keras_rpe.ops.mean_shift import mean_shift
-from keras_rpe.ops.padding import missing_to_multiple
 from keras_rpe.ops.pair_loss import (
     calibrated_cosine_similarity,
     pair_margin_terms,
     pair_weights,
 )
-from keras_rpe.ops.positions import coordinate_channels, rotate_by_position
 from keras_rpe.ops.precision import at_least_float32, precise_dtype
-from keras_rpe.ops.resampling import sample_nearest
 from keras_rpe.ops.seeded_mean_shift import seeded_mean_shift
-from keras_rpe.ops.windows import merge_windows, partition_windows
 
 __all__ = [
     "at_least_float32",
@@ -37,7 +44,6 @@ __all__ = [
     "instance_means",
     "label_areas",
     "label_overlaps",
-    "mask_features",
     "mean_shift",
     "merge_windows",
     "missing_to_multiple",

@@ -19,8 +19,7 @@ from typing import Any
 from keras import ops
 
 from keras_rpe.ops.loops import repeat
-from keras_rpe.ops.segment_grid import SegmentGrid
-from keras_rpe.ops.symmetric_sums import Tensors, symmetric_sums
+from keras_rpe.ops.tiles import SegmentGrid, Tensors, symmetric_sums
 
 Tensor = Any
 

@@ -3,7 +3,7 @@ import socket
 import numpy as np
 from cli_outcome import assert_one_line_error
 
-from keras_rpe.cli.demo_image import demo_image
+from keras_rpe.cli.demo import demo_image
 from keras_rpe.data import read_image, read_labels
 
 

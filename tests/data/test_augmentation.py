@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from keras_rpe.data import default_augmentation
-from keras_rpe.data.augmentation import keep_middle
+from keras_rpe.data.crops import keep_middle
 
 IDS = (0.0, 7.0, 2000.0, 60000.0)
 

@@ -9,18 +9,18 @@ from scipy.ndimage import distance_transform_edt
 from skimage.measure import label
 
 from keras_rpe.data import find_boundary_pairs
-from keras_rpe.data.boundary_crops import (
+from keras_rpe.data.bsds import (
     VOID,
     AnnotatedImage,
+    BoundaryAnnotation,
     annotated_image,
     draw_centre,
     draw_corner,
     plain_crop,
+    read_boundary_pair,
     segment_boundaries,
     turned_crop,
 )
-from keras_rpe.data.boundary_file import BoundaryAnnotation
-from keras_rpe.data.boundary_pairs import read_boundary_pair
 
 SEGMENTS = [segmentation(shift=shift) for shift in range(3)]
 

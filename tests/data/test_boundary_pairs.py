@@ -13,7 +13,7 @@ from keras_rpe.data import (
     read_image,
     write_image,
 )
-from keras_rpe.data.boundary_pairs import read_boundary_pair
+from keras_rpe.data.bsds import read_boundary_pair
 
 
 @pytest.fixture

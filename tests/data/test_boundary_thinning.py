@@ -5,7 +5,7 @@ import pytest
 from skimage.measure import label
 from skimage.morphology import thin
 
-from keras_rpe.data.boundary_thinning import thin_lines
+from keras_rpe.data.bsds import thin_lines
 
 
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.6, 0.95])

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from keras_rpe.data import ImageFileError, bsds500_archive, unpack_bsds500
+from keras_rpe.data import ImageFileError, unpack_bsds500
+from keras_rpe.data import bsds as bsds500_archive
 
 ROOT = "BSR/BSDS500/data"
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from keras_rpe.data import VOC_CLASSES, ImageFileError, read_class_names
-from keras_rpe.data.class_names import class_numbers
+from keras_rpe.data.labels import class_numbers
 
 
 @pytest.mark.parametrize(

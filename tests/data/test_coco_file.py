@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from keras_rpe.data import ImageFileError, coco_file
-from keras_rpe.data.coco_file import is_outside, read_categories, read_coco_json, read_images
+from keras_rpe.data import ImageFileError
+from keras_rpe.data import coco as coco_file
+from keras_rpe.data.coco import is_outside, read_categories, read_coco_json, read_images
 
 PATH = Path("a.json")
 IMAGE = {"id": 1, "file_name": "b/1.jpg", "height": 9, "width": 8}

@@ -13,11 +13,11 @@ from keras_rpe.data import (
     VOID,
     ImageFileError,
     LabelMaps,
-    coco_instances_file,
     find_coco_instances,
     read_coco_instances,
     write_image,
 )
+from keras_rpe.data import coco as coco_instances_file
 
 SHAPE = (12, 16)
 SQUARE = [2, 2, 10, 2, 10, 9, 2, 9]

@@ -6,7 +6,7 @@ from coco_layout import compressed, run_lengths
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_rpe.data.coco_rle import mask_of_runs, read_runs
+from keras_rpe.data.coco import mask_of_runs, read_runs
 
 
 def masks(seed: int) -> np.ndarray:

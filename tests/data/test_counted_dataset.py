@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from keras_rpe.data import digits
-from keras_rpe.data.counted_dataset import counted_dataset
+from keras_rpe.data.crops import counted_dataset
 
 
 def numbers(count: int) -> tf.data.Dataset:

@@ -8,7 +8,7 @@ import pytest
 from digit_sources import blocks
 
 from keras_rpe.data import ImageFileError
-from keras_rpe.data.digit_file import read_digit_file
+from keras_rpe.data.digits import read_digit_file
 
 
 def npy(array: np.ndarray, **options) -> bytes:

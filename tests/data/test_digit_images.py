@@ -6,7 +6,7 @@ import pytest
 from digit_sources import blocks
 
 from keras_rpe.data import ImageFileError
-from keras_rpe.data.digit_images import digit_images
+from keras_rpe.data.digits import digit_images
 
 
 def grays(images: list[np.ndarray]) -> list[set[int]]:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from keras_rpe.data.digit_scene import (
+from keras_rpe.data.digits import (
     CORNERS,
     DIGIT_COLORS,
     MIN_PIXELS,

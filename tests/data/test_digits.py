@@ -10,8 +10,7 @@ import tensorflow as tf
 from digit_sources import blocks
 
 from keras_rpe.data import digits
-from keras_rpe.data.digit_images import digit_images
-from keras_rpe.data.digit_scene import digit_scene
+from keras_rpe.data.digits import digit_images, digit_scene
 from keras_rpe.models import InstanceSegmenter
 
 SMALL = {"num_scenes": 10, "batch_size": 4}

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from keras_rpe.data.label_crops import (
+from keras_rpe.data.crops import (
     cut,
     draw_corner,
     labelled_image,

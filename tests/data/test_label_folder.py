@@ -17,7 +17,7 @@ from keras_rpe.data import (
     write_image,
     write_labels,
 )
-from keras_rpe.data.label_crops import relabel_pieces
+from keras_rpe.data.crops import relabel_pieces
 
 PLAIN = {"crop_size": 24, "batch_size": 4, "augment": False, "seed": 1}
 
@@ -283,7 +283,7 @@ def test_images_stay_in_memory(folder):
 def test_images_beyond_the_limit_are_read_again(folder, monkeypatch):
     import sys
 
-    module = sys.modules["keras_rpe.data.labelled_dataset"]
+    module = sys.modules["keras_rpe.data.crops"]
     monkeypatch.setattr(module, "CACHE_BYTES", 0)
     dataset = label_folder(folder, **PLAIN)
     batches(dataset)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_rpe.data import VOID, ImageFileError
-from keras_rpe.data.label_maps import agreed_maps, pair_codes
+from keras_rpe.data.labels import agreed_maps, pair_codes
 
 
 def agreed_by_hand(instances: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

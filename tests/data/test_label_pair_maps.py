@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from keras_rpe.data import ImageFileError, LabelPair, read_label_pair, write_image, write_labels
-from keras_rpe.data.label_pair_maps import check_label_numbers
+from keras_rpe.data.folder import check_label_numbers
 
 
 def pair(folder: Path, instances: list, classes: list | None, side: int = 8) -> LabelPair:

@@ -8,10 +8,14 @@ import tensorflow as tf
 from voc_layout import scene
 
 from keras_rpe.data import VOID, ImageFileError
-from keras_rpe.data.crop_options import crop_options
-from keras_rpe.data.label_crops import LabelledImage, labelled_image, relabel_pieces
-from keras_rpe.data.label_maps import agreed_maps
-from keras_rpe.data.labelled_dataset import labelled_dataset
+from keras_rpe.data.crops import (
+    LabelledImage,
+    crop_options,
+    labelled_dataset,
+    labelled_image,
+    relabel_pieces,
+)
+from keras_rpe.data.labels import agreed_maps
 
 
 class Item(NamedTuple):

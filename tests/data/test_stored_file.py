@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from keras_rpe.data import ImageFileError, stored_file
-from keras_rpe.data.stored_file import StoredFile
+from keras_rpe.data import ImageFileError
+from keras_rpe.data import archives as stored_file
+from keras_rpe.data.archives import StoredFile
 
 
 @pytest.fixture

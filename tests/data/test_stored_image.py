@@ -6,8 +6,8 @@ from PIL import Image
 from voc_layout import save_palette
 
 from keras_rpe.data import ImageFileError, write_image, write_labels
-from keras_rpe.data.stored_file import StoredFile
-from keras_rpe.data.stored_image import (
+from keras_rpe.data.archives import (
+    StoredFile,
     read_color_ids,
     read_palette_labels,
     read_photo,

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from keras_rpe.data import ImageFileError, tar_index
-from keras_rpe.data.tar_index import tar_index as index
+from keras_rpe.data import ImageFileError
+from keras_rpe.data import archives as tar_index
+from keras_rpe.data.archives import tar_index as index
 
 WANTED = re.compile(r"voc/[\w-]+\.txt", re.ASCII)
 FORMATS = (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_rpe.export.encoded_images import decode_image
+from keras_rpe.export.saved_model import decode_image
 
 LIMIT = 100_000
 decode = tf.function(

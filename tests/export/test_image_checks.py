@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_rpe.export.image_checks import checked_images
-from keras_rpe.export.signatures import write_signatures
+from keras_rpe.export.saved_model import checked_images, write_signatures
 
 DTYPES = ("uint8", "float32")
 

@@ -7,8 +7,8 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 from keras_rpe.export import export_litert
-from keras_rpe.export.export_record import ExportRecord
 from keras_rpe.export.litert import convert, read_record
+from keras_rpe.export.saved_model import ExportRecord
 from keras_rpe.metrics import matching
 from keras_rpe.models import InstanceSegmenter
 

@@ -19,7 +19,7 @@ from PIL import Image
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from keras_rpe.export import ServedModel, load_served
-from keras_rpe.export.served_tables import TABLES, checked_tables
+from keras_rpe.export.served import TABLES, checked_tables
 from keras_rpe.metrics import matching
 
 NOWHERE = "http://127.0.0.1:9/v1/models/nuclei"

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from keras_rpe.export.served_tables import checked_classes, checked_proposals
+from keras_rpe.export.served import checked_classes, checked_proposals
 from keras_rpe.models import Proposals
 
 MAPS = np.zeros((1, 9, 8, 2), "int32")

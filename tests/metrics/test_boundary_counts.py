@@ -3,7 +3,7 @@ import pytest
 from skimage.morphology import thin
 
 from keras_rpe.metrics import match_boundaries
-from keras_rpe.metrics.boundary_counts import boundary_counts
+from keras_rpe.metrics.boundaries import boundary_counts
 
 
 @pytest.mark.parametrize("levels", [3, 8, 1000])

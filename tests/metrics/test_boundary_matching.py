@@ -6,7 +6,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.optimize import linear_sum_assignment
 
 from keras_rpe.metrics import match_boundaries
-from keras_rpe.metrics.boundary_matching import BoundaryMatcher
+from keras_rpe.metrics.boundaries import BoundaryMatcher
 
 
 def distances(first, second, width):

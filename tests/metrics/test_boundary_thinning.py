@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from skimage.morphology import thin
 
-from keras_rpe.metrics.boundary_thinning import thin_to_lines
+from keras_rpe.metrics.boundaries import thin_to_lines
 
 MASKS = arrays(bool, st.tuples(st.integers(1, 14), st.integers(1, 14)))
 

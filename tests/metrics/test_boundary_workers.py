@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_rpe.metrics.boundary_workers as boundary_workers
-from keras_rpe.metrics.boundary_counts import boundary_counts
+from keras_rpe.metrics.boundaries import boundary_counts
 from keras_rpe.metrics.boundary_workers import BoundaryWorkers
 
 LEVELS = np.array([0.3, 0.6])
@@ -62,7 +62,7 @@ def test_processes_do_without_tensorflow():
 import runpy, sys
 space = runpy.run_path({str(boundary_workers._SCRIPT)!r})
 space["_skip_package_imports"]()
-import keras_rpe.metrics.boundary_counts
+import keras_rpe.metrics.boundaries
 print(sorted({{"tensorflow", "keras", "skimage", "keras_rpe.models"}} & set(sys.modules)))
 """
     command = [sys.executable, "-P", "-c", program]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from keras_rpe.metrics import Detections
-from keras_rpe.metrics.detections import as_detections
+from keras_rpe.metrics.masks import as_detections
 from keras_rpe.models import Instances
 
 

@@ -1,6 +1,6 @@
 import numpy as np
 
-from keras_rpe.metrics.greedy_matching import THRESHOLDS, match_greedily
+from keras_rpe.metrics.masks import THRESHOLDS, match_greedily
 
 
 def matched(iou, thresholds=(0.5,), ignored=None, crowd=None):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from keras_rpe.metrics.precision_recall import area_under_curve, precision_at_recalls
+from keras_rpe.metrics.masks import area_under_curve, precision_at_recalls
 
 RIGHT = np.array([1, 0, 0, 1], bool)
 

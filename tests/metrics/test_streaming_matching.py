@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from keras_rpe.metrics import InstanceAveragePrecision, matching, matching_dataset
-from keras_rpe.metrics.streaming_matching import count_matches
+from keras_rpe.metrics.streaming import count_matches
 
 THRESHOLDS = (0.5, 0.55, 0.6, 0.75, 1.0)
 DTYPES = (np.uint8, np.int16, np.uint16, np.int32, np.int64, np.uint32, np.uint64)

@@ -8,7 +8,7 @@ import tensorflow as tf
 from skimage import data
 
 from keras_rpe.data import find_boundary_pairs, read_image
-from keras_rpe.data.boundary_pairs import read_boundary_pair
+from keras_rpe.data.bsds import read_boundary_pair
 from keras_rpe.metrics import boundary_benchmark
 from keras_rpe.models import BoundaryDetector
 from keras_rpe.models.presets import preset_folder

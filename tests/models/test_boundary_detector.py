@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_rpe.losses.boundary import BoundaryCrossEntropy
 from keras_rpe.models import BoundaryDetector
 from keras_rpe.models.backbones import unet_encoder
-from keras_rpe.models.boundary_cross_entropy import BoundaryCrossEntropy
 
 RNG = np.random.default_rng(0)
 

@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 
 from keras_rpe.losses import CosineMarginLoss
-from keras_rpe.models.boundary_cross_entropy import BoundaryCrossEntropy
-from keras_rpe.models.boundary_pair_loss import BoundaryPairLoss
+from keras_rpe.losses.boundary import BoundaryCrossEntropy, BoundaryPairLoss
 
 RNG = np.random.default_rng(0)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from keras_rpe.losses import CosineMarginLoss
 from keras_rpe.models import InstanceSegmenter
 from keras_rpe.models.backbones import unet_encoder
-from keras_rpe.models.capacity_check import CapacityCheck
+from keras_rpe.models.checks import CapacityCheck
 
 VOID = -1
 

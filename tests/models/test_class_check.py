@@ -6,7 +6,7 @@ import pytest
 
 from keras_rpe.models import InstanceSegmenter, SemanticSegmenter
 from keras_rpe.models.backbones import unet_encoder
-from keras_rpe.models.class_check import ClassCheck
+from keras_rpe.models.checks import ClassCheck
 
 IMAGES = np.random.default_rng(0).random((2, 16, 16, 3))
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from keras_rpe.models.proposal_calibration import best_overlaps, fit_regression
+from keras_rpe.models.object_proposer import best_overlaps, fit_regression
 
 RNG = np.random.default_rng(0)
 

@@ -4,7 +4,7 @@ import pytest
 from keras_rpe.layers import InstanceDecoder
 from keras_rpe.metrics import average_precision
 from keras_rpe.models import InstanceSegmenter
-from keras_rpe.models.threshold_optimization import optimize_thresholds
+from keras_rpe.models.instance_segmenter import optimize_thresholds
 
 
 class _Known:

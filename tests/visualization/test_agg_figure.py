@@ -7,7 +7,7 @@ import pytest
 from matplotlib import pyplot
 
 from keras_rpe.visualization import loss_per_loop, sphere_scatter, trajectory_picture
-from keras_rpe.visualization.agg_figure import agg_figure, figure_pixels
+from keras_rpe.visualization.sphere import agg_figure, figure_pixels
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (29, 57), (115, 203), (641, 333)])

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_rpe.visualization.dots import Dots
+from keras_rpe.visualization.sphere import Dots
 
 
 @settings(max_examples=40, deadline=None)

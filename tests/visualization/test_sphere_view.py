@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_rpe.visualization.sphere_view import SphereView
+from keras_rpe.visualization.sphere import SphereView
 
 ANGLES = st.tuples(st.floats(-720, 720), st.floats(-90, 90))
 

@@ -9,7 +9,7 @@ from numpy.testing import assert_array_equal
 from keras_rpe.models import InstanceSegmenter
 from keras_rpe.models.backbones import unet_encoder
 from keras_rpe.visualization import loss_per_loop
-from keras_rpe.visualization.training_losses import training_losses
+from keras_rpe.visualization.curves import training_losses
 
 
 def test_a_history_and_its_log_tell_the_same(tmp_path):

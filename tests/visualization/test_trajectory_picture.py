@@ -4,10 +4,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from keras_rpe.ops import mean_shift
 from keras_rpe.visualization import overlay_instances, trajectory_picture
-from keras_rpe.visualization.plane_stage import PlaneStage
-from keras_rpe.visualization.ring_stage import RingStage
-from keras_rpe.visualization.sphere_stage import SphereStage
-from keras_rpe.visualization.sphere_view import SphereView
+from keras_rpe.visualization.sphere import PlaneStage, RingStage, SphereStage, SphereView
 
 SIDE = 400
 

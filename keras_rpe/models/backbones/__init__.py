@@ -2,14 +2,13 @@
 
 from keras_rpe.models.backbones.applications import APPLICATIONS, applications_backbone
 from keras_rpe.models.backbones.backbone import backbone_names, make_backbone, pyramid
-from keras_rpe.models.backbones.backbone_weights import load_backbone_weights
 from keras_rpe.models.backbones.batch_statistics import use_batch_statistics
 from keras_rpe.models.backbones.digits_network import digits_network
 from keras_rpe.models.backbones.efficientnet_lite import EFFICIENTNET_LITE, efficientnet_lite
-from keras_rpe.models.backbones.matconvnet_weights import load_matconvnet_weights
+from keras_rpe.models.backbones.matconvnet import load_matconvnet_weights
 from keras_rpe.models.backbones.resnet import RESNETS, resnet
-from keras_rpe.models.backbones.torch_names import TORCH_TWINS
 from keras_rpe.models.backbones.unet_encoder import unet_encoder
+from keras_rpe.models.backbones.weights import TORCH_TWINS, load_backbone_weights
 
 __all__ = [
     "APPLICATIONS",

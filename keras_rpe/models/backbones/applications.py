@@ -1,15 +1,95 @@
-"""Networks of keras.applications as backbones with a feature map at each stride."""
+"""Backbones made of `keras.applications`."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
 
-from keras_rpe.models.backbones.backbone_weights import load_all_weights
-from keras_rpe.models.backbones.imagenet_input import imagenet_input
-from keras_rpe.models.backbones.imagenet_weights import no_imagenet_weights, with_imagenet_weights
+from keras_rpe.models.backbones.weights import load_all_weights
+
+# Of torchvision: RGB in [0, 1].
+_MEAN = (0.485, 0.456, 0.406)
+_DEVIATION = (0.229, 0.224, 0.225)
+
+
+def imagenet_input(image: keras.KerasTensor, mode: str) -> keras.KerasTensor:
+    """Scale images as a network was trained with.
+
+    Args:
+        image: Images `(batch, H, W, 3)`, floats in [0, 1].
+        mode: "pixels" for [0, 255], "signed" for [-1, 1], "caffe" for blue, green and red in
+            [0, 255] less their means, or "torchvision" for colours of mean 0 and deviation 1.
+
+    Returns:
+        The scaled images, of the same shape.
+
+    Example:
+        >>> import keras
+        >>> from keras_rpe.models.backbones.applications import imagenet_input
+        >>> imagenet_input(keras.Input((None, None, 3)), "caffe").shape
+        (None, None, None, 3)
+    """
+    if mode == "torchvision":
+        variances = [deviation**2 for deviation in _DEVIATION]
+        return keras.layers.Normalization(mean=list(_MEAN), variance=variances)(image)
+    if mode == "signed":
+        return keras.layers.Rescaling(2.0, offset=-1.0)(image)
+    pixels = keras.layers.Rescaling(255.0)(image)
+    if mode == "caffe":
+        return keras.applications.imagenet_utils.preprocess_input(pixels, mode="caffe")
+    return pixels
+
+
+def with_imagenet_weights(name: str, build: Callable[[], keras.Model]) -> keras.Model:
+    """Build a network whose weights Keras downloads, or say why it cannot be had.
+
+    Args:
+        name: Name of the backbone.
+        build: Builds the network of keras.applications with `weights="imagenet"`.
+
+    Returns:
+        The network.
+
+    Raises:
+        ValueError: If the weights can neither be downloaded nor read from Keras' cache.
+
+    Example:
+        >>> from keras_rpe.models.backbones.applications import with_imagenet_weights
+        >>> with_imagenet_weights("vgg16", lambda: open("/no/network"))
+        Traceback (most recent call last):
+        ...
+        ValueError: `weights='imagenet'` of vgg16 are downloaded by Keras, which failed
+        ([Errno 2] No such file or directory: '/no/network'): pass the path of a weights file
+        instead, such as weights='vgg16.weights.h5'. Received: weights='imagenet'
+    """
+    try:
+        return build()
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise ValueError(
+            f"`weights='imagenet'` of {name} are downloaded by Keras, which failed ({reason}): "
+            f"pass the path of a weights file instead, such as weights='{name}.weights.h5'. "
+            "Received: weights='imagenet'"
+        ) from error
+
+
+def no_imagenet_weights(name: str) -> ValueError:
+    """The error of a backbone that has the weights of another framework.
+
+    Args:
+        name: Name of the backbone, one of torchvision.
+
+    Returns:
+        The error to raise.
+    """
+    return ValueError(
+        f"`weights` of {name} must be None or the path of a file, such as the .pth file of "
+        "torchvision. Received: weights='imagenet'"
+    )
+
 
 _VGG16_TAPS = ("block2_conv2", "block3_conv3", "block4_conv3", "block5_conv3", "block5_pool")
 # Constructor, the range of pixels it takes, and the last layer at strides 2, 4, 8, 16 and 32.

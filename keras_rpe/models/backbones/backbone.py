@@ -10,11 +10,11 @@ from typing import Any
 import keras
 
 from keras_rpe.models.backbones.applications import APPLICATIONS, applications_backbone
-from keras_rpe.models.backbones.backbone_weights import load_all_weights
 from keras_rpe.models.backbones.digits_network import digits_network
 from keras_rpe.models.backbones.efficientnet_lite import EFFICIENTNET_LITE, efficientnet_lite
 from keras_rpe.models.backbones.resnet import RESNETS, resnet
 from keras_rpe.models.backbones.unet_encoder import unet_encoder
+from keras_rpe.models.backbones.weights import load_all_weights
 
 # Networks of this project, for which no weights of ImageNet exist.
 _OWN: dict[str, Callable[..., keras.Model]] = {"unet_small": unet_encoder, "digits": digits_network}

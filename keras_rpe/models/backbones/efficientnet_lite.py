@@ -8,7 +8,7 @@ from pathlib import Path
 
 import keras
 
-from keras_rpe.models.backbones.backbone_weights import load_all_weights
+from keras_rpe.models.backbones.weights import load_all_weights
 
 # Multipliers of width and depth, and the dropout before the classes.
 _SCALES: dict[str, tuple[float, float, float]] = {

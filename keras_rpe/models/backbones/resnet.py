@@ -7,9 +7,12 @@ from pathlib import Path
 
 import keras
 
-from keras_rpe.models.backbones.backbone_weights import load_all_weights
-from keras_rpe.models.backbones.imagenet_input import imagenet_input
-from keras_rpe.models.backbones.imagenet_weights import no_imagenet_weights, with_imagenet_weights
+from keras_rpe.models.backbones.applications import (
+    imagenet_input,
+    no_imagenet_weights,
+    with_imagenet_weights,
+)
+from keras_rpe.models.backbones.weights import load_all_weights
 
 _BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 

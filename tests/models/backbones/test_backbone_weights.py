@@ -18,7 +18,7 @@ from keras_rpe.models.backbones import (
     resnet,
     unet_encoder,
 )
-from keras_rpe.models.backbones.backbone_weights import load_all_weights
+from keras_rpe.models.backbones.weights import load_all_weights
 
 REFERENCE = json.loads(
     (Path(__file__).parents[2] / "fixtures" / "torchvision_features.json").read_text()

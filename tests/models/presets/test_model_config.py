@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from keras_rpe.models import InstanceSegmenter, PresetError
-from keras_rpe.models.presets.model_config import build_model, check_config
+from keras_rpe.models.presets.files import build_model, check_config
 
 
 def _with_backbone(layer: dict):

@@ -13,7 +13,7 @@ import trustme
 
 from keras_rpe.models import InstanceSegmenter, PresetError
 from keras_rpe.models.presets import CARD, CONFIG, METADATA, WEIGHTS
-from keras_rpe.models.presets.preset_archive import cache_folder, unpack_preset
+from keras_rpe.models.presets.source import cache_folder, unpack_preset
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):

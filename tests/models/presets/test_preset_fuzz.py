@@ -15,10 +15,15 @@ from test_instance_segmenter import tiny
 
 from keras_rpe.models import PresetError
 from keras_rpe.models.presets import CARD, CONFIG, METADATA, WEIGHTS
-from keras_rpe.models.presets.model_config import build_model, check_config
-from keras_rpe.models.presets.preset_archive import unpack_preset
-from keras_rpe.models.presets.preset_files import parse_json
-from keras_rpe.models.presets.weights_file import check_shapes, load_weights, weight_shapes
+from keras_rpe.models.presets.files import (
+    build_model,
+    check_config,
+    check_shapes,
+    load_weights,
+    parse_json,
+    weight_shapes,
+)
+from keras_rpe.models.presets.source import unpack_preset
 
 
 def _archive() -> list[bytes]:

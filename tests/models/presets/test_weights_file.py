@@ -6,7 +6,7 @@ import pytest
 
 from keras_rpe.models import InstanceSegmenter, PresetError
 from keras_rpe.models.presets import WEIGHTS
-from keras_rpe.models.presets.weights_file import weight_shapes
+from keras_rpe.models.presets.files import weight_shapes
 
 
 def _names(file: h5py.File) -> list[str]:

@@ -1,0 +1,817 @@
+"""BSDS500: images and the boundaries that people drew."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import random
+import re
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from scipy import ndimage
+
+from keras_rpe.checkpoints.matlab_struct import MatlabStruct
+from keras_rpe.data.crops import SEEDS, check_crop_arguments, chosen_pairs, counted_dataset
+from keras_rpe.data.images import (
+    MIN_SIDE,
+    ImageFileError,
+    LabelFolderError,
+    find_images,
+    read_image,
+)
+from keras_rpe.data.voc import matlab_variable
+from keras_rpe.written_file import write_file
+
+MAX_ANNOTATORS = 100
+"""The largest number of annotators that a file may have."""
+
+_VARIABLE = "groundTruth"
+_MAX_SEGMENT = 65535
+
+
+class BoundaryAnnotation(NamedTuple):
+    """What one annotator drew into an image.
+
+    Attributes:
+        segmentation: uint16 (H, W), the number of the segment that each pixel belongs to.
+        boundaries: bool (H, W), true at the pixels of the thin lines between segments.
+    """
+
+    segmentation: np.ndarray
+    boundaries: np.ndarray
+
+
+def read_boundaries(path: str | Path) -> list[BoundaryAnnotation]:
+    """Read the annotations of an image in the format of BSDS500.
+
+    The file is one of MATLAB's version 5 (`-v6` or `-v7`) with the variable `groundTruth`: a
+    cell of structs, or a struct array, with the fields `Segmentation` and `Boundaries`, one
+    element for each annotator. Arbeláez et al., "Contour Detection and Hierarchical Image
+    Segmentation", PAMI 2011. Nothing of the file is executed, and at most 256 MiB are read.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The annotations, one or more, all of one size.
+
+    Raises:
+        ImageFileError: If the file is missing, damaged or of another kind, has no annotator, or
+            an annotator's maps are missing, not of whole numbers, of another size than the
+            others, smaller than 8 pixels on a side, or without any boundary.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> import scipy.io
+        >>> from keras_rpe.data import read_boundaries
+        >>> halves = np.repeat([[1, 2]], 4, axis=1).repeat(8, axis=0).astype("uint16")
+        >>> drawn = np.zeros((8, 8), "uint8")
+        >>> drawn[:, 3] = 1
+        >>> truth = np.empty((1, 1), object)
+        >>> truth[0, 0] = {"Segmentation": halves, "Boundaries": drawn}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     scipy.io.savemat(folder + "/plane.mat", {"groundTruth": truth})
+        ...     annotations = read_boundaries(folder + "/plane.mat")
+        >>> len(annotations), annotations[0].boundaries.sum(axis=0).tolist()
+        (1, [0, 0, 0, 8, 0, 0, 0, 0])
+    """
+    path = Path(path)
+    annotators = _annotators(path, matlab_variable(path, _VARIABLE))
+    annotations: list[BoundaryAnnotation] = []
+    for number, fields in enumerate(annotators, start=1):
+        who = f"annotator {number} of {len(annotators)}"
+        segmentation, boundaries = (
+            _whole_numbers(path, who, name, fields.get(name))
+            for name in ("Segmentation", "Boundaries")
+        )
+        size = annotations[0].boundaries.shape if annotations else segmentation.shape
+        for name, values in (("Segmentation", segmentation), ("Boundaries", boundaries)):
+            if values.shape != size:
+                raise ImageFileError(
+                    f"{path} has a {name} of {_size(values.shape)} pixels for {who}, but the "
+                    f"map before it has {_size(size)}."
+                )
+        if not boundaries.any():
+            raise ImageFileError(f"{path} has no boundary at all for {who}.")
+        annotations.append(BoundaryAnnotation(segmentation, boundaries != 0))
+    return annotations
+
+
+def _annotators(path: Path, value: Any) -> list[dict[str, Any]]:
+    """The fields of each annotator, from a cell of structs or from a struct array."""
+    structs = [value] if isinstance(value, MatlabStruct) else value
+    empty = isinstance(value, np.ndarray) and value.size == 0
+    whole = isinstance(structs, list) and all(isinstance(one, MatlabStruct) for one in structs)
+    if not (whole or empty):
+        raise ImageFileError(f"{path} has a {_VARIABLE} that is not a cell of structs.")
+    annotators = [] if empty else [fields for one in structs for fields in one.elements()]
+    if not 1 <= len(annotators) <= MAX_ANNOTATORS:
+        raise ImageFileError(
+            f"{path} has {len(annotators)} annotators in {_VARIABLE}, not 1 to {MAX_ANNOTATORS}."
+        )
+    return annotators
+
+
+def _whole_numbers(path: Path, who: str, name: str, value: Any) -> np.ndarray:
+    if not isinstance(value, np.ndarray):
+        raise ImageFileError(f"{path} has no {name} for {who}.")
+    if value.ndim != 2 or min(value.shape) < MIN_SIDE:
+        raise ImageFileError(
+            f"{path} has a {name} of {_size(value.shape)} pixels for {who}, not at least "
+            f"{MIN_SIDE} x {MIN_SIDE}."
+        )
+    low, high = value.min(), value.max()  # a NaN makes both NaN, which fails the comparison
+    fits = 0 <= low <= high <= _MAX_SEGMENT
+    if not fits or (value.dtype.kind == "f" and (value != np.floor(value)).any()):
+        raise ImageFileError(
+            f"{path} has a {name} for {who} that is not of whole numbers from 0 to {_MAX_SEGMENT}."
+        )
+    return np.ascontiguousarray(value, dtype=np.uint16)
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def thin_lines(marks: np.ndarray) -> np.ndarray:
+    """Thin lines to a width of one pixel without breaking them.
+
+    Guo & Hall, "Parallel Thinning with Two-Subiteration Algorithms", CACM 1989, with their first
+    set of conditions, until nothing changes; equal to `skimage.morphology.thin`. Only pixels that
+    are set take time, so that drawings of few lines are done several times faster.
+
+    Args:
+        marks: bool (N, H, W), N independent drawings.
+
+    Returns:
+        bool (N, H, W).
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_rpe.data.bsds import thin_lines
+        >>> thin_lines(np.ones((1, 3, 6), bool))[0].astype(int).tolist()
+        [[0, 0, 0, 0, 0, 0], [0, 1, 1, 1, 1, 0], [0, 0, 0, 0, 0, 0]]
+    """
+    padded = np.pad(marks.astype(np.uint8), ((0, 0), (1, 1), (1, 1)))
+    row = padded.shape[2]
+    # Around a pixel, from its right against the clock.
+    steps = (1, 1 - row, -row, -row - 1, -1, row - 1, row, row + 1)
+    flat = padded.reshape(-1)
+    places = np.flatnonzero(flat)
+    while True:
+        before = len(places)
+        for removable in _REMOVABLE:
+            code = np.zeros(len(places), np.uint8)
+            for bit, step in enumerate(steps):
+                code |= flat[places + step] << np.uint8(bit)
+            removed = removable[code]
+            flat[places[removed]] = 0
+            places = places[~removed]
+        if len(places) == before:
+            return padded[:, 1:-1, 1:-1].astype(bool)
+
+
+def _removable() -> tuple[np.ndarray, np.ndarray]:
+    """For the two steps, whether a pixel goes, by the bits of its eight neighbours."""
+    codes = np.arange(256)
+    x = [codes >> bit & 1 for bit in range(8)]
+    pieces = sum((1 - x[i]) & (x[i + 1] | x[(i + 2) % 8]) for i in (0, 2, 4, 6))
+    one = sum(x[i] | x[i + 1] for i in (0, 2, 4, 6))
+    other = sum(x[i + 1] | x[(i + 2) % 8] for i in (0, 2, 4, 6))
+    fewer = np.minimum(one, other)
+    simple = (pieces == 1) & (fewer >= 2) & (fewer <= 3)
+    first = ((x[1] | x[2] | (1 - x[7])) & x[0]) == 0
+    second = ((x[5] | x[6] | (1 - x[3])) & x[4]) == 0
+    return simple & first, simple & second
+
+
+_REMOVABLE = _removable()
+
+
+SPLITS = ("train", "val", "test")
+"""The parts of BSDS500: 200, 100 and 200 images."""
+
+
+class BoundaryPair(NamedTuple):
+    """An image and the file of its annotations.
+
+    Attributes:
+        image: The image file.
+        boundaries: The MATLAB file.
+        name: The file name without its ending, which the two share.
+    """
+
+    image: Path
+    boundaries: Path
+    name: str
+
+
+def find_boundary_pairs(
+    folder: str | Path, split: str | Sequence[str] = "train"
+) -> list[BoundaryPair]:
+    """Pair the images of BSDS500 with their annotations by their names without ending.
+
+    Args:
+        folder: The folder that holds `images/SPLIT/*.jpg` and `groundTruth/SPLIT/*.mat`.
+        split: "train", "val" or "test", or several of them.
+
+    Returns:
+        The pairs, sorted by name within each part.
+
+    Raises:
+        LabelFolderError: If a folder does not exist or holds no images, a file lacks its
+            partner, or two images share a name.
+        ValueError: If `split` is not as above.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from keras_rpe.data import find_boundary_pairs
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for file in ("images/val/plane.jpg", "groundTruth/val/plane.mat"):
+        ...         (Path(folder) / file).parent.mkdir(parents=True)
+        ...         (Path(folder) / file).touch()
+        ...     [pair.name for pair in find_boundary_pairs(folder, "val")]
+        ['plane']
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise LabelFolderError(f"folder needs an existing folder. Received: folder={str(folder)!r}")
+    pairs: dict[str, BoundaryPair] = {}
+    for part in checked_splits(split):
+        images, truths = folder / "images" / part, folder / "groundTruth" / part
+        for place in (images, truths):
+            if not place.is_dir():
+                raise LabelFolderError(f"{place} is missing: split={part!r} needs this folder.")
+        try:
+            found = find_images(images)
+        except ImageFileError as error:
+            raise LabelFolderError(str(error)) from None
+        files = {file.stem: file for file in sorted(truths.glob("*.mat"))}
+        for image in found:
+            if image.stem in pairs:
+                raise LabelFolderError(f"{image} has the name of {pairs[image.stem].image}.")
+            if image.stem not in files:
+                raise LabelFolderError(f"{image} has no annotations {truths / image.stem}.mat.")
+            pairs[image.stem] = BoundaryPair(image, files.pop(image.stem), image.stem)
+        if files:
+            raise LabelFolderError(f"{next(iter(files.values()))} has no image in {images}.")
+    return list(pairs.values())
+
+
+def checked_splits(split: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the parts that an argument `split` names, or raise `ValueError`."""
+    parts = (split,) if isinstance(split, str) else tuple(split)
+    if not parts or len(set(parts)) < len(parts) or not set(parts) <= set(SPLITS):
+        raise ValueError(
+            f"split needs one of {', '.join(SPLITS)}, or several of them. Received: split={split!r}"
+        )
+    return parts
+
+
+def read_boundary_pair(pair: BoundaryPair) -> tuple[np.ndarray, list[BoundaryAnnotation]]:
+    """Read an image with its annotations.
+
+    Args:
+        pair: The two files.
+
+    Returns:
+        The image, uint8 (H, W, 3), and the annotations, each (H, W).
+
+    Raises:
+        ImageFileError: If a file cannot be used, the image is not one of 8 bits, or the sizes of
+            the two differ.
+    """
+    image = read_image(pair.image)
+    if image.dtype != np.uint8:
+        raise ImageFileError(f"{pair.image} holds values of type {image.dtype}, not of 8 bits.")
+    annotations = read_boundaries(pair.boundaries)
+    size = annotations[0].boundaries.shape
+    if size != image.shape[:2]:
+        raise ImageFileError(
+            f"{pair.boundaries} has {size[0]} x {size[1]} pixels, but its image {pair.image} has "
+            f"{image.shape[0]} x {image.shape[1]}."
+        )
+    if image.ndim == 2:
+        image = np.repeat(image[..., None], 3, axis=-1)
+    return np.ascontiguousarray(image[..., :3]), annotations
+
+
+VOID = -1.0
+"""The share of pixels beyond the image, which nobody has annotated."""
+
+# Thinning looks this far: a line of two pixels is thin after as many steps.
+_RIM = 4
+
+
+class AnnotatedImage(NamedTuple):
+    """An image in memory with its annotations.
+
+    Attributes:
+        image: uint8 (H, W, 3).
+        segmentations: (annotators, H, W), in the smallest type that holds the numbers.
+        counts: uint8 (H, W), how many annotators drew a boundary at a pixel.
+    """
+
+    image: np.ndarray
+    segmentations: np.ndarray
+    counts: np.ndarray
+
+    @property
+    def nbytes(self) -> int:
+        """The memory taken, in bytes."""
+        return self.image.nbytes + self.segmentations.nbytes + self.counts.nbytes
+
+
+def annotated_image(image: np.ndarray, annotations: Sequence[BoundaryAnnotation]) -> AnnotatedImage:
+    """Prepare an image (H, W, 3) and its annotations for cropping."""
+    segmentations = np.stack([one.segmentation for one in annotations])
+    segmentations = segmentations.astype(np.uint8 if segmentations.max() < 256 else np.uint16)
+    counts = np.stack([one.boundaries for one in annotations]).sum(axis=0, dtype=np.uint8)
+    return AnnotatedImage(image, segmentations, counts)
+
+
+def segment_boundaries(segmentations: np.ndarray) -> np.ndarray:
+    """Draw the boundaries between segments as lines of one pixel, as BSDS500 does.
+
+    A pixel that differs from its neighbour to the right, below, or below to the right is
+    marked, and the marks are thinned until nothing changes. All 1,633 maps `Boundaries` in the
+    training and validation parts of BSDS500 follow from their `Segmentation` in this way, to the
+    pixel.
+
+    Args:
+        segmentations: whole numbers (N, H, W), N independent segmentations.
+
+    Returns:
+        bool (N, H, W).
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_rpe.data.bsds import segment_boundaries
+        >>> segment_boundaries(np.array([[[1, 1, 2, 2]] * 3])).astype(int).tolist()
+        [[[0, 1, 0, 0], [0, 1, 0, 0], [0, 1, 0, 0]]]
+    """
+    marks = np.zeros(segmentations.shape, bool)
+    marks[:, :-1] |= segmentations[:, 1:] != segmentations[:, :-1]
+    marks[:, :, :-1] |= segmentations[:, :, 1:] != segmentations[:, :, :-1]
+    marks[:, :-1, :-1] |= segmentations[:, 1:, 1:] != segmentations[:, :-1, :-1]
+    return thin_lines(marks)
+
+
+def plain_crop(
+    item: AnnotatedImage, corner: tuple[int, int], size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cut a crop as it is, with the boundaries of the files.
+
+    Args:
+        item: the image with its annotations.
+        corner: the first row and column, which may lie outside the image.
+        size: height and width of the crop.
+
+    Returns:
+        float32 pixels (h, w, 3), continued by reflection beyond the image, and float32 shares
+        (h, w), `VOID` beyond it.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_rpe.data.bsds import AnnotatedImage, plain_crop
+        >>> item = AnnotatedImage(np.zeros((2, 2, 3)), np.eye(2)[None], np.eye(2))
+        >>> plain_crop(item, (0, 1), (2, 2))[1].tolist()
+        [[0.0, -1.0], [1.0, -1.0]]
+    """
+    rows, columns = (start + np.arange(side) for start, side in zip(corner, size))
+    height, width = item.counts.shape
+    inside = ((rows >= 0) & (rows < height))[:, None] & (columns >= 0) & (columns < width)
+    place = np.ix_(_reflected(rows, height), _reflected(columns, width))
+    shares = item.counts[place].astype(np.float32) / np.float32(len(item.segmentations))
+    return item.image[place].astype(np.float32), np.where(inside, shares, np.float32(VOID))
+
+
+def turned_crop(
+    item: AnnotatedImage,
+    centre: tuple[float, float],
+    size: tuple[int, int],
+    angle: float,
+    zoom: float,
+    mirror: bool,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cut a crop out of the turned, enlarged and mirrored image.
+
+    Pixels are interpolated linearly. Every annotator's segmentation is taken from the nearest
+    pixel and its boundaries are drawn anew, so that they stay whole and one pixel thin.
+
+    Args:
+        item: the image with its annotations.
+        centre: row and column of the middle of the crop, in pixels of the image from its corner.
+        size: height and width of the crop.
+        angle: in radians.
+        zoom: pixels of the crop, along a side, for a pixel of the image.
+        mirror: whether left and right change places.
+
+    Returns:
+        As `plain_crop`.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_rpe.data.bsds import AnnotatedImage, turned_crop
+        >>> segments = np.repeat([[1, 2]], 4, axis=1).repeat(8, axis=0)
+        >>> item = AnnotatedImage(np.zeros((8, 8, 3)), segments[None], np.zeros((8, 8)))
+        >>> turned_crop(item, (4, 4), (6, 6), np.pi / 2, 1.0, False)[1].sum(axis=1).tolist()
+        [0.0, 0.0, 6.0, 0.0, 0.0, 0.0]
+    """
+    cosine, sine = math.cos(angle) / zoom, math.sin(angle) / zoom
+    matrix = np.array([[cosine, -sine], [sine, cosine]])
+    if mirror:
+        matrix[:, 1] *= -1
+    # From indices of the crop to indices of the image; the middle of pixel 0 lies at 0.5.
+    offset = np.array(centre) - 0.5 - matrix @ ((np.array(size) - 1) / 2)
+    image = np.stack(
+        [
+            ndimage.affine_transform(
+                item.image[..., channel], matrix, offset, size, np.float32, 1, "reflect"
+            )
+            for channel in range(3)
+        ],
+        axis=-1,
+    )
+    rows, columns = (
+        np.floor(
+            (row[0] * np.arange(-_RIM, size[0] + _RIM))[:, None]
+            + row[1] * np.arange(-_RIM, size[1] + _RIM)
+            + (start + 0.5 + 1e-9)
+        ).astype(np.intp)
+        for row, start in zip(matrix, offset)
+    )
+    height, width = item.counts.shape
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    place = rows.clip(0, height - 1) * width + columns.clip(0, width - 1)
+    annotators = len(item.segmentations)
+    drawn = segment_boundaries(item.segmentations.reshape(annotators, -1)[:, place])
+    shares = np.where(inside, drawn.mean(axis=0, dtype=np.float32), np.float32(VOID))
+    return image, np.ascontiguousarray(shares[_RIM:-_RIM, _RIM:-_RIM])
+
+
+def draw_corner(
+    shape: tuple[int, int], size: tuple[int, int], rng: np.random.Generator
+) -> tuple[int, int]:
+    """Draw the first row and column of a crop that lies inside the image where it fits.
+
+    Where the image is smaller than the crop, it lies anywhere inside the crop.
+    """
+    row, column = (
+        int(rng.integers(min(0, extent - side), max(0, extent - side) + 1))
+        for extent, side in zip(shape, size)
+    )
+    return row, column
+
+
+def draw_centre(
+    shape: tuple[int, int],
+    size: tuple[int, int],
+    angle: float,
+    zoom: float,
+    rng: np.random.Generator,
+) -> tuple[float, float]:
+    """Draw the middle of a turned crop, so that it lies inside the image where it fits.
+
+    Where it does not fit, its middle lies in the middle half of the image.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_rpe.data.bsds import draw_centre
+        >>> draw_centre((64, 64), (64, 64), np.pi / 2, 1.0, np.random.default_rng(0))
+        (32.0, 32.0)
+    """
+    cosine, sine = abs(math.cos(angle)), abs(math.sin(angle))
+    reaches = (
+        (cosine * size[0] + sine * size[1]) / (2 * zoom),
+        (sine * size[0] + cosine * size[1]) / (2 * zoom),
+    )
+    centre = []
+    for extent, reach in zip(shape, reaches):
+        low, high = reach, extent - reach
+        if low > high:
+            low, high = max(high, extent / 4), min(low, extent * 3 / 4)
+        centre.append(float(rng.uniform(low, high)))
+    return centre[0], centre[1]
+
+
+def _reflected(index: np.ndarray, extent: int) -> np.ndarray:
+    index = index % (2 * extent)
+    return np.minimum(index, 2 * extent - 1 - index)
+
+
+MAX_FILE_BYTES = 16 * 2**20
+"""The largest file that is taken out of an archive."""
+
+MAX_BYTES = 2 * 2**30
+"""The largest size of all files of an archive together, those passed over too."""
+
+_WANTED = re.compile(
+    r"(?:\./)?BSR/BSDS500/data/"
+    r"(?:(images)/(train|val|test)/([\w-]+\.jpg)|(groundTruth)/(train|val|test)/([\w-]+\.mat))",
+    re.ASCII,
+)
+_MAX_ENTRIES = 100_000
+_LAST_BYTES = 2**20
+
+
+def unpack_bsds500(archive: str | Path, folder: str | Path) -> Path:
+    """Unpack `BSR_bsds500.tgz`, as Berkeley publishes it, into a folder for `bsds500`.
+
+    Only `BSR/BSDS500/data/{images,groundTruth}/{train,val,test}/NAME.{jpg,mat}` are written, as
+    `{images,groundTruth}/...` inside the folder; links, other files and other places are passed
+    over. Each file is written whole or not at all.
+
+    Args:
+        archive: The archive, a tar file that gzip compressed.
+        folder: The folder to write to, made where it is missing.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ImageFileError: If the archive is missing, damaged, larger than 2 GiB unpacked, holds an
+            image or annotation larger than 16 MiB or twice, or none at all.
+        OSError: If a file cannot be written.
+
+    Example:
+        >>> import io, tarfile, tempfile
+        >>> from pathlib import Path
+        >>> from keras_rpe.data import unpack_bsds500
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     archive = Path(folder) / "BSR_bsds500.tgz"
+        ...     with tarfile.open(archive, "w:gz") as tar:
+        ...         for name in ("BSR/BSDS500/data/images/val/plane.jpg", "BSR/README"):
+        ...             tar.addfile(tarfile.TarInfo(name), io.BytesIO())
+        ...     unpacked = unpack_bsds500(archive, Path(folder) / "bsds500")
+        ...     [file.relative_to(unpacked).as_posix() for file in unpacked.rglob("*.*")]
+        ['images/val/plane.jpg']
+    """
+    archive, folder = Path(archive), Path(folder)
+    if not archive.is_file():
+        raise ImageFileError(f"{archive} does not exist, or is no file.")
+    written: set[Path] = set()
+    try:
+        with gzip.open(archive) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
+            total = 0
+            for count, entry in enumerate(tar):
+                total += entry.size
+                if total > MAX_BYTES or count >= _MAX_ENTRIES:
+                    raise ImageFileError(
+                        f"{archive} holds more than {MAX_BYTES} bytes or {_MAX_ENTRIES} entries."
+                    )
+                match = _WANTED.fullmatch(entry.name)
+                if match is None or not entry.isreg():
+                    continue
+                if entry.size > MAX_FILE_BYTES:
+                    raise ImageFileError(
+                        f"{archive} holds {entry.name} of {entry.size} bytes, more than the "
+                        f"{MAX_FILE_BYTES} that are taken."
+                    )
+                target = folder.joinpath(*(part for part in match.groups() if part))
+                if target in written:
+                    raise ImageFileError(f"{archive} holds {entry.name} twice.")
+                file = tar.extractfile(entry)
+                assert file is not None  # it is one for regular files
+                content = file.read()
+                if len(content) != entry.size:
+                    raise EOFError("the file ends early")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                write_file(target, content)
+                written.add(target)
+            # The check sum lies behind the end of the tar file, which fills up a last block.
+            if len(stream.read(_LAST_BYTES)) == _LAST_BYTES:
+                raise EOFError("it goes on behind its end")
+    except (tarfile.TarError, EOFError, zlib.error, OverflowError) as error:
+        raise _damaged(archive, error) from None
+    except OSError as error:
+        # What gzip says of damaged bytes has no number of the system's.
+        if error.errno is not None:
+            raise
+        raise _damaged(archive, error) from None
+    if not written:
+        raise ImageFileError(f"{archive} holds nothing in BSR/BSDS500/data.")
+    return folder
+
+
+def _damaged(archive: Path, error: Exception) -> ImageFileError:
+    reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return ImageFileError(f"{archive} cannot be read as a tar.gz archive: {reason[:200]}.")
+
+
+CACHE_BYTES = 2**30
+"""How much decoded data `bsds500` keeps in memory; images beyond are read again."""
+
+TURNS = 16
+"""The number of angles of the augmentation, evenly spread over a full turn."""
+
+_SHOWN = 20
+
+Batch = tuple[np.ndarray, np.ndarray, str]
+
+
+def bsds500(
+    folder: str | Path,
+    split: str | Sequence[str] = "train",
+    *,
+    crop_size: int | tuple[int, int] | None = 320,
+    batch_size: int = 4,
+    shuffle: bool = True,
+    augment: bool = True,
+    zoom: tuple[float, float] = (0.5, 1.5),
+    repeats: int = 1,
+    seed: int | None = 0,
+    names: Sequence[str] | None = None,
+) -> tf.data.Dataset:
+    """Read images and human boundaries of BSDS500 as batches for `fit`.
+
+    The annotators of an image disagree. A pixel's share is the number of annotators whose line
+    runs through it, divided by their number: 1 where all agree, 0 where nobody drew. Training
+    takes pixels from a consensus upwards as boundary, those of share 0 as none, and leaves out
+    those between, as well as the void ones of -1, which lie beyond the image.
+
+    All files are read and checked before anything else, and up to 1 GiB of them stays in memory.
+    Every epoch takes `repeats` crops of every image. Crops lie inside the image where they fit;
+    beyond it, pixels are continued by reflection.
+
+    Augmented crops are turned by one of 16 angles, mirrored in half of the cases, and enlarged or
+    reduced. Each annotator's segmentation is turned, and its boundaries are drawn anew by the
+    rule that the files follow, so that they stay whole and one pixel thin at every angle and size.
+
+    The data set is for non-commercial research and education: Arbeláez et al., "Contour
+    Detection and Hierarchical Image Segmentation", PAMI 2011.
+
+    Args:
+        folder: the folder that holds `images/SPLIT/*.jpg` and `groundTruth/SPLIT/*.mat`.
+        split: "train", "val" or "test", or several of them.
+        crop_size: side of the square crops, or (height, width), or None for whole images, which
+            needs `batch_size=1` and `augment=False`.
+        batch_size: crops per batch; the last batch of an epoch may be smaller.
+        shuffle: new order and new crops in every epoch; False gives every epoch the same order
+            and the same crops.
+        augment: whether crops are turned, mirrored and enlarged.
+        zoom: with `augment`, each crop is enlarged by a random factor from this range; factors
+            below 1 reduce it and show more of the image.
+        repeats: crops per image and epoch.
+        seed: the same seed gives the same batches; None draws one from Python's generator.
+        names: only these images, by their names without ending.
+
+    Returns:
+        A dataset of float32 images (B, h, w, 3) in 0..255 and float32 shares (B, h, w), each
+        -1 or in 0..1, of known length.
+
+    Raises:
+        LabelFolderError: the folder cannot be used; the message lists every bad file.
+        ValueError: an argument is not as above.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> import scipy.io
+        >>> from keras_rpe.data import bsds500, write_image
+        >>> halves = np.repeat([[1, 2]], 16, axis=1).repeat(40, axis=0).astype("uint16")
+        >>> drawn = halves != np.roll(halves, -1, axis=1)
+        >>> truth = np.empty((1, 5), object)
+        >>> truth[0, :] = [{"Segmentation": halves, "Boundaries": drawn}] * 5
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for part in ("images", "groundTruth"):
+        ...         (Path(folder) / part / "train").mkdir(parents=True)
+        ...     write_image(folder + "/images/train/plane.png", np.zeros((40, 32, 3), "uint8"))
+        ...     scipy.io.savemat(folder + "/groundTruth/train/plane.mat", {"groundTruth": truth})
+        ...     images, shares = next(iter(bsds500(folder, crop_size=24, batch_size=1)))
+        >>> images.shape, shares.shape, float(shares[0].numpy().max())
+        (TensorShape([1, 24, 24, 3]), TensorShape([1, 24, 24]), 1.0)
+    """
+    size = _checked_size(crop_size, batch_size, augment)
+    check_crop_arguments(batch_size, repeats, zoom, seed)
+    pairs = chosen_pairs(find_boundary_pairs(folder, split), names)
+    seed = random.randrange(SEEDS) if seed is None else seed
+    range_of_zoom = zoom if augment else None
+    dataset = tf.data.Dataset.from_generator(
+        _batches(pairs, _cached(pairs), size, range_of_zoom, batch_size, shuffle, repeats, seed),
+        output_signature=(
+            tf.TensorSpec((None, *(size or (None, None)), 3), tf.float32),
+            tf.TensorSpec((None, *(size or (None, None))), tf.float32),
+            tf.TensorSpec((), tf.string),
+        ),
+    )
+    length = math.ceil(len(pairs) * repeats / batch_size)
+    dataset = dataset.map(_without_problem)
+    return counted_dataset(dataset, length)
+
+
+def _checked_size(crop_size: Any, batch_size: int, augment: bool) -> tuple[int, int] | None:
+    if not isinstance(augment, bool):
+        raise ValueError(f"augment needs True or False. Received: augment={augment!r}")
+    if crop_size is None:
+        if batch_size != 1 or augment:
+            raise ValueError(
+                "crop_size=None needs batch_size=1 and augment=False, because whole images differ "
+                f"in size. Received: batch_size={batch_size}, augment={augment}"
+            )
+        return None
+    size = tuple(crop_size) if isinstance(crop_size, (tuple, list)) else (crop_size, crop_size)
+    whole = all(isinstance(side, int) and not isinstance(side, bool) for side in size)
+    if len(size) != 2 or not whole or not 1 <= min(size) <= max(size) <= 4096:
+        raise ValueError(
+            "crop_size needs a whole number from 1 to 4096, a pair (height, width) of them, or "
+            f"None. Received: crop_size={crop_size!r}"
+        )
+    return size[0], size[1]
+
+
+def _cached(pairs: list[BoundaryPair]) -> dict[str, AnnotatedImage]:
+    """Read all files, and keep what fits into the memory set aside for them."""
+    cache: dict[str, AnnotatedImage] = {}
+    held = 0
+    reasons = []
+    for pair in pairs:
+        try:
+            item = annotated_image(*read_boundary_pair(pair))
+        except (ImageFileError, OSError) as error:
+            reasons.append(str(error).removesuffix("."))
+            continue
+        if held + item.nbytes <= CACHE_BYTES:
+            cache[pair.name] = item
+            held += item.nbytes
+    if reasons:
+        shown = "; ".join(reasons[:_SHOWN])
+        more = f"; and {len(reasons) - _SHOWN} more" if len(reasons) > _SHOWN else ""
+        raise LabelFolderError(
+            f"{len(reasons)} of {len(pairs)} images cannot be used: {shown}{more}."
+        )
+    return cache
+
+
+def _batches(
+    pairs: list[BoundaryPair],
+    cache: dict[str, AnnotatedImage],
+    size: tuple[int, int] | None,
+    zoom: tuple[float, float] | None,
+    batch_size: int,
+    shuffle: bool,
+    repeats: int,
+    seed: int,
+) -> Callable[[], Iterator[Batch]]:
+    """Make the generator function of one dataset."""
+    epoch = 0
+
+    def generate() -> Iterator[Batch]:
+        nonlocal epoch
+        rng = np.random.default_rng([seed, epoch if shuffle else 0])
+        epoch += 1
+        order = np.tile(np.arange(len(pairs)), repeats)
+        if shuffle:
+            rng.shuffle(order)
+        for start in range(0, len(order), batch_size):
+            crops = []
+            try:
+                for index in order[start : start + batch_size]:
+                    pair = pairs[index]
+                    item = cache.get(pair.name) or annotated_image(*read_boundary_pair(pair))
+                    crops.append(_crop(item, size, zoom, rng))
+            except (ImageFileError, OSError) as error:
+                shape = (1, *(size or (1, 1)))
+                yield np.zeros((*shape, 3), np.float32), np.zeros(shape, np.float32), str(error)
+                return
+            images, shares = zip(*crops)
+            yield np.stack(images), np.stack(shares), ""
+
+    return generate
+
+
+def _crop(
+    item: AnnotatedImage,
+    size: tuple[int, int] | None,
+    zoom: tuple[float, float] | None,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    height, width = item.counts.shape
+    if size is None:
+        return plain_crop(item, (0, 0), (height, width))
+    if zoom is None:
+        return plain_crop(item, draw_corner((height, width), size, rng), size)
+    angle = 2 * math.pi * int(rng.integers(TURNS)) / TURNS
+    factor = math.exp(rng.uniform(*np.log(zoom)))
+    mirror = bool(rng.random() < 0.5)
+    centre = draw_centre((height, width), size, angle, factor, rng)
+    return turned_crop(item, centre, size, angle, factor, mirror)
+
+
+@tf.autograph.experimental.do_not_convert
+def _without_problem(
+    images: tf.Tensor, shares: tf.Tensor, problem: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    # An exception inside the generator would show its whole traceback; this shows a sentence.
+    sound = tf.debugging.Assert(tf.equal(problem, ""), [problem])
+    with tf.control_dependencies([sound]):
+        return tf.identity(images), tf.identity(shares)

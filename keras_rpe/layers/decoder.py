@@ -1,0 +1,220 @@
+"""From embeddings and class scores to instances."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_rpe.ops import (
+    at_least_float32,
+    connected_components,
+    embedding_links,
+    grow_labels,
+    instance_boxes,
+    instance_means,
+    label_areas,
+    number_labels,
+    sample_nearest,
+)
+
+Tensor = Any
+
+_MAX_INSTANCES = 1_000_000  # The tables are of this length, whatever is in the image.
+
+
+@keras.saving.register_keras_serializable(package="keras_rpe")
+class InstanceDecoder(keras.layers.Layer):
+    """Read the instances off embeddings that mean shift has moved to their modes.
+
+    An instance is a connected component of foreground pixels whose neighbours' embeddings agree.
+    So touching objects come apart by their embeddings, like objects that do not touch by their
+    place, and the number of instances is not bounded by the dimension of the sphere. Pixels that
+    agree with none of their neighbours, on the seams between objects, go to the object beside
+    them. All steps are graph ops of fixed shapes, without a gradient.
+
+    Args:
+        foreground_threshold: Least foreground score of a pixel of an instance, in (0, 1).
+        similarity_threshold: Least calibrated cosine similarity (1 + cos)/2, in [0, 1], at which
+            neighbouring pixels belong together.
+        min_area: Instances of fewer pixels are dropped.
+        fragment_area: Of fewer pixels, a component that touches a larger one is taken for a
+            fragment of it, and one that stands alone for an instance; `None`: as `min_area`.
+        max_instances: Length of the tables of scores and boxes; instances beyond are dropped.
+        **kwargs: Of `keras.layers.Layer`.
+
+    Call arguments:
+        embeddings: Unit embeddings, `(batch, h, w, D)`.
+        scores: Foreground scores in [0, 1], `(batch, H, W)` or `(batch, H, W, C)` with one channel
+            for each class other than the background, whose sum is the foreground score; h and w
+            may be a whole fraction of H and W.
+        foreground_threshold, similarity_threshold, min_area, fragment_area: In place of those of
+            the layer in this call, numbers or scalar tensors; the former two also `(batch, 1, 1)`.
+
+    Returns of a call:
+        A dictionary of `labels`, int32 `(batch, H, W)`, 0 = background, instances numbered from 1;
+        `scores`, float32 `(batch, max_instances)`, the mean score of its class inside instance k
+        at index k - 1, with one class the foreground score; `boxes`, int32
+        `(batch, max_instances, 4)`, first row, first column, last row + 1, last column + 1, in
+        pixels; `classes`, int32 `(batch, max_instances)`, from 1, by the mean class score inside;
+        `num_instances`, int32 `(batch,)`. The tables are 0 beyond `num_instances`.
+
+    Raises:
+        ValueError: If an argument is out of its range or an input has the wrong rank.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_rpe.layers import InstanceDecoder
+        >>> x = np.zeros((1, 8, 8, 2), "float32")
+        >>> x[:, :, :4, 0], x[:, :, 4:, 1] = 1, 1  # two halves, orthogonal
+        >>> result = InstanceDecoder(min_area=4)(x, np.ones((1, 8, 8), "float32"))
+        >>> result["labels"][0, 0].numpy().tolist(), result["boxes"][0, :2].numpy().tolist()
+        ([1, 1, 1, 1, 2, 2, 2, 2], [[0, 0, 8, 4], [0, 4, 8, 8]])
+    """
+
+    def __init__(
+        self,
+        foreground_threshold: float = 0.5,
+        similarity_threshold: float = 0.96,
+        min_area: int = 16,
+        max_instances: int = 1024,
+        fragment_area: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        for name, value in (
+            ("foreground_threshold", foreground_threshold),
+            ("similarity_threshold", similarity_threshold),
+        ):
+            if not 0.0 <= value <= 1.0:
+                raise ValueError(f"`{name}` must be in [0, 1]. Received: {name}={value}")
+        for name, area in (("min_area", min_area), ("fragment_area", fragment_area or 0)):
+            if area < 0:
+                raise ValueError(f"`{name}` must not be negative. Received: {name}={area}")
+        if not 1 <= max_instances <= _MAX_INSTANCES:
+            raise ValueError(
+                f"`max_instances` must be at least 1 and at most {_MAX_INSTANCES}. "
+                f"Received: max_instances={max_instances}"
+            )
+        self.foreground_threshold = foreground_threshold
+        self.similarity_threshold = similarity_threshold
+        self.min_area = min_area
+        self.fragment_area = fragment_area
+        self.max_instances = max_instances
+
+    def call(
+        self,
+        embeddings: Tensor,
+        scores: Tensor,
+        foreground_threshold: Tensor | float | None = None,
+        similarity_threshold: Tensor | float | None = None,
+        min_area: Tensor | int | None = None,
+        fragment_area: Tensor | int | None = None,
+    ) -> dict[str, Tensor]:
+        """Return the instances of a batch of images."""
+        foreground_threshold = _given(foreground_threshold, self.foreground_threshold)
+        similarity = _given(similarity_threshold, self.similarity_threshold)
+        least = ops.cast(_given(min_area, self.min_area), "int32")
+        fragment = _given(_given(fragment_area, self.fragment_area), least)
+        _check_ranks(embeddings.shape, scores.shape)
+        x, scores = at_least_float32(embeddings), at_least_float32(scores)
+        x, scores = ops.stop_gradient(x), ops.stop_gradient(scores)
+        class_scores = ops.expand_dims(scores, -1) if len(scores.shape) == 3 else scores
+        score = ops.sum(class_scores, axis=-1)
+        fragment = ops.cast(fragment, "int32")
+        labels = _group(x, score, foreground_threshold, similarity, fragment)
+        labels = _without_specks(labels, least)
+        labels, count = number_labels(labels, self.max_instances)
+        class_means = instance_means(class_scores, labels, self.max_instances)
+        there = ops.arange(1, self.max_instances + 1) <= ops.expand_dims(count, -1)
+        # Keras' argmax compares bit patterns, for which mobile runtimes have no operator.
+        best_means, best = ops.top_k(class_means, 1)
+        classes = ops.cast(best[..., 0], "int32") + 1
+        return {
+            "labels": labels,
+            "scores": ops.cast(best_means[..., 0], "float32"),
+            "boxes": instance_boxes(labels, self.max_instances),
+            "classes": classes * ops.cast(there, "int32"),
+            "num_instances": count,
+        }
+
+    def compute_output_shape(
+        self, embeddings_shape: tuple[int | None, ...], scores_shape: tuple[int | None, ...]
+    ) -> dict[str, tuple[int | None, ...]]:
+        """Shapes of the result."""
+        batch, table = scores_shape[0], (scores_shape[0], self.max_instances)
+        return {
+            "labels": tuple(scores_shape[:3]),
+            "scores": table,
+            "boxes": (*table, 4),
+            "classes": table,
+            "num_instances": (batch,),
+        }
+
+    def compute_output_spec(
+        self, embeddings: keras.KerasTensor, scores: keras.KerasTensor, **thresholds: Any
+    ) -> dict[str, keras.KerasTensor]:
+        """Shapes and dtypes of the result, which are not those of the inputs."""
+        _check_ranks(embeddings.shape, scores.shape)
+        shapes = self.compute_output_shape(embeddings.shape, scores.shape)
+        return {
+            name: keras.KerasTensor(shape, dtype="float32" if name == "scores" else "int32")
+            for name, shape in shapes.items()
+        }
+
+    def get_config(self) -> dict[str, Any]:
+        """Configuration from which the layer can be made again."""
+        return {
+            **super().get_config(),
+            "foreground_threshold": self.foreground_threshold,
+            "similarity_threshold": self.similarity_threshold,
+            "min_area": self.min_area,
+            "max_instances": self.max_instances,
+            "fragment_area": self.fragment_area,
+        }
+
+
+def _given(value: Any, default: Any) -> Any:
+    return default if value is None else value
+
+
+def _group(
+    x: Tensor,
+    score: Tensor,
+    threshold: Tensor | float,
+    similarity: Tensor | float,
+    fragment: Tensor,
+) -> Tensor:
+    """Components at the resolution of the embeddings, then of the scores; named by pixels."""
+    h, w = ops.shape(x)[1], ops.shape(x)[2]
+    height, width = ops.shape(score)[1], ops.shape(score)[2]
+    foreground = score >= threshold
+    coarse = sample_nearest(score, h, w) >= threshold
+    components = connected_components(coarse, embedding_links(x, coarse, similarity))
+    labels = _without_specks(components, fragment, (height // h) * (width // w))
+    # A seam is a cell or two wide; growing fills it from both sides.
+    labels = grow_labels(labels, coarse, 2)
+    # What growing has not reached at all is no fragment.
+    alone = components * ops.cast(labels == 0, "int32")
+    whole = label_areas(alone) == label_areas(components)
+    labels += alone * ops.cast(whole, "int32")
+    # A component keeps the name of a pixel of its own image when the images grow.
+    first = ops.reshape(ops.arange(ops.shape(x)[0], dtype="int32"), (-1, 1, 1))
+    named = ops.cast(labels > 0, "int32")
+    labels += named * first * ops.cast(height * width - h * w, "int32")
+    labels = sample_nearest(labels, height, width) * ops.cast(foreground, "int32")
+    # The finer mask may reach a cell beyond the coarse one.
+    return grow_labels(labels, foreground, 3)
+
+
+def _without_specks(labels: Tensor, least: Tensor, cell: Tensor | int = 1) -> Tensor:
+    return labels * ops.cast(label_areas(labels) * cell >= least, "int32")
+
+
+def _check_ranks(embeddings: tuple[int | None, ...], scores: tuple[int | None, ...]) -> None:
+    if len(embeddings) != 4 or len(scores) not in (3, 4):
+        raise ValueError(
+            "InstanceDecoder takes embeddings (batch, h, w, D) and scores (batch, H, W) or "
+            f"(batch, H, W, C). Received: shapes {tuple(embeddings)} and {tuple(scores)}"
+        )

@@ -1,0 +1,200 @@
+"""Feature maps of several strides into one, and maps back to the size of the image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_rpe.ops import upsample_bilinear
+
+Tensor = Any
+
+
+@keras.saving.register_keras_serializable(package="keras_rpe")
+class BilinearUpsampling(keras.layers.Layer):
+    """Enlarge maps by linear interpolation; see `keras_rpe.ops.upsample_bilinear`.
+
+    Args:
+        factor: By how much, in 1 … 1024.
+        **kwargs: Of `keras.layers.Layer`.
+
+    Input shape:
+        `(batch, H, W, C)`, C static.
+
+    Output shape:
+        `(batch, factor · H, factor · W, C)`.
+
+    Raises:
+        ValueError: If `factor` is out of its range.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_rpe.layers import BilinearUpsampling
+        >>> tuple(BilinearUpsampling(4)(np.zeros((1, 5, 6, 2), "float32")).shape)
+        (1, 20, 24, 2)
+    """
+
+    def __init__(self, factor: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not (isinstance(factor, int) and 1 <= factor <= 1024):
+            raise ValueError(
+                f"`factor` must be an integer of at least 1 and at most 1024. "
+                f"Received: factor={factor}"
+            )
+        self.factor = factor
+
+    def call(self, inputs: Tensor) -> Tensor:
+        """Return the enlarged maps."""
+        return upsample_bilinear(inputs, self.factor)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Shape of the enlarged maps."""
+        batch, *sides, channels = input_shape
+        return (batch, *(None if n is None else n * self.factor for n in sides), channels)
+
+    def get_config(self) -> dict[str, Any]:
+        """Configuration from which the layer can be made again."""
+        return {**super().get_config(), "factor": self.factor}
+
+
+@keras.saving.register_keras_serializable(package="keras_rpe")
+class CropLike(keras.layers.Layer):
+    """Keep the upper left part of a map that is as large as another map.
+
+    Call arguments:
+        inputs: Map to crop, `(batch, H, W, C)`.
+        like: Map for its size, `(batch, h, w, ...)`, h ≤ H and w ≤ W.
+
+    Returns of a call:
+        `(batch, h, w, C)`.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_rpe.layers import CropLike
+        >>> tuple(CropLike()(np.zeros((1, 32, 48, 2)), np.zeros((1, 30, 33, 3))).shape)
+        (1, 30, 33, 2)
+    """
+
+    def call(self, inputs: Tensor, like: Tensor) -> Tensor:
+        """Return the cropped map."""
+        return inputs[:, : ops.shape(like)[1], : ops.shape(like)[2]]
+
+    def compute_output_shape(
+        self, inputs_shape: tuple[int | None, ...], like_shape: tuple[int | None, ...]
+    ) -> tuple[int | None, ...]:
+        """Shape of the cropped map."""
+        return (inputs_shape[0], like_shape[1], like_shape[2], *inputs_shape[3:])
+
+
+@keras.saving.register_keras_serializable(package="keras_rpe")
+class FeatureFusion(keras.layers.Layer):
+    """Fuse the features of a backbone, from the coarsest to the finest.
+
+    Each stage: a 1×1 convolution brings the finer features to the common width, the coarser ones
+    are doubled in size (nearest) and added, and a 3×3 convolution with batch normalisation and
+    ReLU follows. A top-down pathway as in feature pyramid networks (Lin et al., CVPR 2017).
+
+    Args:
+        filters: Common width.
+        return_pyramid: Whether to return the fused maps of all stages, in place of that of the
+            finest alone.
+        **kwargs: Of `keras.layers.Layer`.
+
+    Input shape:
+        A list of maps, finest first, each half as high and wide as the one before:
+        `(batch, H/2^k, W/2^k, C_k)`.
+
+    Output shape:
+        `(batch, H, W, filters)`, at the resolution of the first map; with `return_pyramid` a list
+        of such maps, each at the resolution of an input.
+
+    Raises:
+        ValueError: If `filters` is below 1 or the input is not a list of maps.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_rpe.layers import FeatureFusion
+        >>> maps = [np.zeros((1, 16, 16, 8), "float32"), np.zeros((1, 8, 8, 12), "float32")]
+        >>> tuple(FeatureFusion(32)(maps).shape)
+        (1, 16, 16, 32)
+    """
+
+    def __init__(self, filters: int = 64, return_pyramid: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not 1 <= filters <= 65_536:
+            raise ValueError(
+                f"`filters` must be at least 1 and at most 65536. Received: filters={filters}"
+            )
+        self.filters = filters
+        self.return_pyramid = return_pyramid
+        self.laterals: list[Any] = []
+        self.smooths: list[Any] = []
+        self.up = keras.layers.UpSampling2D(2, interpolation="nearest", dtype=self.dtype_policy)
+
+    def build(self, input_shape: list[tuple[int | None, ...]]) -> None:
+        """Make a lateral convolution for each map and a fusing one for each but the coarsest."""
+        if not all(isinstance(shape, (list, tuple)) and len(shape) == 4 for shape in input_shape):
+            raise ValueError(
+                "The input of FeatureFusion must be a list of maps (batch, H, W, C). "
+                f"Received: shapes {input_shape}"
+            )
+        for level, shape in enumerate(input_shape):
+            lateral = keras.layers.Conv2D(
+                self.filters, 1, dtype=self.dtype_policy, name=f"lateral_{level}"
+            )
+            lateral.build(shape)
+            self.laterals.append(lateral)
+            fused = (None, None, None, self.filters)
+            smooth = keras.Sequential(
+                [
+                    # Named, so that weights are found again beside any other backbone.
+                    keras.layers.Conv2D(
+                        self.filters,
+                        3,
+                        padding="same",
+                        use_bias=False,
+                        dtype=self.dtype_policy,
+                        name="conv",
+                    ),
+                    keras.layers.BatchNormalization(
+                        synchronized=_is_replicated(), dtype=self.dtype_policy, name="norm"
+                    ),
+                    keras.layers.ReLU(dtype=self.dtype_policy),
+                ],
+                name=f"smooth_{level}",
+            )
+            smooth.build(fused)
+            self.smooths.append(smooth)
+
+    def call(self, inputs: list[Tensor], training: bool | None = None) -> Tensor:
+        """Return the fused map, or those of all stages."""
+        x, fused = None, []
+        for features, lateral, smooth in list(zip(inputs, self.laterals, self.smooths))[::-1]:
+            finer = lateral(features)
+            x = smooth(finer if x is None else finer + self.up(x), training=training)
+            fused.append(x)
+        return fused[::-1] if self.return_pyramid else x
+
+    def compute_output_shape(self, input_shape: list[tuple[int | None, ...]]) -> Any:
+        """Shape of the fused map, or those of all stages."""
+        shapes = [(*shape[:-1], self.filters) for shape in input_shape]
+        return shapes if self.return_pyramid else shapes[0]
+
+    def get_config(self) -> dict[str, Any]:
+        """Configuration from which the layer can be made again."""
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "return_pyramid": self.return_pyramid,
+        }
+
+
+def _is_replicated() -> bool:
+    """Whether several replicas are trained, whose statistics are then those of the whole batch."""
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return bool(tf.distribute.get_strategy().num_replicas_in_sync > 1)

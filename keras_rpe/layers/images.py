@@ -1,0 +1,266 @@
+"""What is done to images before the network sees them, and normalisation by the batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_rpe.ops import missing_to_multiple
+
+Tensor = Any
+
+
+@keras.saving.register_keras_serializable(package="keras_rpe")
+class ImageNormalization(keras.layers.Layer):
+    """Map each image's own percentiles to 0 and 1, and gray or RGBA to three channels.
+
+    Microscopes give 8, 12 or 16 bit and use little of it, so the range of an image says more than
+    that of its data type. Values beyond the percentiles are clipped. Always in float32, since
+    16-bit pixels do not fit in float16; without a gradient.
+
+    Args:
+        low: Lower percentile, in [0, 100).
+        high: Upper percentile, in (low, 100].
+        **kwargs: Of `keras.layers.Layer`.
+
+    Input shape:
+        `(batch, H, W, C)`, C = 1 (gray), 3 (RGB) or 4 (RGBA; the alpha is dropped). The percentiles
+        are those of the mean of the color channels, so that colors keep their balance.
+
+    Output shape:
+        `(batch, H, W, 3)`, float32 in [0, 1]. An image of a single value becomes 0.
+
+    Raises:
+        ValueError: If the percentiles are not in order or C is none of 1, 3, 4.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_rpe.layers import ImageNormalization
+        >>> image = np.arange(300, 400, dtype="uint16").reshape(1, 10, 10, 1)
+        >>> x = ImageNormalization(0, 100)(image)
+        >>> tuple(x.shape), float(x[0, 0, 0, 0]), float(x[0, 9, 9, 2])
+        ((1, 10, 10, 3), 0.0, 1.0)
+    """
+
+    def __init__(self, low: float = 1.0, high: float = 99.8, **kwargs: Any) -> None:
+        kwargs["dtype"] = "float32"
+        super().__init__(**kwargs)
+        if not 0.0 <= low < high <= 100.0:
+            raise ValueError(
+                f"`low` and `high` must satisfy 0 <= low < high <= 100. Received: low={low}, "
+                f"high={high}"
+            )
+        self.low = low
+        self.high = high
+
+    def call(self, inputs: Tensor) -> Tensor:
+        """Return the normalised images."""
+        channels = inputs.shape[-1]
+        if len(inputs.shape) != 4 or channels not in (1, 3, 4, None):
+            raise ValueError(
+                "Images must be of shape (batch, H, W, C) with C = 1 (gray), 3 (RGB) or 4 (RGBA). "
+                f"Received: shape={tuple(inputs.shape)}"
+            )
+        x = ops.stop_gradient(ops.cast(inputs, "float32"))
+        x = ops.repeat(x, 3, axis=-1) if channels == 1 else x[..., :3]
+        shape = ops.shape(x)
+        pixels = shape[1] * shape[2]
+        gray = ops.sort(ops.reshape(ops.mean(x, axis=-1), (shape[0], pixels)), axis=1)
+        low = _percentile(gray, self.low, pixels)
+        high = _percentile(gray, self.high, pixels)
+        return ops.clip((x - low) / ops.maximum(high - low, 1e-6), 0.0, 1.0)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Shape of the normalised images."""
+        return (*input_shape[:-1], 3)
+
+    def get_config(self) -> dict[str, Any]:
+        """Configuration from which the layer can be made again."""
+        return {**super().get_config(), "low": self.low, "high": self.high}
+
+
+def _percentile(ordered: Tensor, percent: float, pixels: Tensor | int) -> Tensor:
+    """The nearest-rank percentile of sorted rows, shape `(batch, 1, 1, 1)`."""
+    rank = ops.cast(ops.cast(pixels - 1, "float32") * (percent / 100.0) + 0.5, "int32")
+    value = ops.take(ordered, ops.expand_dims(rank, 0), axis=1)
+    return ops.reshape(value, (-1, 1, 1, 1))
+
+
+_SMALLEST = 1e-12  # Keeps the slope finite at black.
+
+
+@keras.saving.register_keras_serializable(package="keras_rpe")
+class GammaCorrection(keras.layers.Layer):
+    """Raise pixels to a power: x ↦ x^γ.
+
+    With γ below 1 differences between dark pixels grow, so that a network sees faint structures
+    beside bright ones. Black and white stay what they are.
+
+    Args:
+        gamma: Power γ in (0, ∞).
+        **kwargs: Of `keras.layers.Layer`.
+
+    Input shape:
+        Any; values in [0, 1].
+
+    Output shape:
+        The same; values in [0, 1].
+
+    Raises:
+        ValueError: If `gamma` is out of its range.
+
+    Source:
+        The power law of Gonzalez & Woods, "Digital Image Processing", section 3.2.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_rpe.layers import GammaCorrection
+        >>> GammaCorrection(0.5)(np.array([0.0, 0.25, 1.0], "float32")).numpy().tolist()
+        [0.0, 0.5, 1.0]
+    """
+
+    def __init__(self, gamma: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not 0.0 < gamma < float("inf"):
+            raise ValueError(f"`gamma` must be positive and finite. Received: gamma={gamma}")
+        self.gamma = gamma
+
+    def call(self, inputs: Tensor) -> Tensor:
+        """Return the corrected pixels."""
+        # Powers of small numbers in 16 bits are coarse.
+        x = ops.cast(inputs, "float32")
+        y = ops.where(x > 0.0, ops.power(ops.maximum(x, _SMALLEST), self.gamma), 0.0)
+        return ops.cast(y, self.compute_dtype)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Shape of the input."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Configuration from which the layer can be made again."""
+        return {**super().get_config(), "gamma": self.gamma}
+
+
+@keras.saving.register_keras_serializable(package="keras_rpe")
+class PadToMultiple(keras.layers.Layer):
+    """Pad maps, below and to the right, until a number divides their sides.
+
+    Args:
+        multiple: The number, at least 1: the largest stride of a network.
+        mode: "zeros", or "reflect": the map is mirrored at its sides, as often as it takes, so that
+            there is no edge.
+        **kwargs: Of `keras.layers.Layer`.
+
+    Input shape:
+        `(batch, H, W, C)`.
+
+    Output shape:
+        `(batch, H', W', C)`, H' and W' the next multiples.
+
+    Raises:
+        ValueError: If `multiple` is below 1, or `mode` is unknown.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_rpe.layers import PadToMultiple
+        >>> tuple(PadToMultiple(16)(np.zeros((1, 30, 33, 3), "float32")).shape)
+        (1, 32, 48, 3)
+    """
+
+    def __init__(self, multiple: int, mode: str = "zeros", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if multiple < 1:
+            raise ValueError(f"`multiple` must be at least 1. Received: multiple={multiple}")
+        if mode not in ("zeros", "reflect"):
+            raise ValueError(f"`mode` must be 'zeros' or 'reflect'. Received: mode={mode!r}")
+        self.multiple = multiple
+        self.mode = mode
+
+    def call(self, inputs: Tensor) -> Tensor:
+        """Return the padded maps."""
+        batch, height, width = ops.shape(inputs)[:3]
+        bottom = missing_to_multiple(height, self.multiple)
+        right = missing_to_multiple(width, self.multiple)
+        if self.mode == "reflect":
+            x = ops.take(inputs, _mirrored(height, height + bottom), axis=1)
+            x = ops.take(x, _mirrored(width, width + right), axis=2)
+        else:
+            x = ops.pad(inputs, [[0, 0], [0, bottom], [0, right], [0, 0]])
+        # Padding by sizes that are known late makes a mobile converter forget the channels.
+        return ops.reshape(x, (batch, height + bottom, width + right, inputs.shape[-1] or -1))
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Shape of the padded maps."""
+        batch, height, width, channels = input_shape
+
+        def up(n: int | None) -> int | None:
+            return None if n is None else n + missing_to_multiple(n, self.multiple)
+
+        return (batch, up(height), up(width), channels)
+
+    def get_config(self) -> dict[str, Any]:
+        """Configuration from which the layer can be made again."""
+        return {**super().get_config(), "multiple": self.multiple, "mode": self.mode}
+
+
+def _mirrored(length: Tensor | int, padded: Tensor | int) -> Tensor:
+    """The place in a row of `length` values from which each of `padded` values is taken."""
+    along = ops.arange(padded) % (2 * length)
+    return ops.minimum(along, 2 * length - 1 - along)
+
+
+@keras.saving.register_keras_serializable(package="keras_rpe")
+class BatchStatisticsNormalization(keras.layers.BatchNormalization):
+    """Batch normalisation that uses the statistics of the batch when predicting as well.
+
+    MatConvNet's networks run so in their mode "normal", in which those of Kong & Fowlkes
+    (CVPR 2018) are evaluated, one image at a time. The result for an image depends on the others of
+    its batch, and at batch size 1 on that image alone. Training is that of `BatchNormalization`,
+    moving statistics included; they are kept with the weights and not used.
+
+    Args:
+        *args: Of `keras.layers.BatchNormalization`.
+        **kwargs: Of `keras.layers.BatchNormalization`.
+
+    Input shape:
+        Any with `axis`, such as `(batch, H, W, C)`; no mask.
+
+    Output shape:
+        As the input.
+
+    Raises:
+        ValueError: If it is called with a mask.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_rpe.layers import BatchStatisticsNormalization
+        >>> x = BatchStatisticsNormalization()(np.array([[[[5.0]], [[7.0]]]], "float32"))
+        >>> np.round(x, 2).ravel().tolist()
+        [-1.0, 1.0]
+    """
+
+    def call(self, inputs: Tensor, training: bool | None = None, mask: Any = None) -> Tensor:
+        """Return the normalised maps."""
+        if mask is not None:
+            raise ValueError(
+                "BatchStatisticsNormalization takes no mask. Received: a mask of the shape "
+                f"{tuple(mask.shape)}"
+            )
+        if training and self.trainable:
+            return super().call(inputs, training=training)
+        x = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
+        axis = self.axis % len(x.shape)
+        axes = [i for i in range(len(x.shape)) if i != axis]
+        mean, variance = ops.moments(x, axes=axes, synchronized=self.synchronized)
+        x = ops.batch_normalization(
+            x,
+            mean=mean,
+            variance=variance,
+            axis=self.axis,
+            offset=None if self.beta is None else ops.cast(self.beta, x.dtype),
+            scale=None if self.gamma is None else ops.cast(self.gamma, x.dtype),
+            epsilon=self.epsilon,
+        )
+        return ops.cast(x, self.compute_dtype)

@@ -1,0 +1,389 @@
+"""Mean shift as layers: the recurrent grouping of training and the seeded one of prediction."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_rpe.ops import (
+    at_least_float32,
+    mean_shift,
+    merge_windows,
+    partition_windows,
+    sample_nearest,
+    seeded_mean_shift,
+)
+
+Tensor = Any
+
+
+def embedding_lists(
+    x: Tensor, weights: Tensor | None, window_size: int | None
+) -> tuple[Tensor, Tensor | None]:
+    """Lay out embeddings as lists that are grouped each for itself.
+
+    Args:
+        x: `(batch, N, D)`, taken as it is, or `(batch, H, W, D)`.
+        weights: `(batch, N)`, or `(batch, H', W')` with H' and W' the same whole multiple of H
+            and W, read at the centres of the cells; or `None`.
+        window_size: Longest side of the windows that a map is cut into, or `None`.
+
+    Returns:
+        Points `(lists, N, D)` and weights `(lists, N, 1)`, 0 where a window is padded; `None`
+        where all are 1.
+    """
+    if weights is not None:
+        weights = ops.cast(weights, x.dtype)
+    if len(x.shape) == 3:
+        return x, None if weights is None else ops.expand_dims(weights, -1)
+    batch, height, width = ops.shape(x)[:3]
+    if weights is not None:
+        weights = ops.expand_dims(sample_nearest(weights, height, width), -1)
+    if window_size:
+        x, real = partition_windows(x, window_size)
+        if weights is not None:
+            real = real * partition_windows(weights, window_size)[0]
+        return x, real
+    pixels = height * width
+    if weights is not None:
+        weights = ops.reshape(weights, (batch, pixels, 1))
+    return ops.reshape(x, (batch, pixels, x.shape[-1])), weights
+
+
+def embedding_map(
+    lists: Tensor, like: Tensor, window_size: int | None, lead: tuple[int, ...] = ()
+) -> Tensor:
+    """Undo `embedding_lists`.
+
+    Args:
+        lists: Points `(*lead, lists, N, D)`.
+        like: The embeddings that were laid out.
+        window_size: As when they were.
+        lead: Further dimensions in front.
+
+    Returns:
+        The shape of `like`, after `lead`.
+    """
+    shape, depth = ops.shape(like), like.shape[-1]
+    if window_size and len(like.shape) == 4:
+        size = ops.shape(lists)
+        # The windows of all loops are put back in one go, as of one larger batch.
+        copies = math.prod(lead)
+        lists = ops.reshape(lists, (copies * size[-3], size[-2], depth)) if lead else lists
+        lists = merge_windows(lists, (copies * shape[0], shape[1], shape[2]), window_size)
+    return ops.reshape(lists, (*lead, *shape[:-1], depth))
+
+
+_MAX_ITERATIONS = 1000  # Mean shift has long ended; each loop can be an output of a model.
+
+
+@keras.saving.register_keras_serializable(package="keras_rpe")
+class MeanShiftRNN(keras.layers.Layer):
+    """Group embeddings by a fixed number of loops of mean shift, each differentiable.
+
+    In a loop every pixel moves to the mean of all pixels of its image, weighted by the kernel
+    exp((x_i·x_j - 1)/δ²), and back onto the sphere; the kernel is taken anew from the moved pixels
+    (blurring mean shift). Kong & Fowlkes (CVPR 2018), section 4. The cost is O(N² D) time a loop
+    for N pixels, but O(N D) memory, forward and backward, and the gradient is exact. On TensorFlow
+    the loops are one `tf.while_loop`. They run in float32 under mixed precision.
+
+    Args:
+        iterations: Number of loops T.
+        bandwidth: Kernel width δ. Above 0.3, large groups swallow small ones; at 0.1, little moves
+            that is not already close.
+        step_size: η in (0, 1], the share of the way to the mean that a pixel goes in a loop.
+        trainable_bandwidth: Whether δ is learned (as its logarithm), starting from `bandwidth`.
+        return_sequences: Whether to return the embeddings after every loop.
+        window_size: Longest side, in pixels, of windows that are grouped each for itself, which
+            makes the time linear in the size of the image. Only for maps; default: no windows,
+            every pixel sees the whole image.
+        block_size: Side of the tiles in which the kernel is formed, in pixels; default: 512 for
+            lists or windows of 4096 pixels or more, where that is known, otherwise 256.
+        **kwargs: Of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: Unit embeddings `(batch, H, W, D)` or `(batch, N, D)`, D static.
+        weights: Non-negative weight of each pixel as a neighbour, `(batch, N)`, or
+            `(batch, H', W')` with H' and W' the same whole multiple of H and W; pixels of weight
+            0, such as background, move but attract none. Default: 1. No gradient flows to it.
+        iterations, return_sequences, window_size: In place of those of the layer in this call: a
+            model may train with other loops and windows than it serves with.
+
+    Returns of a call:
+        Embeddings of the shape of the input; with `return_sequences`, `(iterations, ...)` before.
+
+    Raises:
+        ValueError: If an argument is out of its range or the input is not of rank 3 or 4.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_rpe.layers import MeanShiftRNN
+        >>> x = np.random.normal(size=(1, 8, 8, 3)).astype("float32")
+        >>> x /= np.linalg.norm(x, axis=-1, keepdims=True)
+        >>> MeanShiftRNN(iterations=4, return_sequences=True)(x).shape.as_list()
+        [4, 1, 8, 8, 3]
+    """
+
+    def __init__(
+        self,
+        iterations: int = 5,
+        bandwidth: float = 0.2,
+        step_size: float = 1.0,
+        trainable_bandwidth: bool = False,
+        return_sequences: bool = False,
+        window_size: int | None = None,
+        block_size: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if not 0.0 < bandwidth < math.inf:
+            raise ValueError(
+                f"`bandwidth` must be positive and finite. Received: bandwidth={bandwidth}"
+            )
+        if not 0.0 < step_size <= 1.0:
+            raise ValueError(f"`step_size` must be in (0, 1]. Received: step_size={step_size}")
+        self.iterations = _loops(iterations)
+        self.bandwidth = float(bandwidth)
+        self.step_size = float(step_size)
+        self.trainable_bandwidth = trainable_bandwidth
+        self.return_sequences = return_sequences
+        self.window_size = window_size and _positive_integer("window_size", window_size)
+        self.block_size = block_size
+        if block_size is not None:
+            _positive_integer("block_size", block_size)
+        self.log_bandwidth: Any = None
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Check the rank and make the weight of a trainable bandwidth."""
+        rank = len(input_shape)
+        if rank not in (3, 4) or input_shape[-1] is None or (rank == 3 and self.window_size):
+            raise ValueError(
+                "The input of MeanShiftRNN must be of shape (batch, H, W, D), or (batch, N, D) "
+                f"without `window_size`, with a known D. Received: input_shape={input_shape}, "
+                f"window_size={self.window_size}"
+            )
+        if self.trainable_bandwidth:
+            self.log_bandwidth = self.add_weight(
+                shape=(),
+                initializer=keras.initializers.Constant(math.log(self.bandwidth)),
+                dtype="float64" if self.compute_dtype == "float64" else "float32",
+                autocast=False,
+                name="log_bandwidth",
+            )
+
+    @property
+    def current_bandwidth(self) -> Tensor | float:
+        """The bandwidth δ, a scalar tensor if it is trained."""
+        return self.bandwidth if self.log_bandwidth is None else ops.exp(self.log_bandwidth)
+
+    def call(
+        self,
+        inputs: Tensor,
+        weights: Tensor | None = None,
+        iterations: int | None = None,
+        return_sequences: bool | None = None,
+        window_size: int | None = None,
+    ) -> Tensor:
+        """Return the moved embeddings."""
+        loops = _loops(iterations or self.iterations)
+        sequences = self.return_sequences if return_sequences is None else return_sequences
+        size = window_size or self.window_size
+        x, weights = embedding_lists(at_least_float32(inputs), weights, size)
+        x = mean_shift(
+            x,
+            bandwidth=self.current_bandwidth,
+            iterations=loops,
+            step_size=self.step_size,
+            weights=weights,
+            return_sequences=sequences,
+            block_size=self.block_size or (512 if size and size >= 64 else None),
+        )
+        lead = (loops,) if sequences else ()
+        return ops.cast(embedding_map(x, inputs, size, lead), self.compute_dtype)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Shape of the moved embeddings."""
+        return ((self.iterations,) if self.return_sequences else ()) + tuple(input_shape)
+
+    def compute_output_spec(
+        self,
+        inputs: keras.KerasTensor,
+        weights: keras.KerasTensor | None = None,
+        iterations: int | None = None,
+        return_sequences: bool | None = None,
+        window_size: int | None = None,
+    ) -> keras.KerasTensor:
+        """Shape and dtype of the moved embeddings in such a call."""
+        sequences = self.return_sequences if return_sequences is None else return_sequences
+        lead = (iterations or self.iterations,) if sequences else ()
+        return keras.KerasTensor((*lead, *inputs.shape), dtype=self.compute_dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """Configuration from which the layer can be made again."""
+        return {
+            **super().get_config(),
+            "iterations": self.iterations,
+            "bandwidth": self.bandwidth,
+            "step_size": self.step_size,
+            "trainable_bandwidth": self.trainable_bandwidth,
+            "return_sequences": self.return_sequences,
+            "window_size": self.window_size,
+            "block_size": self.block_size,
+        }
+
+
+def _loops(iterations: int) -> int:
+    if _positive_integer("iterations", iterations) > _MAX_ITERATIONS:
+        raise ValueError(
+            f"`iterations` must be at most {_MAX_ITERATIONS}. Received: iterations={iterations}"
+        )
+    return iterations
+
+
+def _positive_integer(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"`{name}` must be an integer of at least 1. Received: {name}={value!r}")
+    return value
+
+
+_MAX_SEEDS = 65_536
+
+
+@keras.saving.register_keras_serializable(package="keras_rpe")
+class SeededMeanShift(keras.layers.Layer):
+    """Send every pixel to the mode of its group, found by mean shift from a few seeds.
+
+    In place of `MeanShiftRNN` where no gradient is needed: there all pixels move and are compared
+    with all, here only seeds move, up the density of the pixels, which stay where they are. As
+    many seeds are drawn as it takes until every pixel is close to one or to its mode, so few large
+    groups cost little and a small one is not lost. The cost is O(N · seeds · D) time a loop and
+    O(N · D) memory for N pixels. Fixed data and merged modes are what `sklearn.cluster.MeanShift`
+    does too, with a flat kernel. It runs in float32 under mixed precision.
+
+    Args:
+        max_seeds: Seeds at most, for each image or window: the bound of the cost, and of the
+            number of groups. Pixels far from all seeds when they run out take the nearest mode.
+        bandwidth: Kernel width δ, as in `MeanShiftRNN`.
+        max_iterations: Loops at most; they end when no seed moves, mostly after two to four.
+        seed_similarity: Calibrated cosine similarity (1 + cos)/2 to a seed or a mode at which a
+            pixel needs no seed of its own. Groups that lie closer together may be taken for one;
+            higher values cost more seeds.
+        mode_similarity: Similarity at which two modes are one.
+        window_size: Longest side, in pixels, of windows that are grouped each for itself: a
+            spatial limit, so that like objects far apart do not share a mode. Only for maps.
+        **kwargs: Of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: Unit embeddings `(batch, H, W, D)` or `(batch, N, D)`, D static.
+        weights: Weight of each pixel as a neighbour, in [0, 1], as in `MeanShiftRNN`; only pixels
+            of at least half weight get seeds. Default: 1.
+        bandwidth: In place of that of the layer, a number or a scalar tensor.
+
+    Returns of a call:
+        Embeddings of the shape of the input: all pixels of a group have the same one.
+
+    Raises:
+        ValueError: If an argument is out of its range or the input is not of rank 3 or 4.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_rpe.layers import SeededMeanShift
+        >>> x = np.repeat(np.eye(3, dtype="float32"), 20, axis=0)[None]  # three groups
+        >>> noise = 0.05 * np.random.default_rng(0).normal(size=x.shape).astype("float32")
+        >>> modes = np.asarray(SeededMeanShift()(x + noise))[0]
+        >>> len(np.unique(modes, axis=0))
+        3
+    """
+
+    def __init__(
+        self,
+        max_seeds: int = 512,
+        bandwidth: float = 0.2,
+        max_iterations: int = 10,
+        seed_similarity: float = 0.9,
+        mode_similarity: float = 0.96,
+        window_size: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        for name, value, most in (
+            ("max_seeds", max_seeds, _MAX_SEEDS),
+            ("max_iterations", max_iterations, 1000),
+            ("window_size", 1 if window_size is None else window_size, 65_536),
+        ):
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+                raise ValueError(
+                    f"`{name}` must be an integer of at least 1 and at most {most}. "
+                    f"Received: {name}={value!r}"
+                )
+        if not 0.0 < bandwidth < math.inf:
+            raise ValueError(
+                f"`bandwidth` must be positive and finite. Received: bandwidth={bandwidth}"
+            )
+        for name, similarity in (
+            ("seed_similarity", seed_similarity),
+            ("mode_similarity", mode_similarity),
+        ):
+            # At 1, rounding would keep a point from being close to itself.
+            if not 0.0 <= similarity < 1.0:
+                raise ValueError(f"`{name}` must be in [0, 1). Received: {name}={similarity}")
+        self.max_seeds = max_seeds
+        self.bandwidth = float(bandwidth)
+        self.max_iterations = max_iterations
+        self.seed_similarity = seed_similarity
+        self.mode_similarity = mode_similarity
+        self.window_size = window_size
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Check the rank."""
+        rank = len(input_shape)
+        if rank not in (3, 4) or input_shape[-1] is None or (rank == 3 and self.window_size):
+            raise ValueError(
+                "The input of SeededMeanShift must be of shape (batch, H, W, D), or (batch, N, D) "
+                f"without `window_size`, with a known D. Received: input_shape={input_shape}, "
+                f"window_size={self.window_size}"
+            )
+
+    def call(
+        self, inputs: Tensor, weights: Tensor | None = None, bandwidth: Tensor | float | None = None
+    ) -> Tensor:
+        """Return the modes of all pixels."""
+        x, weights = embedding_lists(at_least_float32(inputs), weights, self.window_size)
+        modes = seeded_mean_shift(
+            x,
+            bandwidth=self.bandwidth if bandwidth is None else bandwidth,
+            max_seeds=self.max_seeds,
+            max_iterations=self.max_iterations,
+            weights=weights,
+            seed_similarity=self.seed_similarity,
+            mode_similarity=self.mode_similarity,
+        )
+        return ops.cast(embedding_map(modes, inputs, self.window_size), self.compute_dtype)
+
+    def compute_output_spec(
+        self,
+        inputs: keras.KerasTensor,
+        weights: keras.KerasTensor | None = None,
+        bandwidth: keras.KerasTensor | float | None = None,
+    ) -> keras.KerasTensor:
+        """Shape and dtype of the modes."""
+        return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Shape of the modes."""
+        return tuple(input_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        """Configuration from which the layer can be made again."""
+        return {
+            **super().get_config(),
+            "max_seeds": self.max_seeds,
+            "bandwidth": self.bandwidth,
+            "max_iterations": self.max_iterations,
+            "seed_similarity": self.seed_similarity,
+            "mode_similarity": self.mode_similarity,
+            "window_size": self.window_size,
+        }

@@ -1,0 +1,228 @@
+"""Operations on maps: resizing, sampling, windows and positions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+Tensor = Any
+
+
+def missing_to_multiple(length: Tensor | int, multiple: int) -> Tensor | int:
+    """Give what must be added to a length to make it a multiple.
+
+    Of no negative number on the way: some runtimes round those to the other side, or give them
+    remainders below zero.
+
+    Args:
+        length: Not negative, a Python integer or a scalar integer tensor.
+        multiple: At least 1.
+
+    Returns:
+        In [0, multiple), of the type of `length`.
+
+    Example:
+        >>> from keras_rpe.ops.maps import missing_to_multiple
+        >>> [missing_to_multiple(length, 4) for length in (0, 1, 4, 7)]
+        [0, 3, 0, 1]
+    """
+    return (length + multiple - 1) // multiple * multiple - length
+
+
+def upsample_bilinear(x: Tensor, factor: int) -> Tensor:
+    """Enlarge maps by linear interpolation between the centres of their cells.
+
+    The values are those of the usual bilinear resizing with half-pixel centres; beyond the outer
+    centres the outer cells are repeated. Unlike a resizing operator it has a gradient under XLA.
+
+    Args:
+        x: `(batch, H, W, C)` of any sizes, C static.
+        factor: By how much, at least 1.
+
+    Returns:
+        `(batch, factor · H, factor · W, C)`, of the data type of `x`.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_rpe.ops import upsample_bilinear
+        >>> x = np.array([0.0, 4.0], "float32").reshape(1, 1, 2, 1)
+        >>> np.asarray(upsample_bilinear(x, 2))[0, 0, :, 0].tolist()
+        [0.0, 1.0, 3.0, 4.0]
+    """
+    x = ops.convert_to_tensor(x)
+    if factor == 1:
+        return x
+    # Where the centres of the fine cells lie, in coarse cells from the centre of their own.
+    place = (np.arange(factor) + 0.5) / factor - 0.5
+    own, before, after = 1.0 - np.abs(place), np.maximum(-place, 0.0), np.maximum(place, 0.0)
+
+    def interleaved(cells: Tensor, previous: Tensor, following: Tensor, shape: Any) -> Tensor:
+        parts = [
+            ops.reshape(part, shape) * ops.cast(weight.reshape(1, factor, 1), x.dtype)
+            for part, weight in ((cells, own), (previous, before), (following, after))
+        ]
+        return parts[0] + parts[1] + parts[2]
+
+    batch, height, width = ops.shape(x)[:3]
+    channels = x.shape[-1]
+    previous = ops.concatenate([x[:, :1], x[:, :-1]], axis=1)
+    following = ops.concatenate([x[:, 1:], x[:, -1:]], axis=1)
+    x = interleaved(x, previous, following, (batch * height, 1, width * channels))
+    x = ops.reshape(x, (batch, height * factor, width, channels))
+    previous = ops.concatenate([x[:, :, :1], x[:, :, :-1]], axis=2)
+    following = ops.concatenate([x[:, :, 1:], x[:, :, -1:]], axis=2)
+    x = interleaved(x, previous, following, (batch * height * factor * width, 1, channels))
+    return ops.reshape(x, (batch, height * factor, width * factor, channels))
+
+
+def sample_nearest(x: Tensor, height: Tensor | int, width: Tensor | int) -> Tensor:
+    """Read a map on a grid of another size, each cell at the pixel that holds its centre.
+
+    Args:
+        x: Map of any dtype, shape `(batch, H, W, ...)`.
+        height: Rows of the result, a Python integer or a scalar tensor.
+        width: Columns of the result.
+
+    Returns:
+        Shape `(batch, height, width, ...)`, the dtype of `x`.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_rpe.ops import sample_nearest
+        >>> np.asarray(sample_nearest(np.array([[[1, 2], [3, 4]]]), 2, 4)).tolist()
+        [[[1, 1, 2, 2], [3, 3, 4, 4]]]
+    """
+    x = ops.convert_to_tensor(x)
+    for axis, size in ((1, height), (2, width)):
+        old = ops.shape(x)[axis]
+        x = ops.take(x, (2 * ops.arange(size) + 1) * old // (2 * size), axis=axis)
+    return x
+
+
+def partition_windows(x: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Cut a map into windows of equal size, as few and as equal as cover it.
+
+    Args:
+        x: Map of shape `(batch, H, W, D)`, D static.
+        size: Longest side of a window.
+
+    Returns:
+        The windows as lists of points, `(batch · windows, points, D)`, and which points are real
+        (1) or padding (0), `(batch · windows, points, 1)`, of the dtype of `x`.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_rpe.ops import merge_windows, partition_windows
+        >>> x = np.random.rand(2, 70, 30, 4).astype("float32")
+        >>> windows, real = partition_windows(x, 32)
+        >>> tuple(windows.shape), bool(np.all(merge_windows(windows, x.shape, 32) == x))
+        ((6, 720, 4), True)
+    """
+    x = ops.convert_to_tensor(x)
+    return _cut(x, size), _cut(ops.ones_like(x[..., :1]), size)
+
+
+def merge_windows(windows: Tensor, shape: tuple[Any, ...], size: int) -> Tensor:
+    """Undo `partition_windows`.
+
+    Args:
+        windows: Lists of points, `(batch · windows, points, D)`, D static.
+        shape: Shape of the map that was cut, `(batch, H, W, ...)`, of integers or scalar tensors.
+        size: Longest side of a window, as when it was cut.
+
+    Returns:
+        Map of shape `(batch, H, W, D)`.
+    """
+    batch, height, width = shape[:3]
+    (rows, h), (columns, w) = _grid(height, size), _grid(width, size)
+    x = ops.reshape(windows, (batch, rows, columns, h, w, windows.shape[-1]))
+    x = ops.reshape(
+        ops.transpose(x, (0, 1, 3, 2, 4, 5)), (batch, rows * h, columns * w, windows.shape[-1])
+    )
+    return x[:, :height, :width]
+
+
+def _grid(length: Tensor | int, size: int) -> tuple[Tensor | int, Tensor | int]:
+    """Number of windows along an axis and the side of each."""
+    # Of no negative number, whose quotient some runtimes round to the other side.
+    count = (length + size - 1) // size
+    return count, (length + count - 1) // count
+
+
+def _cut(x: Tensor, size: int) -> Tensor:
+    batch, height, width = ops.shape(x)[:3]
+    (rows, h), (columns, w) = _grid(height, size), _grid(width, size)
+    x = ops.pad(x, [[0, 0], [0, rows * h - height], [0, columns * w - width], [0, 0]])
+    x = ops.reshape(x, (batch, rows, h, columns, w, x.shape[-1]))
+    return ops.reshape(
+        ops.transpose(x, (0, 1, 3, 2, 4, 5)), (batch * rows * columns, h * w, x.shape[-1])
+    )
+
+
+def coordinate_channels(x: Tensor) -> Tensor:
+    """Row and column of each pixel of a map, from -1 to 1 across it.
+
+    Args:
+        x: Map of floats, `(batch, H, W, C)`.
+
+    Returns:
+        `(batch, H, W, 2)`, the dtype of `x`.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_rpe.ops import coordinate_channels
+        >>> np.asarray(coordinate_channels(np.zeros((1, 1, 4, 3), "float32")))[0, 0, :, 1].tolist()
+        [-0.75, -0.25, 0.25, 0.75]
+    """
+    rows, columns = _indices(x)
+    height, width = ops.cast(ops.shape(x)[1], x.dtype), ops.cast(ops.shape(x)[2], x.dtype)
+    zero = ops.zeros_like(x[..., :1])
+    return ops.concatenate(
+        [zero + (2 * rows + 1) / height - 1, zero + (2 * columns + 1) / width - 1], axis=-1
+    )
+
+
+def rotate_by_position(x: Tensor, periods: Sequence[float]) -> Tensor:
+    """Rotate the embedding of each pixel by angles that grow with its row and column.
+
+    Channels k and k + D/2 are one complex number, which is turned by 2π/P for every step of the
+    pixel in a direction of its own; the directions are spread over half a circle, the periods P
+    taken in turn. Rotary position embedding (Su et al., 2021) in two dimensions. Lengths, and
+    similarities of pixels at one place, are kept; pixels with like features at different places
+    come apart.
+
+    Args:
+        x: Embeddings `(batch, H, W, D)`, D static and even.
+        periods: Periods P, in pixels of the map.
+
+    Returns:
+        The shape and dtype of `x`.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_rpe.ops import rotate_by_position
+        >>> x = np.ones((1, 1, 3, 2), "float32")
+        >>> np.asarray(rotate_by_position(x, [4.0])).round(4)[0, 0].tolist()
+        [[1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0]]
+    """
+    half = x.shape[-1] // 2
+    turns = math.ceil(half / len(periods))
+    index = np.arange(half)
+    speed = 2 * math.pi / np.asarray(periods, "float64")[index % len(periods)]
+    direction = math.pi * (index // len(periods)) / turns
+    rows, columns = _indices(x)
+    angle = rows * ops.convert_to_tensor(speed * np.sin(direction), dtype=x.dtype)
+    angle += columns * ops.convert_to_tensor(speed * np.cos(direction), dtype=x.dtype)
+    cos, sin, real, imaginary = ops.cos(angle), ops.sin(angle), x[..., :half], x[..., half:]
+    return ops.concatenate([real * cos - imaginary * sin, real * sin + imaginary * cos], axis=-1)
+
+
+def _indices(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Row `(1, H, 1, 1)` and column `(1, 1, W, 1)` indices of a map, in its dtype."""
+    height, width = ops.shape(x)[1], ops.shape(x)[2]
+    rows = ops.reshape(ops.cast(ops.arange(height), x.dtype), (1, height, 1, 1))
+    return rows, ops.reshape(ops.cast(ops.arange(width), x.dtype), (1, 1, width, 1))

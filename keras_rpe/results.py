@@ -1,0 +1,276 @@
+"""What the models return for one image, and the checks of the images that they take."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+
+MIN_SIDE = 8
+
+
+def rgb_array(image: Any) -> np.ndarray:
+    """Check one image and give it three channels.
+
+    Args:
+        image: `(H, W)` gray, `(H, W, 1)` gray, `(H, W, 3)` RGB or `(H, W, 4)` RGBA (the alpha is
+            dropped); boolean, integers or floats of any finite range; sides of at least 8 pixels.
+
+    Returns:
+        float32 `(H, W, 3)`, values unchanged.
+
+    Raises:
+        ValueError: If the shape, the data type or a value is none of these.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_rpe.results import rgb_array
+        >>> rgb_array(np.zeros((10, 12), "uint16")).shape
+        (10, 12, 3)
+    """
+    array = np.asarray(image)
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim != 3 or array.shape[-1] not in (1, 3, 4):
+        raise ValueError(
+            "`image` must be one image of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4). "
+            f"Received: shape={np.shape(image)}"
+        )
+    if min(array.shape[:2]) < MIN_SIDE:
+        raise ValueError(
+            f"`image` must be at least {MIN_SIDE} pixels high and wide. "
+            f"Received: shape={np.shape(image)}"
+        )
+    if array.dtype.kind not in "buif":
+        raise ValueError(
+            f"`image` must hold booleans, integers or floats. Received: dtype={array.dtype}"
+        )
+    array = array[..., :3].astype("float32")
+    if not np.isfinite(array).all():
+        raise ValueError("`image` must be finite in float32. Received: NaN or infinite pixels")
+    return np.repeat(array, 3, axis=-1) if array.shape[-1] == 1 else array
+
+
+def image_label_pairs(
+    images: Iterable[Any], labels: Iterable[Any]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Give images and their label maps that were checked, while they are taken.
+
+    Args:
+        images: Images as `predict_instances` takes them.
+        labels: The integer map `(H, W)` of each.
+
+    Yields:
+        float32 `(H, W, 3)` and the map `(H, W)`.
+
+    Raises:
+        ValueError: If there are no images, not as many label maps, or one does not fit its image.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_rpe.results import image_label_pairs
+        >>> for image, truth in image_label_pairs([np.zeros((8, 9))], [np.eye(8, 9, dtype=int)]):
+        ...     image.shape, truth.shape
+        ((8, 9, 3), (8, 9))
+    """
+    count = 0
+    for image, label in zip_longest(images, labels):
+        if image is None or label is None:
+            raise ValueError(
+                "`images` and `labels` must be equally many. "
+                f"Received: no {'image' if image is None else 'label map'} {count}"
+            )
+        array, truth = rgb_array(image), np.asarray(label)
+        if truth.dtype.kind not in "bui":
+            raise ValueError(f"`labels` must hold integers. Received: dtype={truth.dtype}")
+        if array.shape[:2] != truth.shape:
+            raise ValueError(
+                "`labels` must be maps (H, W) of the sizes of the images. "
+                f"Received: a map of shape {truth.shape} for an image of shape {array.shape}"
+            )
+        yield array, truth
+        count += 1
+    if not count:
+        raise ValueError("`images` must hold at least one image. Received: none")
+
+
+@dataclass(frozen=True)
+class Instances:
+    """Instances of one image.
+
+    Attributes:
+        labels: int32 `(H, W)`, 0 = background, instance k has the pixels equal to k.
+        scores: float32 `(n,)`, the mean score of its class inside instance k at index k - 1, in
+            [0, 1]; with one class that is the foreground score.
+        boxes: int32 `(n, 4)`: first row, first column, last row + 1, last column + 1, in pixels.
+        classes: int32 `(n,)`, class of the instance, from 1.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_rpe.models import Instances
+        >>> labels = np.array([[0, 1], [1, 1]], "int32")
+        >>> one = np.ones(1, "int32")
+        >>> result = Instances(labels, np.array([0.9], "float32"), np.array([[0, 0, 2, 2]]), one)
+        >>> len(result), result.areas.tolist()
+        (1, [3])
+    """
+
+    labels: np.ndarray
+    scores: np.ndarray
+    boxes: np.ndarray
+    classes: np.ndarray
+
+    @classmethod
+    def from_tables(cls, tables: Mapping[str, np.ndarray]) -> Instances:
+        """Take one image from the tables of a batch of one, as graphs give them.
+
+        Args:
+            tables: The arrays of `InstanceDecoder`, whose tables have a fixed length.
+
+        Returns:
+            The instances, without the empty rows. A warning tells if the tables are full, since
+            further instances were dropped then.
+        """
+        n = int(tables["num_instances"][0])
+        if n >= tables["scores"].shape[1]:
+            warnings.warn(
+                f"The image has {n} or more instances, and those beyond `max_instances` of the "
+                "decoder were dropped.",
+                stacklevel=3,
+            )
+        rows = (tables[name][0, :n] for name in ("scores", "boxes", "classes"))
+        return cls(tables["labels"][0], *rows)
+
+    def __len__(self) -> int:
+        """Number of instances."""
+        return len(self.scores)
+
+    @property
+    def areas(self) -> np.ndarray:
+        """Pixels of each instance, int64 `(n,)`."""
+        return np.bincount(self.labels.ravel(), minlength=len(self) + 1)[1:]
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """Masks of what may be objects in one image, the likeliest first. They may overlap.
+
+    Attributes:
+        masks: Boolean `(n, H, W)`.
+        scores: float32 `(n,)` in [0, 1], falling.
+        boxes: int32 `(n, 4)`: first row, first column, last row + 1, last column + 1, in pixels.
+
+    Source:
+        Kong & Fowlkes (CVPR 2018), section 4: object proposals.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_rpe.models import Proposals
+        >>> masks = np.array([[[True, True], [False, False]]])
+        >>> proposals = Proposals(masks, np.array([0.9], "float32"), np.array([[0, 0, 1, 2]]))
+        >>> len(proposals), proposals.areas.tolist()
+        (1, [2])
+    """
+
+    masks: np.ndarray
+    scores: np.ndarray
+    boxes: np.ndarray
+
+    @classmethod
+    def from_tables(
+        cls, tables: Mapping[str, np.ndarray], max_proposals: int | None = None
+    ) -> Proposals:
+        """Take one image from the tables of a batch of one, as graphs give them.
+
+        Args:
+            tables: The arrays of `ObjectProposer.group`.
+            max_proposals: Proposals at most; default: all.
+
+        Returns:
+            The proposals.
+
+        Raises:
+            ValueError: If `max_proposals` is no positive integer.
+        """
+        check_max_proposals(max_proposals)
+        n = int(tables["num_proposals"][0])
+        n = n if max_proposals is None else min(n, max_proposals)
+        maps = tables["label_maps"][0]
+        masks = np.zeros((n, *maps.shape[:2]), bool)
+        for k, (scale, number) in enumerate(zip(tables["scales"][0, :n], tables["ids"][0, :n])):
+            masks[k] = maps[..., scale] == number
+        return cls(masks, tables["scores"][0, :n], tables["boxes"][0, :n])
+
+    def __len__(self) -> int:
+        """Number of proposals."""
+        return len(self.scores)
+
+    @property
+    def areas(self) -> np.ndarray:
+        """Pixels of each proposal, int64 `(n,)`."""
+        return self.masks.sum(axis=(1, 2), dtype="int64")
+
+
+def check_max_proposals(max_proposals: int | None) -> None:
+    """Check a number of proposals.
+
+    Raises:
+        ValueError: If it is neither `None` nor a positive integer.
+    """
+    if max_proposals is not None and (
+        isinstance(max_proposals, bool)
+        or not isinstance(max_proposals, int | np.integer)
+        or max_proposals < 1
+    ):
+        raise ValueError(
+            "`max_proposals` must be None or an integer of at least 1. "
+            f"Received: max_proposals={max_proposals!r}"
+        )
+
+
+@dataclass(frozen=True)
+class Boundaries:
+    """Boundaries of one image.
+
+    Attributes:
+        probabilities: float32 `(H, W)`, how likely each pixel is a boundary, in [0, 1].
+        thinned: float32 `(H, W)`, the same on the crests, and 0 elsewhere.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_rpe.models import Boundaries
+        >>> found = Boundaries(np.array([[0.2, 0.9, 0.3]]), np.array([[0.0, 0.9, 0.0]]))
+        >>> (found.thinned > 0.5).tolist()
+        [[False, True, False]]
+    """
+
+    probabilities: np.ndarray
+    thinned: np.ndarray
+
+
+@dataclass(frozen=True)
+class ClassMap:
+    """The class of each pixel of one image.
+
+    Attributes:
+        classes: int32 `(H, W)`, 0 = background.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_rpe.models import ClassMap
+        >>> found = ClassMap(np.array([[0, 2], [2, 2]], "int32"))
+        >>> found.areas
+        {0: 1, 2: 3}
+    """
+
+    classes: np.ndarray
+
+    @property
+    def areas(self) -> dict[int, int]:
+        """Pixels of each class that is present."""
+        values, counts = np.unique(self.classes, return_counts=True)
+        return dict(zip(values.tolist(), counts.tolist()))
