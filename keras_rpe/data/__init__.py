@@ -109,3 +109,7 @@ def __getattr__(name: str) -> Any:
     if name in _BUILDERS:
         return getattr(importlib.import_module(f"{__name__}.{_BUILDERS[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_BUILDERS])

@@ -16,3 +16,7 @@ __all__ = [
     "load_served",
     "read_record",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -12,7 +12,6 @@ import numpy as np
 from keras import ops
 from scipy.optimize import minimize
 from scipy.special import expit
-from scipy.stats import spearmanr
 
 from keras_rpe.layers import InstanceDecoder, ProposalRanking, SeededMeanShift
 from keras_rpe.models.embedding_task import EmbeddingTask, default_losses
@@ -486,4 +485,6 @@ class ObjectProposer(EmbeddingTask):
         logits = features @ weights + bias
         if logits.std() == 0.0 or overlaps.std() == 0.0:
             return 0.0
+        from scipy.stats import spearmanr  # a slow import, for this only
+
         return float(spearmanr(logits, overlaps).statistic)

@@ -61,3 +61,7 @@ __all__ = [
     "thin_boundaries",
     "upsample_bilinear",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from cli_outcome import assert_one_line_error
 
-from keras_rpe.cli.serve_check import served_boundaries
 from keras_rpe.data import write_image
 from keras_rpe.models import BoundaryDetector, InstanceSegmenter
 from keras_rpe.models.backbones import unet_encoder
+from keras_rpe_cli.serve_check import served_boundaries
 
 
 @pytest.fixture(scope="module")

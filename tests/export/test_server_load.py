@@ -12,7 +12,7 @@ import requests
 import tensorflow as tf
 from export.serving_processes import SERVING, Server, labels_over_rest, running
 
-from keras_rpe.cli.demo import demo_image
+from keras_rpe_cli.demo import demo_image
 
 CLIENTS = 4
 REQUESTS = 500

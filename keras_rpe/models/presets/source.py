@@ -11,10 +11,11 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import requests
 
+from keras_rpe.models.presets.card import figure_text
 from keras_rpe.models.presets.files import (
     CONFIG,
     FILES,
@@ -303,3 +304,65 @@ def read_metadata(folder: Path) -> dict[str, Any]:
         PresetError: If it cannot be read.
     """
     return read_json(folder / METADATA)
+
+
+class PresetRow(NamedTuple):
+    """What is known of a bundled preset, a row of `list_presets`.
+
+    Attributes:
+        name: What `from_preset` takes.
+        task: What its model does.
+        backbone: Its network.
+        parameters: How many numbers its weights are.
+        megabytes: Size of its folder, in 10⁶ bytes.
+        trained_on: The images that it was trained on.
+        licence: That of the weights.
+        figure: One figure of how well it does.
+    """
+
+    name: str
+    task: str
+    backbone: str
+    parameters: int
+    megabytes: float
+    trained_on: str
+    licence: str
+    figure: str
+
+
+def list_presets() -> list[PresetRow]:
+    """List the presets that come with the package.
+
+    Returns:
+        A row for each, by name; what a preset does not state is an empty text.
+
+    Example:
+        >>> import keras_rpe
+        >>> [row.task for row in keras_rpe.list_presets() if row.name == "nuclei"]
+        ['instance segmentation']
+    """
+    rows = []
+    for name in preset_names():
+        folder = preset_folder(name)
+        known, config = read_json(folder / METADATA), read_json(folder / CONFIG)
+        figures = known.get("figures") or {}
+        if isinstance(figures, dict):
+            first = next(iter(figures.items()), None)
+            figures = f"{first[0]}: {figure_text(first[1])}" if first else ""
+        backbone = known.get("backbone") or config.get("config", {}).get("backbone", "")
+        if isinstance(backbone, dict):
+            backbone = backbone.get("config", {}).get("name", "")
+        size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+        rows.append(
+            PresetRow(
+                name,
+                str(known.get("task") or config.get("class_name", "")),
+                str(backbone),
+                int(known.get("parameter_count") or 0),
+                round(size / 1e6, 1),
+                str(known.get("trained_on") or ""),
+                str(known.get("licence") or ""),
+                str(figures),
+            )
+        )
+    return rows
