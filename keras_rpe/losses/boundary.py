@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_rpe.losses import CosineMarginLoss
+from keras_rpe.losses.cosine_margin import CosineMarginLoss
 from keras_rpe.ops import at_least_float32
 
 Tensor = Any
