@@ -11,9 +11,7 @@ from hypothesis import strategies as st
 from keras_rpe.losses import CosineMarginLoss
 from keras_rpe.models import InstanceSegmenter
 from keras_rpe.models.backbones import unet_encoder
-from keras_rpe.models.checks import CapacityCheck
-
-VOID = -1
+from keras_rpe.models.checks import VOID, CapacityCheck
 
 
 def tiny(**kwargs: Any) -> InstanceSegmenter:
