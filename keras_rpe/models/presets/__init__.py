@@ -2,13 +2,15 @@
 
 from keras_rpe.models.presets.card import model_card
 from keras_rpe.models.presets.files import CARD, CONFIG, FILES, METADATA, WEIGHTS, PresetError
-from keras_rpe.models.presets.load import load_keras_file, load_preset, save_preset, upload_to_hub
-from keras_rpe.models.presets.source import (
+from keras_rpe.models.presets.load import (
     PresetRow,
     list_presets,
+    load_keras_file,
+    load_preset,
     preset_folder,
     preset_names,
-    read_metadata,
+    save_preset,
+    upload_to_hub,
 )
 
 __all__ = [
@@ -25,7 +27,6 @@ __all__ = [
     "model_card",
     "preset_folder",
     "preset_names",
-    "read_metadata",
     "save_preset",
     "upload_to_hub",
 ]
