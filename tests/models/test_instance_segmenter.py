@@ -246,10 +246,7 @@ def test_void_of_class_maps_is_left_out_of_the_class_scores_alone() -> None:
 
 
 def _all_pixels(model: InstanceSegmenter) -> dict:
-    losses = {
-        name: CosineMarginLoss(num_samples=None, ignore_label=-1)
-        for name in model.output
-    }
+    losses = {name: CosineMarginLoss(num_samples=None, ignore_label=-1) for name in model.output}
     losses["semantic"] = keras.losses.SparseCategoricalCrossentropy(
         from_logits=True, ignore_class=-1
     )
