@@ -78,8 +78,7 @@ def train(variant: Variant, names: list[str], options: argparse.Namespace) -> In
         peak / 100, options.steps - warm, alpha=1e-2, warmup_target=peak, warmup_steps=warm
     )
     weights = {
-        name: variant.loss_of_loops if name.startswith("shift_") else 1.0
-        for name in model.output_names_of_losses
+        name: variant.loss_of_loops if name.startswith("shift_") else 1.0 for name in model.output
     }
     optimizer = keras.optimizers.AdamW(rate, weight_decay=1e-4, global_clipnorm=1.0)
     model.compile(optimizer, loss_weights=weights)

@@ -64,7 +64,7 @@ def load(method: str, preset: str, folder: Path):
         return lambda image: model.predict_instances(image).labels
     if method == "predict":
         return lambda image: model.predict(image[None], verbose=0)["labels"][0]
-    return lambda image: np.asarray(model.group(image[None].astype("float32"))["labels"])[0]
+    return lambda image: np.asarray(model.serve(image[None].astype("float32"))["labels"])[0]
 
 
 def measure(method: str, preset: str, folder: Path, side: int, runs: int) -> None:

@@ -64,7 +64,7 @@ def map_function(model: BoundaryDetector) -> MapFunction:
     from keras_rpe.results import rgb_array
 
     white = model.get_config()["max_value"]
-    detect = compiled_function(model.detect, [(None, None, None, 3)])
+    detect = compiled_function(model.serve, [(None, None, None, 3)])
 
     def maps(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         pixels = rgb_array(image) * np.float32(white / np.iinfo(image.dtype).max)

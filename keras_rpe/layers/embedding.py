@@ -8,11 +8,13 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_rpe.ops import at_least_float32, coordinate_channels, rotate_by_position
+from keras_rpe.arguments import check_integer, check_number
+from keras_rpe.ops.maps import coordinate_channels, rotate_by_position
+from keras_rpe.ops.precision import at_least_float32
 
 Tensor = Any
 
-_MAX_DIM = 65_536  # Beyond use; a configuration must not ask for any amount of memory.
+_MAX_DIM = 65_536  # A configuration must not ask for any amount of memory.
 _SHORTEST = 1e-5
 
 
@@ -71,24 +73,17 @@ class SphericalEmbedding(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if not (isinstance(dim, int) and 2 <= dim <= _MAX_DIM):
-            raise ValueError(
-                f"`dim` must be an integer of at least 2 and at most {_MAX_DIM}. "
-                f"Received: dim={dim}"
-            )
-        if not epsilon > 0:
-            raise ValueError(f"`epsilon` must be positive. Received: epsilon={epsilon}")
-        if position_periods is not None and (
-            dim % 2 or not position_periods or min(position_periods) <= 0
-        ):
-            raise ValueError(
-                "`position_periods` must be None or positive numbers together with an even `dim`. "
-                f"Received: position_periods={position_periods}, dim={dim}"
-            )
-        self.dim = dim
+        self.dim = check_integer("dim", dim, 2, _MAX_DIM)
         self.coordinates = coordinates
-        self.position_periods = position_periods and [float(p) for p in position_periods]
-        self.epsilon = epsilon
+        self.position_periods: list[float] | None = None
+        if position_periods is not None:
+            if dim % 2 or not position_periods:
+                raise ValueError(
+                    "`position_periods` must be None, or at least one number with an even `dim`. "
+                    f"Received: position_periods={position_periods}, dim={dim}"
+                )
+            self.position_periods = [check_number("position_periods", p) for p in position_periods]
+        self.epsilon = check_number("epsilon", epsilon)
         self.projection = keras.layers.Conv2D(
             dim,
             1,

@@ -10,13 +10,16 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_rpe.ops import (
-    at_least_float32,
+from keras_rpe.arguments import check_integer, check_number
+from keras_rpe.ops.labels import (
     greedy_suppression,
+    instance_boxes,
+    instance_means,
     label_overlaps,
+    shift_map,
 )
-from keras_rpe.ops.labels import instance_boxes, instance_means, shift_map
 from keras_rpe.ops.maps import sample_nearest
+from keras_rpe.ops.precision import at_least_float32
 
 Tensor = Any
 
@@ -173,7 +176,7 @@ class ProposalRanking(keras.layers.Layer):
     """Rank the instances of several label maps of an image, and drop duplicates.
 
     The score is a logistic regression on features of shape, size and contrast,
-    σ(weights · features + bias). The features are those of `keras_rpe.ops.mask_features` and
+    σ(weights · features + bias). The features are those of `mask_features` in this module and
     `stability`, the largest IoU with an instance of another map, on average over the other maps:
     what is found at many scales is an object more often. Weights and bias are variables that are
     saved with the layer, but not trained by `fit`; `set_regression` sets them. At first the score
@@ -232,23 +235,9 @@ class ProposalRanking(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        for name, value in (("max_instances", max_instances), ("max_proposals", max_proposals)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(
-                    f"`{name}` must be an integer of at least 1. Received: {name}={value!r}"
-                )
-        if max_instances > _MAX_CANDIDATES:
-            raise ValueError(
-                f"`max_instances` must be at most {_MAX_CANDIDATES}. "
-                f"Received: max_instances={max_instances}"
-            )
-        if not 0.0 <= iou_threshold <= 1.0:
-            raise ValueError(
-                f"`iou_threshold` must be in [0, 1]. Received: iou_threshold={iou_threshold}"
-            )
-        self.max_instances = max_instances
-        self.max_proposals = max_proposals
-        self.iou_threshold = iou_threshold
+        self.max_instances = check_integer("max_instances", max_instances, 1, _MAX_CANDIDATES)
+        self.max_proposals = check_integer("max_proposals", max_proposals)
+        self.iou_threshold = check_number("iou_threshold", iou_threshold, "[0, 1]")
 
     def build(self, labels_shape: tuple[int | None, ...], *_: Any) -> None:
         """Check the shapes and make the weights of the regression."""

@@ -71,7 +71,7 @@ def connected_components(foreground: Tensor, links: list[Tensor]) -> Tensor:
 
     Example:
         >>> import numpy as np
-        >>> from keras_rpe.ops import connected_components, embedding_links
+        >>> from keras_rpe.ops.labels import connected_components, embedding_links
         >>> mask = np.array([[[1, 1, 0, 1]]], bool)
         >>> links = embedding_links(np.ones((1, 1, 4, 1), "float32"), mask, 0.9)
         >>> np.asarray(connected_components(mask, links)).tolist()
@@ -231,7 +231,7 @@ def label_overlaps(labels: Tensor, max_instances: int) -> Tensor:
 
     Example:
         >>> import numpy as np
-        >>> from keras_rpe.ops import label_overlaps
+        >>> from keras_rpe.ops.labels import label_overlaps
         >>> maps = np.array([[[[1, 1], [1, 1], [0, 1]]]], "int32")  # two maps of 1 x 3 pixels
         >>> (np.asarray(label_overlaps(maps, 1))[0] * 3).round(4).tolist()
         [[3.0, 2.0], [2.0, 3.0]]
@@ -268,7 +268,7 @@ def greedy_suppression(overlaps: Tensor, scores: Tensor, valid: Tensor, most: fl
 
     Example:
         >>> import numpy as np
-        >>> from keras_rpe.ops import greedy_suppression
+        >>> from keras_rpe.ops.labels import greedy_suppression
         >>> overlaps = np.array([[[1, 0.9, 0], [0.9, 1, 0.9], [0, 0.9, 1]]], "float32")
         >>> scores, valid = np.array([[0.9, 0.8, 0.7]], "float32"), np.ones((1, 3), bool)
         >>> np.asarray(greedy_suppression(overlaps, scores, valid, 0.5)).tolist()

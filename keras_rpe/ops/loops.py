@@ -28,7 +28,7 @@ def repeat(body: Callable[..., State], state: State, iterations: int) -> State:
         The state after the last iteration.
 
     Example:
-        >>> from keras_rpe.ops import repeat
+        >>> from keras_rpe.ops.loops import repeat
         >>> float(repeat(lambda i, x: (2.0 * x,), (1.0,), 5)[0])
         32.0
     """

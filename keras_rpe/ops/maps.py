@@ -48,7 +48,7 @@ def upsample_bilinear(x: Tensor, factor: int) -> Tensor:
 
     Example:
         >>> import numpy as np
-        >>> from keras_rpe.ops import upsample_bilinear
+        >>> from keras_rpe.ops.maps import upsample_bilinear
         >>> x = np.array([0.0, 4.0], "float32").reshape(1, 1, 2, 1)
         >>> np.asarray(upsample_bilinear(x, 2))[0, 0, :, 0].tolist()
         [0.0, 1.0, 3.0, 4.0]
@@ -92,7 +92,7 @@ def sample_nearest(x: Tensor, height: Tensor | int, width: Tensor | int) -> Tens
 
     Example:
         >>> import numpy as np
-        >>> from keras_rpe.ops import sample_nearest
+        >>> from keras_rpe.ops.maps import sample_nearest
         >>> np.asarray(sample_nearest(np.array([[[1, 2], [3, 4]]]), 2, 4)).tolist()
         [[[1, 1, 2, 2], [3, 3, 4, 4]]]
     """
@@ -116,7 +116,7 @@ def partition_windows(x: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
     Example:
         >>> import numpy as np
-        >>> from keras_rpe.ops import merge_windows, partition_windows
+        >>> from keras_rpe.ops.maps import merge_windows, partition_windows
         >>> x = np.random.rand(2, 70, 30, 4).astype("float32")
         >>> windows, real = partition_windows(x, 32)
         >>> tuple(windows.shape), bool(np.all(merge_windows(windows, x.shape, 32) == x))
@@ -174,7 +174,7 @@ def coordinate_channels(x: Tensor) -> Tensor:
 
     Example:
         >>> import numpy as np
-        >>> from keras_rpe.ops import coordinate_channels
+        >>> from keras_rpe.ops.maps import coordinate_channels
         >>> np.asarray(coordinate_channels(np.zeros((1, 1, 4, 3), "float32")))[0, 0, :, 1].tolist()
         [-0.75, -0.25, 0.25, 0.75]
     """

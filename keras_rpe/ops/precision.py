@@ -27,7 +27,7 @@ def precise_dtype() -> str:
     """The global dtype policy, or float32 where that computes in 16 bits.
 
     Example:
-        >>> from keras_rpe.ops import precise_dtype
+        >>> from keras_rpe.ops.precision import precise_dtype
         >>> precise_dtype()
         'float32'
     """

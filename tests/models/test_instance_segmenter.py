@@ -150,7 +150,7 @@ def test_one_trace_for_all_sizes() -> None:
     model = tiny()
     for size in (16, 24, 40, 33):
         model.predict_instances(np.zeros((size, size + 1)))
-    assert model._compiled_group.experimental_get_tracing_count() == 1
+    assert model._compiled_serve.experimental_get_tracing_count() == 1
 
 
 def test_save_and_load_keep_everything(tmp_path) -> None:
@@ -246,10 +246,7 @@ def test_void_of_class_maps_is_left_out_of_the_class_scores_alone() -> None:
 
 
 def _all_pixels(model: InstanceSegmenter) -> dict:
-    losses = {
-        name: CosineMarginLoss(num_samples=None, ignore_label=-1)
-        for name in model.output_names_of_losses
-    }
+    losses = {name: CosineMarginLoss(num_samples=None, ignore_label=-1) for name in model.output}
     losses["semantic"] = keras.losses.SparseCategoricalCrossentropy(
         from_logits=True, ignore_class=-1
     )

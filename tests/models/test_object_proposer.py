@@ -181,7 +181,7 @@ def test_scales_are_those_of_one_decoder_each() -> None:
     model = tiny(bandwidths=(0.2, 0.6), **thresholds)
     assert model.num_scales == 8
     images = 255 * RNG.random((2, 16, 24, 3)).astype("float32")
-    maps = np.asarray(model.describe(images)["label_maps"])
+    maps = np.asarray(model.serve(images)["label_maps"])
     assert maps.shape == (2, 16, 24, 8)
     embedding, scores = model.embed(images)
     scale = 0
@@ -208,7 +208,7 @@ def test_one_trace_for_all_sizes_and_kinds_of_images(trained) -> None:
         proposals = trained.predict_proposals(image)
         assert proposals.masks.shape == (len(proposals), *image.shape[:2])
         assert proposals.boxes.shape == (len(proposals), 4)
-    assert trained._compiled_group.experimental_get_tracing_count() == 1
+    assert trained._compiled_serve.experimental_get_tracing_count() == 1
 
 
 def test_wrong_inputs() -> None:

@@ -182,7 +182,7 @@ def test_one_trace_for_all_sizes_and_kinds_of_images() -> None:
     model = tiny()
     for image in (np.zeros((16, 17), "uint16"), RNG.random((33, 20, 4)), np.ones((8, 9, 1), bool)):
         assert model.predict_classes(image).classes.shape == image.shape[:2]
-    assert model._compiled_classify.experimental_get_tracing_count() == 1
+    assert model._compiled_serve.experimental_get_tracing_count() == 1
     for image in (np.zeros((3, 9, 9, 3)), np.full((9, 9), np.nan), np.zeros((4, 40))):
         with pytest.raises(ValueError, match="`image` must be"):
             model.predict_classes(image)

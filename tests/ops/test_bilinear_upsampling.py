@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_rpe.ops import upsample_bilinear
+from keras_rpe.ops.maps import upsample_bilinear
 
 RNG = np.random.default_rng(0)
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from keras_rpe.ops import connected_components, embedding_links, grow_labels, shift_map
+from keras_rpe.ops.labels import connected_components, embedding_links, grow_labels, shift_map
 
 
 def _same_partition(a: np.ndarray, b: np.ndarray) -> bool:

@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.measure import regionprops
 
-from keras_rpe.ops import instance_boxes, instance_means, label_areas, number_labels
+from keras_rpe.ops.labels import instance_boxes, instance_means, label_areas, number_labels
 
 MAX = 6
 

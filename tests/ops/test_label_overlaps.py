@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_rpe.ops import greedy_suppression, label_overlaps
+from keras_rpe.ops.labels import greedy_suppression, label_overlaps
 
 
 def test_overlaps_are_those_of_masks() -> None:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from reference import unit_points
 
-from keras_rpe.ops import coordinate_channels, rotate_by_position
+from keras_rpe.ops.maps import coordinate_channels, rotate_by_position
 
 
 def test_coordinates() -> None:

@@ -5,7 +5,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_rpe.ops import merge_windows, partition_windows, sample_nearest
+from keras_rpe.ops.maps import merge_windows, partition_windows, sample_nearest
 
 
 @settings(max_examples=40, deadline=None)
