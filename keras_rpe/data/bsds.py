@@ -16,7 +16,6 @@ import numpy as np
 import tensorflow as tf
 from scipy import ndimage
 
-from keras_rpe.checkpoints.matlab_struct import MatlabStruct
 from keras_rpe.data.crops import SEEDS, check_crop_arguments, chosen_pairs, counted_dataset
 from keras_rpe.data.images import (
     MIN_SIDE,
@@ -106,12 +105,10 @@ def read_boundaries(path: str | Path) -> list[BoundaryAnnotation]:
 
 def _annotators(path: Path, value: Any) -> list[dict[str, Any]]:
     """The fields of each annotator, from a cell of structs or from a struct array."""
-    structs = [value] if isinstance(value, MatlabStruct) else value
     empty = isinstance(value, np.ndarray) and value.size == 0
-    whole = isinstance(structs, list) and all(isinstance(one, MatlabStruct) for one in structs)
-    if not (whole or empty):
+    annotators = [value] if isinstance(value, dict) else [] if empty else value
+    if not isinstance(annotators, list) or not all(isinstance(one, dict) for one in annotators):
         raise ImageFileError(f"{path} has a {_VARIABLE} that is not a cell of structs.")
-    annotators = [] if empty else [fields for one in structs for fields in one.elements()]
     if not 1 <= len(annotators) <= MAX_ANNOTATORS:
         raise ImageFileError(
             f"{path} has {len(annotators)} annotators in {_VARIABLE}, not 1 to {MAX_ANNOTATORS}."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import random
 import struct
 import tokenize
@@ -16,10 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_rpe.checkpoints.checkpoint_error import CheckpointError
-from keras_rpe.checkpoints.damage import DAMAGE
-from keras_rpe.checkpoints.file_names import shortened
-from keras_rpe.checkpoints.reading_budget import ReadingBudget
+from keras_rpe.checkpoints.report import DAMAGE, CheckpointError, shortened
 from keras_rpe.data.crops import SEEDS, check_count, check_seed, counted_dataset
 from keras_rpe.data.images import ImageFileError
 
@@ -34,6 +30,9 @@ _DAMAGE: tuple[type[Exception], ...] = (
 )
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _SHOWN = 6
+_MAX_BYTES = 256 << 20
+_FREE_BYTES = 64 << 20
+_MAX_EXPANSION = 20
 
 
 def read_digit_file(path: str | Path, split: str) -> tuple[np.ndarray, np.ndarray, bool]:
@@ -74,9 +73,8 @@ def read_digit_file(path: str | Path, split: str) -> tuple[np.ndarray, np.ndarra
         try:
             with zipfile.ZipFile(file) as archive:
                 images, labels = _names(archive, split)
-                budget = ReadingBudget(os.fstat(file.fileno()).st_size)
-                x = _array(archive, images, budget, (DIGIT, DIGIT), "u")
-                y = _array(archive, labels, budget, (), "ui")
+                x = _array(archive, images, (DIGIT, DIGIT), "u")
+                y = _array(archive, labels, (), "ui")
         except _DAMAGE as error:
             reason = str(error) if isinstance(error, CheckpointError) else "it is damaged"
             raise ImageFileError(f"{path} cannot be read as an .npz file: {reason}.") from None
@@ -98,9 +96,7 @@ def _names(archive: zipfile.ZipFile, split: str) -> tuple[str, str]:
     )
 
 
-def _array(
-    archive: zipfile.ZipFile, name: str, budget: ReadingBudget, rest: tuple[int, ...], kinds: str
-) -> np.ndarray:
+def _array(archive: zipfile.ZipFile, name: str, rest: tuple[int, ...], kinds: str) -> np.ndarray:
     """Read one array, whose shape and size are compared with what is accepted before."""
     info = archive.getinfo(f"{name}.npy")
     if info.compress_type not in _COMPRESSIONS or info.flag_bits & 1:
@@ -116,7 +112,12 @@ def _array(
             wanted = f"(N, {rest[0]}, {rest[1]})" if rest else "(N,)"
             raise CheckpointError(f"its array {name} has the shape {shape}, not {wanted}, N from 1")
         size = math.prod(shape) * dtype.itemsize
-        budget.take_bytes(size)
+        limit = min(_MAX_BYTES, _FREE_BYTES + _MAX_EXPANSION * info.compress_size)
+        if size > limit:
+            raise CheckpointError(
+                f"it declares more than the {limit >> 20} MiB of data accepted from a file of its "
+                "size"
+            )
         # One byte more than there should be: zipfile compares the check sum at the end only.
         content = stream.read(size + 1)
     if len(content) != size:

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from keras_rpe.models import InstanceSegmenter
-from keras_rpe.models.backbones import digits_network, pyramid
+from keras_rpe.models.backbones import digits_network, pyramid, unet_encoder
 
 
 def test_twelve_bottlenecks_of_a_million_and_a_quarter_parameters() -> None:
@@ -14,13 +14,6 @@ def test_twelve_bottlenecks_of_a_million_and_a_quarter_parameters() -> None:
     assert all(
         layer.strides == (1, 1) for layer in model.layers if isinstance(layer, keras.layers.Conv2D)
     )
-
-
-def test_features_are_at_full_resolution() -> None:
-    features, strides = pyramid(digits_network())
-    assert strides == [1]
-    (only,) = keras.tree.flatten(features(np.zeros((2, 9, 13, 3), "float32")))
-    assert only.shape == (2, 9, 13, 512)
 
 
 def test_the_last_layer_of_the_tutorial() -> None:
@@ -61,8 +54,25 @@ def test_a_segmenter_on_it_learns() -> None:
     assert losses[-1] < 0.8 * losses[0]
 
 
-def test_errors() -> None:
+def test_wrong_arguments_of_the_digits_network() -> None:
     with pytest.raises(ValueError, match=r"`average_image` must be three numbers in \[0, 1\]"):
         digits_network(average_image=(123.0, 116.0, 103.0))
-    with pytest.raises(ValueError, match="`embedding_dim` must be at least 1"):
+    with pytest.raises(ValueError, match="embedding_dim=0"):
         digits_network(embedding_dim=0)
+
+
+def test_an_encoder_that_begins_at_every_pixel() -> None:
+    fine = unet_encoder((8, 12, 16), blocks=1, stem_stride=1)
+    features, strides = pyramid(fine)
+    assert strides == [1, 2, 4]
+    maps = features(np.zeros((1, 24, 40, 3), "float32"))
+    assert [tuple(x.shape) for x in maps] == [(1, 24, 40, 8), (1, 12, 20, 12), (1, 6, 10, 16)]
+    assert list(fine.output) == ["P0", "P1", "P2"]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"widths": ()}, {"widths": (8, 0)}, {"blocks": 0}, {"stem_stride": 4}]
+)
+def test_wrong_arguments_of_the_encoder(wrong: dict) -> None:
+    with pytest.raises(ValueError, match=f"`{next(iter(wrong))}` must be .* Received: "):
+        unet_encoder(**wrong)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import scipy.io
 from checkpoints.matconvnet_fixtures import (
-    SUFFIXES,
     WRITERS,
     Dagnn,
     small_network,
@@ -16,10 +15,15 @@ from checkpoints.matconvnet_fixtures import (
 from keras_rpe.checkpoints import CheckpointError, read_matconvnet
 
 
-@pytest.mark.parametrize("snapshot", [False, True])
-@pytest.mark.parametrize("nested", [False, True])
-@pytest.mark.parametrize("writer", WRITERS)
-@pytest.mark.parametrize("suffixes", SUFFIXES)
+@pytest.mark.parametrize(
+    ("suffixes", "writer", "nested", "snapshot"),
+    [
+        ("short", "v5", False, False),
+        ("long", "v5_compressed", True, True),
+        ("gain", "v7.3", True, False),
+        ("short", "v7.3", False, True),
+    ],
+)
 def test_every_variant(
     tmp_path: Path, suffixes: str, writer: str, nested: bool, snapshot: bool
 ) -> None:
@@ -84,13 +88,6 @@ def test_numbers_stored_as_small_integers(tmp_path: Path) -> None:
     assert network.params["conv1_f"][2, 2, 2, 7] == 215.0
 
 
-def _broken(change: Callable[[Dagnn], Any]) -> dict[str, Any]:
-    net = small_network()
-    change(net)
-    return net.tree()
-
-
-@pytest.mark.parametrize("writer", ["v5", "v7.3"])
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -114,9 +111,11 @@ def _broken(change: Callable[[Dagnn], Any]) -> dict[str, Any]:
     ],
 )
 def test_networks_that_make_no_sense(
-    tmp_path: Path, writer: str, change: Callable[[Dagnn], Any], reason: str
+    tmp_path: Path, change: Callable[[Dagnn], Any], reason: str
 ) -> None:
-    path = write(tmp_path / "net.mat", _broken(change), writer)
+    net = small_network()
+    change(net)
+    path = write(tmp_path / "net.mat", net.tree(), "v5")
     with pytest.raises(CheckpointError, match=reason) as caught:
         read_matconvnet(path)
     assert str(caught.value).startswith("`path` must be a MATLAB file with a network of MatConvNet")
@@ -124,35 +123,13 @@ def test_networks_that_make_no_sense(
 
 
 def test_other_files(tmp_path: Path) -> None:
-    (tmp_path / "text.mat").write_text(
-        "not a MATLAB file at all, but long enough for its header" * 9
-    )
-    (tmp_path / "empty.mat").write_bytes(b"")
-    scipy.io.savemat(tmp_path / "v4.mat", {"x": np.ones((2, 2))}, format="4")
     scipy.io.savemat(tmp_path / "other.mat", {"x": np.ones((2, 2))})
     scipy.io.savemat(tmp_path / "array.mat", {"net": np.ones((2, 2))})
     reasons = {
         "missing.mat": "there is no such file",
-        ".": "there is no such file",
-        "text.mat": "it has no header of a MATLAB file",
-        "empty.mat": "it has no header of a MATLAB file",
-        "v4.mat": "it has no header of a MATLAB file",
         "other.mat": "it has no structs `layers` and `params`",
         "array.mat": "`net` is not a struct",
     }
     for name, reason in reasons.items():
         with pytest.raises(CheckpointError, match=reason):
             read_matconvnet(tmp_path / name)
-    with pytest.raises(CheckpointError):
-        read_matconvnet("null\0byte.mat")
-
-
-@pytest.mark.parametrize("writer", WRITERS)
-def test_truncated_files(tmp_path: Path, writer: str) -> None:
-    content = write(tmp_path / "net.mat", small_network().tree(), writer).read_bytes()
-    path = tmp_path / "short.mat"
-    for keep in np.linspace(0, len(content) - 1, 97).astype(int):
-        path.write_bytes(content[:keep])
-        with pytest.raises(CheckpointError) as caught:
-            read_matconvnet(path)
-        assert "\n" not in str(caught.value)

@@ -145,8 +145,6 @@ def test_a_backbone_by_name_takes_the_file(tmp_path: Path) -> None:
     by_name, by_hand = make_backbone("digits", path), digits_network()
     load_matconvnet_weights(by_hand, path)
     assert all(np.array_equal(a, b) for a, b in zip(by_name.get_weights(), by_hand.get_weights()))
-    with pytest.raises(ValueError, match="`weights` of digits must be None or the path"):
-        make_backbone("digits", "imagenet")
 
 
 def test_moments_become_mean_and_variance() -> None:
@@ -198,7 +196,7 @@ def test_networks_that_do_not_fit() -> None:
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights()))
     with pytest.raises(CheckpointError, match="no convolution that takes an image"):
         load_matconvnet_weights(model, MatConvNetNetwork())
-    with pytest.raises(CheckpointError, match="`path` must be a MATLAB file"):
+    with pytest.raises(CheckpointError, match="there is no such file"):
         load_matconvnet_weights(model, "no/such/file.mat")
     with pytest.raises(ValueError, match="`backbone` must be a functional Keras model"):
         load_matconvnet_weights(keras.Model(), as_network(small_network()))

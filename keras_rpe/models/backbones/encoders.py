@@ -1,4 +1,4 @@
-"""The network of the digits tutorial: twelve residual bottlenecks at full resolution."""
+"""Networks of this project, made to be trained from random weights."""
 
 from __future__ import annotations
 
@@ -6,6 +6,66 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+
+from keras_rpe.arguments import check_choice, check_integer
+
+
+def unet_encoder(
+    widths: Sequence[int] = (32, 64, 128, 192),
+    blocks: int = 2,
+    stem_stride: int = 2,
+    name: str = "unet_small",
+) -> keras.Model:
+    """Build the contracting half of a U-Net.
+
+    Ronneberger et al. (MICCAI 2015), with batch normalisation, and strided convolutions in place
+    of pooling. Plain convolutions are faster on a CPU than the depthwise ones of mobile networks.
+
+    Args:
+        widths: Channels at strides S, 2·S, 4·S, …, S being that of the stem; from 1.
+        blocks: Convolutions at each stride; from 1.
+        stem_stride: 2, or 1 for small images whose details are as fine as a pixel, at four times
+            the work.
+        name: Name of the model.
+
+    Returns:
+        A model from images `(batch, H, W, 3)`, floats in [0, 1], to a dictionary of features: `P1`
+        (stride 2), `P2` (stride 4), …; with a stem of stride 1, `P0`, `P1`, …
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Example:
+        >>> from keras_rpe.models.backbones import unet_encoder
+        >>> sorted(unet_encoder((8, 16)).output)
+        ['P1', 'P2']
+    """
+    if not widths:
+        raise ValueError(f"`widths` must be one or more integers. Received: widths={widths!r}")
+    for width in widths:
+        check_integer("widths", width)
+    check_integer("blocks", blocks)
+    check_choice("stem_stride", stem_stride, (1, 2))
+    x = inputs = keras.Input((None, None, 3), name="image")
+    outputs = {}
+    stem = stem_stride - 1  # The level of the finest features.
+    for level, width in enumerate(widths, start=stem):
+        for block in range(blocks):
+            x = keras.layers.Conv2D(
+                width,
+                # The stem sees 5 pixels, so that no fine detail falls between its strides.
+                5 if level == stem and block == 0 else 3,
+                strides=2 if block == 0 and level > 0 else 1,
+                padding="same",
+                use_bias=False,
+                kernel_initializer="he_normal",
+                name=f"P{level}_conv{block}",
+            )(x)
+            x = keras.layers.BatchNormalization(name=f"P{level}_norm{block}")(x)
+            x = keras.layers.ReLU(name=f"P{level}_relu{block}")(x)
+        outputs[f"P{level}"] = x
+    return keras.Model(inputs, outputs, name=name)
+
 
 _STAGES = (2, 3, 4, 5)
 _BLOCKS = 3
@@ -26,9 +86,8 @@ def digits_network(
 
     Args:
         average_image: Red, green and blue in [0, 1] that are subtracted from each pixel.
-        embedding_dim: With a number, the authors' last layer is added: a 3×3 convolution to so many
-            channels, 3 in the tutorial; its output is not normalised. A network that is to be a
-            backbone needs none.
+        embedding_dim: If given, the authors' last layer is added: a 3×3 convolution to that many
+            channels, 3 in the tutorial, whose output is not normalized. A backbone needs none.
         name: Name of the model.
 
     Returns:
@@ -48,8 +107,8 @@ def digits_network(
         raise ValueError(
             f"`average_image` must be three numbers in [0, 1]. Received: {average_image!r}"
         )
-    if embedding_dim is not None and embedding_dim < 1:
-        raise ValueError(f"`embedding_dim` must be at least 1. Received: {embedding_dim!r}")
+    if embedding_dim is not None:
+        check_integer("embedding_dim", embedding_dim)
     inputs = keras.Input((None, None, 3), name="image")
     x = keras.layers.Rescaling(1.0, offset=[-value for value in average], name="centered")(inputs)
     x = _normalized(x, 32, 3, "conv1")
