@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,13 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_rpe.data.archives import StoredFile, read_color_ids, read_photo
-from keras_rpe.data.crops import (
-    LabelledImage,
-    chosen_pairs,
-    crop_options,
-    labelled_dataset,
-    labelled_image,
-)
+from keras_rpe.data.crops import CropOptions, chosen_pairs, labelled_dataset
 from keras_rpe.data.images import MAX_PIXELS, MIN_SIDE, ImageFileError
 from keras_rpe.data.labels import VOID, LabelMaps, class_numbers, read_json
 from keras_rpe.optional_import import optional_import
@@ -679,15 +673,8 @@ def coco_instances(
     images: str | Path,
     *,
     class_names: Sequence[str] | None = None,
-    crop_size: int | tuple[int, int] | None = 320,
-    batch_size: int = 8,
-    shuffle: bool = True,
-    augment: bool | str | Callable[[dict[str, Any]], dict[str, Any]] = "photo",
-    zoom: tuple[float, float] = (0.7, 1.5),
-    repeats: int = 1,
-    seed: int | None = None,
     names: Sequence[str] | None = None,
-    split_pieces: bool = False,
+    **options: Any,
 ) -> tf.data.Dataset:
     """Read the instances of COCO, or of a data set of its form, as batches for `fit`.
 
@@ -705,17 +692,10 @@ def coco_instances(
         class_names: The classes to keep, to be numbered from 1 in this order; annotations of
             others are left out. `None`
             keeps all, in the order of their ids.
-        crop_size: Side of the square crops, or (height, width), or `None` for whole images at
-            their own sizes, which needs `batch_size=1`.
-        batch_size: Crops per batch; the last batch of an epoch may be smaller.
-        shuffle: New order and new crops in every epoch; False gives every epoch the same order
-            and the same crops.
-        augment: As in `label_folder`; "photo" mirrors and changes colors.
-        zoom: Each crop is enlarged by a random factor from this range, if it is augmented.
-        repeats: Crops per image and epoch.
-        seed: The same seed gives the same batches; `None` draws one from Python's generator.
         names: Only these images, by their names without ending.
-        split_pieces: Whether each connected piece of an object becomes an instance of its own.
+        **options: How crops are made: `crop_size`, `batch_size`, `shuffle`, `augment`, `zoom`,
+            `repeats`, `seed` and `split_pieces`, as `label_folder` describes them. Here the
+            defaults are crop_size=320, augment="photo", zoom=(0.7, 1.5) and split_pieces=False.
 
     Returns:
         A dataset of float32 images (B, h, w, 3) in 0..255 and a dictionary of `instances` and
@@ -749,17 +729,15 @@ def coco_instances(
         >>> images.shape, labels["instances"].shape, int(labels["classes"].numpy().max())
         (TensorShape([1, 24, 24, 3]), TensorShape([1, 24, 24]), 1)
     """
-    options = crop_options(
-        crop_size, batch_size, shuffle, augment, zoom, repeats, seed, split_pieces
-    )
+    crops = CropOptions(**options)
     found, known = find_coco_instances(annotations, images)
     class_numbers(annotations, known, class_names)
     examples = chosen_pairs(found, names)
 
-    def load(example: CocoInstancesExample) -> LabelledImage:
-        return labelled_image(*read_coco_instances(example, known, class_names))
+    def load(example: CocoInstancesExample) -> LabelMaps:
+        return read_coco_instances(example, known, class_names)
 
-    return labelled_dataset(examples, load, options, classes=True)
+    return labelled_dataset(examples, load, crops)
 
 
 def coco_panoptic(
@@ -768,15 +746,8 @@ def coco_panoptic(
     segments: str | Path | None = None,
     *,
     class_names: Sequence[str] | None = None,
-    crop_size: int | tuple[int, int] | None = 320,
-    batch_size: int = 8,
-    shuffle: bool = True,
-    augment: bool | str | Callable[[dict[str, Any]], dict[str, Any]] = "photo",
-    zoom: tuple[float, float] = (0.7, 1.5),
-    repeats: int = 1,
-    seed: int | None = None,
     names: Sequence[str] | None = None,
-    split_pieces: bool = False,
+    **options: Any,
 ) -> tf.data.Dataset:
     """Read the panoptic segments of COCO, or of a data set of its form, as batches for `fit`.
 
@@ -795,17 +766,10 @@ def coco_panoptic(
         class_names: The classes to keep, to be numbered from 1 in this order; segments of
             others become background. `None`
             keeps all, in the order of their ids.
-        crop_size: Side of the square crops, or (height, width), or `None` for whole images at
-            their own sizes, which needs `batch_size=1`.
-        batch_size: Crops per batch; the last batch of an epoch may be smaller.
-        shuffle: New order and new crops in every epoch; False gives every epoch the same order
-            and the same crops.
-        augment: As in `label_folder`; "photo" mirrors and changes colors.
-        zoom: Each crop is enlarged by a random factor from this range, if it is augmented.
-        repeats: Crops per image and epoch.
-        seed: The same seed gives the same batches; `None` draws one from Python's generator.
         names: Only these images, by their names without ending.
-        split_pieces: Whether each connected piece of an object becomes an instance of its own.
+        **options: How crops are made: `crop_size`, `batch_size`, `shuffle`, `augment`, `zoom`,
+            `repeats`, `seed` and `split_pieces`, as `label_folder` describes them. Here the
+            defaults are crop_size=320, augment="photo", zoom=(0.7, 1.5) and split_pieces=False.
 
     Returns:
         A dataset of float32 images (B, h, w, 3) in 0..255 and a dictionary of `instances` and
@@ -841,14 +805,12 @@ def coco_panoptic(
         >>> labels["instances"].numpy().max(), labels["classes"].numpy().min()
         (np.int32(0), np.int32(1))
     """
-    options = crop_options(
-        crop_size, batch_size, shuffle, augment, zoom, repeats, seed, split_pieces
-    )
+    crops = CropOptions(**options)
     found, known = find_coco_panoptic(annotations, images, segments)
     class_numbers(annotations, known, class_names)
     examples = chosen_pairs(found, names)
 
-    def load(example: CocoPanopticExample) -> LabelledImage:
-        return labelled_image(*read_coco_panoptic(example, known, class_names))
+    def load(example: CocoPanopticExample) -> LabelMaps:
+        return read_coco_panoptic(example, known, class_names)
 
-    return labelled_dataset(examples, load, options, classes=True)
+    return labelled_dataset(examples, load, crops)

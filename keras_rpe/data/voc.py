@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,13 +25,7 @@ from keras_rpe.data.archives import (
     read_stored_header,
     tar_index,
 )
-from keras_rpe.data.crops import (
-    LabelledImage,
-    chosen_pairs,
-    crop_options,
-    labelled_dataset,
-    labelled_image,
-)
+from keras_rpe.data.crops import CropOptions, chosen_pairs, labelled_dataset
 from keras_rpe.data.images import ImageFileError, LabelFolderError
 from keras_rpe.data.labels import VOC_CLASSES, VOID, LabelMaps, agreed_maps, class_numbers
 
@@ -402,15 +396,8 @@ def pascal_voc(
     *,
     sbd: str | Path | None = None,
     class_names: Sequence[str] | None = None,
-    crop_size: int | tuple[int, int] | None = 320,
-    batch_size: int = 8,
-    shuffle: bool = True,
-    augment: bool | str | Callable[[dict[str, Any]], dict[str, Any]] = "photo",
-    zoom: tuple[float, float] = (0.7, 1.5),
-    repeats: int = 1,
-    seed: int | None = None,
     names: Sequence[str] | None = None,
-    split_pieces: bool = False,
+    **options: Any,
 ) -> tf.data.Dataset:
     """Read PASCAL VOC 2012 as batches of images, instances and classes for `fit`.
 
@@ -428,17 +415,10 @@ def pascal_voc(
             needs `split="train"`.
         class_names: The classes to keep, to be numbered from 1 in this order; objects of others
             become background. `None` keeps the 20 of `VOC_CLASSES`.
-        crop_size: Side of the square crops, or (height, width), or `None` for whole images at
-            their own sizes, which needs `batch_size=1`.
-        batch_size: Crops per batch; the last batch of an epoch may be smaller.
-        shuffle: New order and new crops in every epoch; False gives every epoch the same order
-            and the same crops.
-        augment: As in `label_folder`; "photo" mirrors and changes colors.
-        zoom: Each crop is enlarged by a random factor from this range, if it is augmented.
-        repeats: Crops per image and epoch.
-        seed: The same seed gives the same batches; `None` draws one from Python's generator.
         names: Only these images, by their names without ending.
-        split_pieces: Whether each connected piece of an object becomes an instance of its own.
+        **options: How crops are made: `crop_size`, `batch_size`, `shuffle`, `augment`, `zoom`,
+            `repeats`, `seed` and `split_pieces`, as `label_folder` describes them. Here the
+            defaults are crop_size=320, augment="photo", zoom=(0.7, 1.5) and split_pieces=False.
 
     Returns:
         A dataset of float32 images (B, h, w, 3) in 0..255 and a dictionary of `instances` and
@@ -475,13 +455,11 @@ def pascal_voc(
         >>> images.shape, labels["instances"].shape, int(labels["classes"].numpy().max())
         (TensorShape([1, 24, 24, 3]), TensorShape([1, 24, 24]), 1)
     """
-    options = crop_options(
-        crop_size, batch_size, shuffle, augment, zoom, repeats, seed, split_pieces
-    )
+    crops = CropOptions(**options)
     class_numbers("PASCAL VOC", VOC_CLASSES, class_names)
     examples = chosen_pairs(find_pascal_voc(path, split, sbd), names)
 
-    def load(example: PascalVocExample) -> LabelledImage:
-        return labelled_image(*read_pascal_voc(example, class_names))
+    def load(example: PascalVocExample) -> LabelMaps:
+        return read_pascal_voc(example, class_names)
 
-    return labelled_dataset(examples, load, options, classes=True)
+    return labelled_dataset(examples, load, crops)
