@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,11 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from keras_rpe.checkpoints.checkpoint_error import CheckpointError
-from keras_rpe.checkpoints.damage import DAMAGE
-from keras_rpe.checkpoints.matlab5_file import read_matlab5
-from keras_rpe.checkpoints.matlab_struct import MatlabStruct
-from keras_rpe.checkpoints.reading_budget import ReadingBudget
+from keras_rpe.checkpoints.matlab import read_matlab
+from keras_rpe.checkpoints.report import CheckpointError
 from keras_rpe.data.archives import (
     StoredFile,
     check_palette,
@@ -30,12 +26,10 @@ from keras_rpe.data.images import ImageFileError, LabelFolderError
 from keras_rpe.data.labels import VOC_CLASSES, VOID, LabelMaps, agreed_maps, class_numbers
 
 _MAX_BYTES = 256 * 2**20
-_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_USER_BLOCK = 512
 
 
 def matlab_variable(path: str | Path, name: str) -> Any:
-    """Read a variable of a file of MATLAB's version 5 (`-v6` or `-v7`).
+    """Read a variable of a MATLAB file.
 
     Nothing of the file is executed, and at most 256 MiB are read.
 
@@ -44,7 +38,7 @@ def matlab_variable(path: str | Path, name: str) -> Any:
         name: Name of the variable.
 
     Returns:
-        Its value: an array, a text, a list for a cell, or a `MatlabStruct`.
+        Its value: an array, a text, a list for a cell, or a dict for a struct.
 
     Raises:
         ImageFileError: If the file is missing, damaged or of another kind, or has no such
@@ -65,17 +59,9 @@ def matlab_variable(path: str | Path, name: str) -> Any:
     if not path.is_file():
         raise ImageFileError(f"{path} does not exist.")
     try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size == 0:
-                raise CheckpointError("it is empty (0 bytes)")
-            start = file.read(_USER_BLOCK + len(_HDF5_SIGNATURE))
-            if _HDF5_SIGNATURE in (start[: len(_HDF5_SIGNATURE)], start[_USER_BLOCK:]):
-                raise CheckpointError("it is one of version 7.3: save it with -v7")
-            variables = read_matlab5(file, size, (name,), ReadingBudget(size, _MAX_BYTES))
-    except DAMAGE as error:
-        reason = str(error) if isinstance(error, CheckpointError) else "it is damaged"
-        raise ImageFileError(f"{path} cannot be read as a MATLAB file: {reason}.") from None
+        variables = read_matlab(path, (name,), _MAX_BYTES)
+    except CheckpointError as error:
+        raise ImageFileError(str(error)) from None
     if name not in variables:
         raise ImageFileError(f"{path} has no variable {name}.")
     return variables[name]
@@ -144,9 +130,9 @@ def read_sbd(instances: str | Path, classes: str | Path) -> tuple[np.ndarray, np
     return np.where(void, VOID, ids), np.where(void, VOID, kinds)
 
 
-def _struct(path: str | Path, name: str) -> MatlabStruct:
+def _struct(path: str | Path, name: str) -> dict[str, Any]:
     value = matlab_variable(path, name)
-    if not isinstance(value, MatlabStruct) or value.size != 1:
+    if not isinstance(value, dict):
         raise ImageFileError(f"{path} has a {name} that is not one struct.")
     return value
 
