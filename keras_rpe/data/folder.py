@@ -113,7 +113,7 @@ def check_label_pairs(pairs: Sequence[LabelPair], classes: bool = False) -> None
         >>> check_label_pairs([LabelPair(Path("cell.png"), None, "cell")])
         Traceback (most recent call last):
         ...
-        keras_rpe.data.folder.LabelFolderError: 1 of 1 image pairs cannot be used:
+        keras_rpe.data.images.LabelFolderError: 1 of 1 image pairs cannot be used:
         cell.png: it has no mask.
     """
     with ThreadPoolExecutor(_THREADS) as pool:
