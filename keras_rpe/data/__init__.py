@@ -3,6 +3,7 @@
 import importlib
 from typing import Any
 
+from keras_rpe.data.augmentation import default_augmentation, photo_augmentation
 from keras_rpe.data.bsds import (
     BoundaryAnnotation,
     BoundaryPair,
@@ -19,7 +20,6 @@ from keras_rpe.data.coco import (
     read_coco_instances,
     read_coco_panoptic,
 )
-from keras_rpe.data.crops import default_augmentation, photo_augmentation
 from keras_rpe.data.digits import digits
 from keras_rpe.data.folder import (
     LabelPair,

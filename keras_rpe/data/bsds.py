@@ -8,7 +8,7 @@ import random
 import re
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,8 +16,10 @@ import numpy as np
 import tensorflow as tf
 from scipy import ndimage
 
+from keras_rpe.arguments import check_choice
 from keras_rpe.checkpoints.matlab_struct import MatlabStruct
-from keras_rpe.data.crops import SEEDS, check_crop_arguments, chosen_pairs, counted_dataset
+from keras_rpe.data.augmentation import SEEDS
+from keras_rpe.data.crops import CACHE_BYTES, CropOptions, chosen_pairs, crop_batches, draw_corner
 from keras_rpe.data.images import (
     MIN_SIDE,
     ImageFileError,
@@ -396,7 +398,7 @@ def plain_crop(
 
 def turned_crop(
     item: AnnotatedImage,
-    centre: tuple[float, float],
+    center: tuple[float, float],
     size: tuple[int, int],
     angle: float,
     zoom: float,
@@ -409,7 +411,7 @@ def turned_crop(
 
     Args:
         item: the image with its annotations.
-        centre: row and column of the middle of the crop, in pixels of the image from its corner.
+        center: row and column of the middle of the crop, in pixels of the image from its corner.
         size: height and width of the crop.
         angle: in radians.
         zoom: pixels of the crop, along a side, for a pixel of the image.
@@ -431,7 +433,7 @@ def turned_crop(
     if mirror:
         matrix[:, 1] *= -1
     # From indices of the crop to indices of the image; the middle of pixel 0 lies at 0.5.
-    offset = np.array(centre) - 0.5 - matrix @ ((np.array(size) - 1) / 2)
+    offset = np.array(center) - 0.5 - matrix @ ((np.array(size) - 1) / 2)
     image = np.stack(
         [
             ndimage.affine_transform(
@@ -458,21 +460,7 @@ def turned_crop(
     return image, np.ascontiguousarray(shares[_RIM:-_RIM, _RIM:-_RIM])
 
 
-def draw_corner(
-    shape: tuple[int, int], size: tuple[int, int], rng: np.random.Generator
-) -> tuple[int, int]:
-    """Draw the first row and column of a crop that lies inside the image where it fits.
-
-    Where the image is smaller than the crop, it lies anywhere inside the crop.
-    """
-    row, column = (
-        int(rng.integers(min(0, extent - side), max(0, extent - side) + 1))
-        for extent, side in zip(shape, size)
-    )
-    return row, column
-
-
-def draw_centre(
+def draw_center(
     shape: tuple[int, int],
     size: tuple[int, int],
     angle: float,
@@ -485,8 +473,8 @@ def draw_centre(
 
     Example:
         >>> import numpy as np
-        >>> from keras_rpe.data.bsds import draw_centre
-        >>> draw_centre((64, 64), (64, 64), np.pi / 2, 1.0, np.random.default_rng(0))
+        >>> from keras_rpe.data.bsds import draw_center
+        >>> draw_center((64, 64), (64, 64), np.pi / 2, 1.0, np.random.default_rng(0))
         (32.0, 32.0)
     """
     cosine, sine = abs(math.cos(angle)), abs(math.sin(angle))
@@ -494,13 +482,13 @@ def draw_centre(
         (cosine * size[0] + sine * size[1]) / (2 * zoom),
         (sine * size[0] + cosine * size[1]) / (2 * zoom),
     )
-    centre = []
+    center = []
     for extent, reach in zip(shape, reaches):
         low, high = reach, extent - reach
         if low > high:
             low, high = max(high, extent / 4), min(low, extent * 3 / 4)
-        centre.append(float(rng.uniform(low, high)))
-    return centre[0], centre[1]
+        center.append(float(rng.uniform(low, high)))
+    return center[0], center[1]
 
 
 def _reflected(index: np.ndarray, extent: int) -> np.ndarray:
@@ -607,15 +595,10 @@ def _damaged(archive: Path, error: Exception) -> ImageFileError:
     return ImageFileError(f"{archive} cannot be read as a tar.gz archive: {reason[:200]}.")
 
 
-CACHE_BYTES = 2**30
-"""How much decoded data `bsds500` keeps in memory; images beyond are read again."""
-
 TURNS = 16
 """The number of angles of the augmentation, evenly spread over a full turn."""
 
 _SHOWN = 20
-
-Batch = tuple[np.ndarray, np.ndarray, str]
 
 
 def bsds500(
@@ -691,42 +674,35 @@ def bsds500(
         >>> images.shape, shares.shape, float(shares[0].numpy().max())
         (TensorShape([1, 24, 24, 3]), TensorShape([1, 24, 24]), 1.0)
     """
-    size = _checked_size(crop_size, batch_size, augment)
-    check_crop_arguments(batch_size, repeats, zoom, seed)
+    check_choice("augment", augment, (True, False))
+    options = CropOptions(crop_size, batch_size, shuffle, augment, zoom, repeats, seed)
+    size = options.size
+    if size is None and augment:
+        raise ValueError("`augment` must be False with crop_size=None. Received: augment=True")
     pairs = chosen_pairs(find_boundary_pairs(folder, split), names)
-    seed = random.randrange(SEEDS) if seed is None else seed
-    range_of_zoom = zoom if augment else None
-    dataset = tf.data.Dataset.from_generator(
-        _batches(pairs, _cached(pairs), size, range_of_zoom, batch_size, shuffle, repeats, seed),
-        output_signature=(
-            tf.TensorSpec((None, *(size or (None, None)), 3), tf.float32),
-            tf.TensorSpec((None, *(size or (None, None))), tf.float32),
-            tf.TensorSpec((), tf.string),
-        ),
+    seed = random.randrange(SEEDS) if seed is None else int(seed)
+    specs = (
+        tf.TensorSpec((None, *(size or (None, None)), 3), tf.float32),
+        tf.TensorSpec((None, *(size or (None, None))), tf.float32),
     )
-    length = math.ceil(len(pairs) * repeats / batch_size)
-    dataset = dataset.map(_without_problem)
-    return counted_dataset(dataset, length)
+
+    def crop(item: AnnotatedImage, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        shape = item.counts.shape
+        if size is None:
+            return plain_crop(item, (0, 0), shape)
+        if not augment:
+            return plain_crop(item, draw_corner(shape, size, rng), size)
+        angle = 2 * math.pi * int(rng.integers(TURNS)) / TURNS
+        factor = math.exp(rng.uniform(*np.log(zoom)))
+        mirror = bool(rng.random() < 0.5)
+        center = draw_center(shape, size, angle, factor, rng)
+        return turned_crop(item, center, size, angle, factor, mirror)
+
+    return crop_batches(pairs, _load, crop, specs, options, seed, cache=_cached(pairs))
 
 
-def _checked_size(crop_size: Any, batch_size: int, augment: bool) -> tuple[int, int] | None:
-    if not isinstance(augment, bool):
-        raise ValueError(f"augment needs True or False. Received: augment={augment!r}")
-    if crop_size is None:
-        if batch_size != 1 or augment:
-            raise ValueError(
-                "crop_size=None needs batch_size=1 and augment=False, because whole images differ "
-                f"in size. Received: batch_size={batch_size}, augment={augment}"
-            )
-        return None
-    size = tuple(crop_size) if isinstance(crop_size, (tuple, list)) else (crop_size, crop_size)
-    whole = all(isinstance(side, int) and not isinstance(side, bool) for side in size)
-    if len(size) != 2 or not whole or not 1 <= min(size) <= max(size) <= 4096:
-        raise ValueError(
-            "crop_size needs a whole number from 1 to 4096, a pair (height, width) of them, or "
-            f"None. Received: crop_size={crop_size!r}"
-        )
-    return size[0], size[1]
+def _load(pair: BoundaryPair) -> AnnotatedImage:
+    return annotated_image(*read_boundary_pair(pair))
 
 
 def _cached(pairs: list[BoundaryPair]) -> dict[str, AnnotatedImage]:
@@ -736,7 +712,7 @@ def _cached(pairs: list[BoundaryPair]) -> dict[str, AnnotatedImage]:
     reasons = []
     for pair in pairs:
         try:
-            item = annotated_image(*read_boundary_pair(pair))
+            item = _load(pair)
         except (ImageFileError, OSError) as error:
             reasons.append(str(error).removesuffix("."))
             continue
@@ -750,68 +726,3 @@ def _cached(pairs: list[BoundaryPair]) -> dict[str, AnnotatedImage]:
             f"{len(reasons)} of {len(pairs)} images cannot be used: {shown}{more}."
         )
     return cache
-
-
-def _batches(
-    pairs: list[BoundaryPair],
-    cache: dict[str, AnnotatedImage],
-    size: tuple[int, int] | None,
-    zoom: tuple[float, float] | None,
-    batch_size: int,
-    shuffle: bool,
-    repeats: int,
-    seed: int,
-) -> Callable[[], Iterator[Batch]]:
-    """Make the generator function of one dataset."""
-    epoch = 0
-
-    def generate() -> Iterator[Batch]:
-        nonlocal epoch
-        rng = np.random.default_rng([seed, epoch if shuffle else 0])
-        epoch += 1
-        order = np.tile(np.arange(len(pairs)), repeats)
-        if shuffle:
-            rng.shuffle(order)
-        for start in range(0, len(order), batch_size):
-            crops = []
-            try:
-                for index in order[start : start + batch_size]:
-                    pair = pairs[index]
-                    item = cache.get(pair.name) or annotated_image(*read_boundary_pair(pair))
-                    crops.append(_crop(item, size, zoom, rng))
-            except (ImageFileError, OSError) as error:
-                shape = (1, *(size or (1, 1)))
-                yield np.zeros((*shape, 3), np.float32), np.zeros(shape, np.float32), str(error)
-                return
-            images, shares = zip(*crops)
-            yield np.stack(images), np.stack(shares), ""
-
-    return generate
-
-
-def _crop(
-    item: AnnotatedImage,
-    size: tuple[int, int] | None,
-    zoom: tuple[float, float] | None,
-    rng: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray]:
-    height, width = item.counts.shape
-    if size is None:
-        return plain_crop(item, (0, 0), (height, width))
-    if zoom is None:
-        return plain_crop(item, draw_corner((height, width), size, rng), size)
-    angle = 2 * math.pi * int(rng.integers(TURNS)) / TURNS
-    factor = math.exp(rng.uniform(*np.log(zoom)))
-    mirror = bool(rng.random() < 0.5)
-    centre = draw_centre((height, width), size, angle, factor, rng)
-    return turned_crop(item, centre, size, angle, factor, mirror)
-
-
-@tf.autograph.experimental.do_not_convert
-def _without_problem(
-    images: tf.Tensor, shares: tf.Tensor, problem: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
-    # An exception inside the generator would show its whole traceback; this shows a sentence.
-    sound = tf.debugging.Assert(tf.equal(problem, ""), [problem])
-    with tf.control_dependencies([sound]):
-        return tf.identity(images), tf.identity(shares)

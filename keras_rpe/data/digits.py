@@ -16,11 +16,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_rpe.arguments import check_choice, check_integer
 from keras_rpe.checkpoints.checkpoint_error import CheckpointError
 from keras_rpe.checkpoints.damage import DAMAGE
 from keras_rpe.checkpoints.file_names import shortened
 from keras_rpe.checkpoints.reading_budget import ReadingBudget
-from keras_rpe.data.crops import SEEDS, check_count, check_seed, counted_dataset
+from keras_rpe.data.augmentation import SEEDS
+from keras_rpe.data.crops import counted_dataset
 from keras_rpe.data.images import ImageFileError
 
 # What zipfile and NumPy's parser of headers raise besides.
@@ -481,12 +483,12 @@ def digits(
         >>> images.shape, labels["instances"].shape, labels["classes"].dtype, len(dataset)
         (TensorShape([4, 64, 64, 3]), TensorShape([4, 64, 64]), tf.int32, 2)
     """
-    check_count("batch_size", batch_size)
-    check_count("num_scenes", num_scenes)
-    check_seed(seed)
-    for argument, value in (("fresh", fresh), ("classes", classes)):
-        if not isinstance(value, bool):
-            raise ValueError(f"{argument} needs True or False. Received: {argument}={value!r}")
+    check_integer("batch_size", batch_size)
+    check_integer("num_scenes", num_scenes)
+    if seed is not None:
+        check_integer("seed", seed, 0, SEEDS - 1)
+    check_choice("fresh", fresh, (True, False))
+    check_choice("classes", classes, (True, False))
     check_scene_arguments(min_digits, max_digits, same_class_share, threshold)
     images = digit_images(source, split)
     seed = random.randrange(SEEDS) if seed is None else seed

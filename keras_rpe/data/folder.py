@@ -12,13 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from keras_rpe.data.crops import (
-    LabelledImage,
-    chosen_pairs,
-    crop_options,
-    labelled_dataset,
-    labelled_image,
-)
+from keras_rpe.data.crops import CropOptions, chosen_pairs, labelled_dataset
 from keras_rpe.data.images import (
     IMAGE_SUFFIXES,
     MIN_SIDE,
@@ -412,7 +406,7 @@ def label_folder(
     >>> batch.shape, labels.shape, len(dataset)
     (TensorShape([2, 32, 32, 3]), TensorShape([2, 32, 32]), 1)
     """
-    options = crop_options(
+    options = CropOptions(
         crop_size, batch_size, shuffle, augment, zoom, repeats, seed, split_pieces
     )
     check_label_numbers(void, num_classes, classes)
@@ -431,10 +425,10 @@ def label_folder(
         training, validation = split_pairs(pairs, validation_split, seed)
         pairs = training if subset == "training" else validation
 
-    def load(pair: LabelPair) -> LabelledImage:
+    def load(pair: LabelPair) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         image, labels, kinds = read_label_pair(pair, void, num_classes)
         if kinds is None and void is not None:
             kinds = labels.clip(max=1)
-        return labelled_image(image, labels, kinds)
+        return image, labels, kinds
 
     return labelled_dataset(pairs, load, options, classes is not None)

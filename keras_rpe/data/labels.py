@@ -35,38 +35,36 @@ class LabelMaps(NamedTuple):
     classes: np.ndarray
 
 
+def unique_codes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Number the values that occur in an array of integers from 0.
+
+    Returns:
+        The number of each value, the values in order, and how often each occurs.
+    """
+    highest = int(values.max())
+    if highest >= _COUNTABLE:
+        found, codes, counts = np.unique(values, return_inverse=True, return_counts=True)
+        return codes.reshape(values.shape), found, counts
+    # Counting is many times faster than the sort inside np.unique.
+    counts = np.bincount(values.ravel(), minlength=highest + 1)
+    found = np.flatnonzero(counts)
+    number = np.zeros(highest + 1, np.int64)
+    number[found] = np.arange(len(found))
+    return number[values], found, counts[found]
+
+
 def pair_codes(
     instances: np.ndarray, classes: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Number the pairs of instance and class that occur in two maps.
-
-    Args:
-        instances: Integers (H, W) from -1.
-        classes: Integers (H, W) from -1.
+    """Number the pairs of instance and class that occur in two maps (H, W) of integers from -1.
 
     Returns:
         The number of the pair of each pixel (H, W), the pairs int64 (K, 2), sorted, and how many
         pixels each has (K,).
-
-    Example:
-        >>> import numpy as np
-        >>> from keras_rpe.data.labels import pair_codes
-        >>> codes, pairs, counts = pair_codes(np.array([[0, 7, 7]]), np.array([[0, 2, 2]]))
-        >>> codes.tolist(), pairs.tolist(), counts.tolist()
-        ([[0, 1, 1]], [[0, 0], [7, 2]], [1, 2])
     """
     base = int(classes.max()) + 2
     keys = (instances.astype(np.int64) + 1) * base + (classes + 1)
-    highest = int(keys.max())
-    if highest < _COUNTABLE:  # counting is many times faster than the sort inside np.unique
-        counts = np.bincount(keys.ravel(), minlength=highest + 1)
-        found = np.flatnonzero(counts)
-        number = np.zeros(highest + 1, np.int64)
-        number[found] = np.arange(len(found))
-        codes, counts = number[keys], counts[found]
-    else:
-        found, codes, counts = np.unique(keys, return_inverse=True, return_counts=True)
-        codes = codes.reshape(keys.shape)
+    codes, found, counts = unique_codes(keys)
     return codes, np.stack([found // base - 1, found % base - 1], axis=1), counts
 
 
