@@ -15,13 +15,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_rpe.data import bsds, digits, voc
+from keras_rpe.data import bsds, voc
 from keras_rpe.data.coco import (
     find_coco_instances,
     find_coco_panoptic,
     read_coco_instances,
     read_coco_panoptic,
 )
+from keras_rpe.data.digits import CANVAS, SPLITS, digit_images, digit_scene
 from keras_rpe.data.folder import LabelPair, check_label_pairs, find_label_pairs, read_label_pair
 from keras_rpe.data.images import ImageFileError, LabelFolderError
 from keras_rpe.data.labels import LabelMaps
@@ -108,12 +109,12 @@ def _digits_examples(folder: Path | None, config: str | None) -> dict[str, _Exam
 
     def examples(images: list[np.ndarray], split: str) -> _Examples:
         for number in range(SCENES[split]):
-            rng = np.random.default_rng([0, digits.SPLITS.index(split), number])
-            image, instances, classes = digits.digit_scene(rng, images)
+            rng = np.random.default_rng([0, SPLITS.index(split), number])
+            image, instances, classes = digit_scene(rng, images)
             maps = {"instances": instances.astype(np.uint8), "classes": classes.astype(np.uint8)}
             yield number, {"image": image, **maps, "count": int(instances.max())}
 
-    return {split: examples(digits.digit_images(source, split), split) for split in digits.SPLITS}
+    return {split: examples(digit_images(source, split), split) for split in SPLITS}
 
 
 def label_folder_maps(pair: LabelPair, ignore_label: int | None) -> LabelMaps:
@@ -174,7 +175,7 @@ def _boundary_features(tfds: Any) -> tuple[dict[str, Any], Any]:
 
 
 def _digit_features(tfds: Any) -> tuple[dict[str, Any], Any]:
-    shape = digits.CANVAS, digits.CANVAS
+    shape = CANVAS, CANVAS
     features = {
         "image": tfds.features.Image(shape=(*shape, 3)),
         "instances": _map(tfds, shape, np.uint8),
