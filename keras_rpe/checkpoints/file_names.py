@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keras_rpe.checkpoints.checkpoint_error import CheckpointError
+from keras_rpe.checkpoints.report import CheckpointError
 
 
 def decoded(data: bytes) -> str:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from keras_rpe.checkpoints.bfloat16 import bfloat16_to_float32
-from keras_rpe.checkpoints.checkpoint_error import CheckpointError
 from keras_rpe.checkpoints.file_names import shortened
+from keras_rpe.checkpoints.report import CheckpointError
 from keras_rpe.optional_import import optional_import
 
 MAX_HEADER_BYTES = 16 << 20
@@ -57,7 +57,7 @@ def read_safetensors(
         >>> read_safetensors("missing.safetensors")
         Traceback (most recent call last):
         ...
-        keras_rpe.checkpoints.checkpoint_error.CheckpointError: `path` must be a safetensors file.
+        keras_rpe.checkpoints.report.CheckpointError: `path` must be a safetensors file.
         Received: 'missing.safetensors', which is not a file
     """
     if not isinstance(max_bytes, int) or max_bytes < 1:

@@ -7,8 +7,8 @@ import zlib
 from dataclasses import dataclass
 from io import BufferedIOBase
 
-from keras_rpe.checkpoints.checkpoint_error import CheckpointError
 from keras_rpe.checkpoints.file_names import decoded, shortened
+from keras_rpe.checkpoints.report import CheckpointError
 
 MAX_MEMBERS = 200_000
 MAX_DIRECTORY_BYTES = 64 << 20

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_rpe.checkpoints.checkpoint_error import CheckpointError
 from keras_rpe.checkpoints.file_names import shortened
 from keras_rpe.checkpoints.pickled_dict import PickledDict
+from keras_rpe.checkpoints.report import CheckpointError
 from keras_rpe.checkpoints.stored_zip import StoredZip
 from keras_rpe.checkpoints.torch_names import NAMES, REFUSALS, storage_of
 from keras_rpe.checkpoints.torch_pickle import MAX_PICKLE_BYTES, read_pickle
@@ -56,7 +56,7 @@ def read_torch_file(
         >>> read_torch_file("missing.pth")
         Traceback (most recent call last):
         ...
-        keras_rpe.checkpoints.checkpoint_error.CheckpointError: `path` must be a state dict saved
+        keras_rpe.checkpoints.report.CheckpointError: `path` must be a state dict saved
         by torch. Received: 'missing.pth', which is not a file
     """
     if not isinstance(max_bytes, int) or max_bytes < 1:

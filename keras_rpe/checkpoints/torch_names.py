@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from keras_rpe.checkpoints.checkpoint_error import CheckpointError
 from keras_rpe.checkpoints.pickled_call import PickledCall
 from keras_rpe.checkpoints.pickled_dict import PickledDict
+from keras_rpe.checkpoints.report import CheckpointError
 from keras_rpe.checkpoints.torch_dtype import DTYPES, TorchDtype
 from keras_rpe.checkpoints.torch_storage import TorchStorage
 from keras_rpe.checkpoints.torch_tensor import TorchTensor

@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping
 from io import BufferedIOBase
 from typing import Any
 
-from keras_rpe.checkpoints.checkpoint_error import CheckpointError
 from keras_rpe.checkpoints.file_names import decoded, shortened
 from keras_rpe.checkpoints.pickled_call import PickledCall
 from keras_rpe.checkpoints.pickled_dict import PickledDict
+from keras_rpe.checkpoints.report import CheckpointError
 
 MAX_PICKLE_BYTES = 64 << 20
 MAX_TEXT_BYTES = 16 << 20

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_rpe.checkpoints.bfloat16 import bfloat16_to_float32
-from keras_rpe.checkpoints.checkpoint_error import CheckpointError
+from keras_rpe.checkpoints.report import CheckpointError
 from keras_rpe.checkpoints.torch_dtype import DTYPES, TorchDtype
 from keras_rpe.checkpoints.torch_storage import TorchStorage
 

@@ -1,4 +1,4 @@
-"""Files of data sets, in folders and in tar archives that are not unpacked."""
+"""Files of data sets: images, in tar archives too, which are not unpacked, and MATLAB files."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 from PIL.ContainerIO import ContainerIO
 
+from keras_rpe.checkpoints.matlab import read_matlab
+from keras_rpe.checkpoints.report import CheckpointError
 from keras_rpe.data.images import MAX_PIXELS, MIN_SIDE, PILLOW_FORMATS, ImageFileError
 
 MAX_FILE_BYTES = 256 * 2**20
@@ -148,6 +150,20 @@ def tar_index(path: Path, wanted: re.Pattern[str]) -> dict[str, StoredFile]:
             f"{path} cannot be read as a tar archive without compression: {_reason(error)}."
         ) from None
     return found
+
+
+def matlab_variable(path: str | Path, name: str) -> Any:
+    """Read a variable of a MATLAB file, as `read_matlab` gives it."""
+    if not Path(path).is_file():
+        reason = "is a folder, not a MATLAB file" if Path(path).is_dir() else "does not exist"
+        raise ImageFileError(f"{path} {reason}.")
+    try:
+        variables = read_matlab(path, (name,), MAX_FILE_BYTES)
+    except CheckpointError as error:
+        raise ImageFileError(f"{path} cannot be read: {error}") from None
+    if name not in variables:
+        raise ImageFileError(f"{path} has no variable {name}.")
+    return variables[name]
 
 
 def _reason(error: Exception) -> str:

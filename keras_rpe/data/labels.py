@@ -12,10 +12,10 @@ import numpy as np
 from keras_rpe.data.images import ImageFileError
 
 VOID = -1
-"""The number of void pixels in maps of instances and of classes, as in `ignore_label=VOID`.
+"""The number of void pixels in the maps that datasets give, as in `ignore_label=VOID`.
 
 Void pixels are neither an object nor background, and no loss and no metric counts them. Files have
-other numbers for them, such as 255, which in maps of instances may be an object.
+other numbers for them, such as 255.
 """
 
 _COUNTABLE = 2**22
@@ -71,21 +71,12 @@ def pair_codes(
 def agreed_maps(
     where: Any, instances: np.ndarray, classes: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Make a map of instances and a map of classes agree.
+    """Make a map of instances and a map of classes, both integers (H, W), agree.
 
     A pixel that is void in one map becomes void in both. An object has the class that most of its
-    pixels have; its other pixels become void. Classes without an object, such as sky, stay.
-
-    Args:
-        where: The file, for the error.
-        instances: Integers (H, W), 0 for the background, ids from 1, `VOID`.
-        classes: Integers (H, W), 0 for the background, classes from 1, `VOID`.
-
-    Returns:
-        The two maps, int32 (H, W).
-
-    Raises:
-        ImageFileError: If the sizes differ or no pixel of an object has a class.
+    pixels have; its other pixels become void. Classes without an object, such as sky, stay. An
+    `ImageFileError` that names `where` tells that sizes differ, or no pixel of an object has a
+    class.
 
     Example:
         >>> import numpy as np
@@ -96,13 +87,13 @@ def agreed_maps(
     """
     if instances.shape != classes.shape:
         raise ImageFileError(
-            f"{where} has instances of {_size(instances.shape)} pixels, but classes of "
-            f"{_size(classes.shape)}."
+            f"{where} has instances of {size_text(instances.shape)} pixels, but classes of "
+            f"{size_text(classes.shape)}."
         )
     codes, pairs, counts = pair_codes(instances, classes)
     void = (pairs == VOID).any(axis=1)
     objects = (pairs[:, 0] > 0) & ~void
-    void |= objects  # but for what most pixels of an object are
+    void |= objects  # except what most pixels of an object are
     classed = np.flatnonzero(objects & (pairs[:, 1] > 0))
     # The last of each object in this order is its largest pair; of equal ones, the lower class.
     order = classed[np.lexsort((-pairs[classed, 1], counts[classed], pairs[classed, 0]))]
@@ -115,7 +106,8 @@ def agreed_maps(
     return table[:, 0][codes], table[:, 1][codes]
 
 
-def _size(shape: tuple[int, ...]) -> str:
+def size_text(shape: tuple[int, ...]) -> str:
+    """A size as sentences have it, such as "20 x 30"."""
     return " x ".join(map(str, shape))
 
 
@@ -178,18 +170,7 @@ def read_class_names(path: str | Path) -> tuple[str, ...]:
 
 
 def read_json(path: Path, max_bytes: int) -> Any:
-    """Read a JSON file.
-
-    Args:
-        path: The file.
-        max_bytes: The largest size of the file.
-
-    Returns:
-        What it holds.
-
-    Raises:
-        ImageFileError: If it is missing, too large or damaged.
-    """
+    """Read a JSON file; an `ImageFileError` where it is missing, too large or damaged."""
     if not path.is_file():
         raise ImageFileError(f"{path} does not exist, or is no file.")
     size = path.stat().st_size
@@ -227,16 +208,18 @@ def class_numbers(
     chosen = known if class_names is None else class_names
     if isinstance(chosen, str) or not chosen or not all(isinstance(one, str) for one in chosen):
         raise ValueError(
-            f"class_names needs a list of at least one name. Received: class_names={class_names!r}"
+            "`class_names` must be a list of at least one name. "
+            f"Received: class_names={class_names!r}"
         )
     table = np.zeros(len(known) + 2, np.int32)
+    table[-1] = VOID
     for number, name in enumerate(chosen, start=1):
         if name not in known:
             raise ValueError(
-                f"class_names needs classes of {where}, such as {known[0]!r}. Received: {name!r}"
+                f"`class_names` must be classes of {where}, such as {known[0]!r}. "
+                f"Received: {name!r}"
             )
         if table[known.index(name) + 1]:
-            raise ValueError(f"class_names needs each class once. Received: {name!r} twice")
+            raise ValueError(f"`class_names` must have each class once. Received: {name!r} twice")
         table[known.index(name) + 1] = number
-    table[-1] = VOID
     return table

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,19 +12,16 @@ import numpy as np
 import tensorflow as tf
 
 from keras_rpe.arguments import check_choice
-from keras_rpe.checkpoints.checkpoint_error import CheckpointError
-from keras_rpe.checkpoints.damage import DAMAGE
-from keras_rpe.checkpoints.matlab5_file import read_matlab5
-from keras_rpe.checkpoints.matlab_struct import MatlabStruct
-from keras_rpe.checkpoints.reading_budget import ReadingBudget
 from keras_rpe.data.archives import (
     StoredFile,
+    matlab_variable,
     open_image,
     read_palette_labels,
     read_photo,
     tar_index,
 )
 from keras_rpe.data.crops import CropOptions, chosen_pairs, labelled_dataset
+from keras_rpe.data.folder import raise_problems
 from keras_rpe.data.images import ImageFileError, LabelFolderError
 from keras_rpe.data.labels import VOC_CLASSES, VOID, LabelMaps, agreed_maps, class_numbers
 
@@ -40,59 +36,7 @@ _WANTED = re.compile(
 )
 _NAME = re.compile(r"[\w-]+", re.ASCII)
 _VOID_INDEX = 255
-_SHOWN = 20
 _THREADS = 4
-
-_MAX_BYTES = 256 * 2**20
-_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_USER_BLOCK = 512
-
-
-def matlab_variable(path: str | Path, name: str) -> Any:
-    """Read a variable of a file of MATLAB's version 5 (`-v6` or `-v7`).
-
-    Nothing of the file is executed, and at most 256 MiB are read.
-
-    Args:
-        path: The file.
-        name: Name of the variable.
-
-    Returns:
-        Its value: an array, a text, a list for a cell, or a `MatlabStruct`.
-
-    Raises:
-        ImageFileError: If the file is missing, damaged or of another kind, or has no such
-            variable.
-
-    Example:
-        >>> import tempfile
-        >>> import scipy.io
-        >>> from keras_rpe.data.voc import matlab_variable
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     scipy.io.savemat(folder + "/a.mat", {"x": [[1, 2]]})
-        ...     matlab_variable(folder + "/a.mat", "x").tolist()
-        [[1, 2]]
-    """
-    path = Path(path)
-    if path.is_dir():
-        raise ImageFileError(f"{path} is a folder, not a MATLAB file.")
-    if not path.is_file():
-        raise ImageFileError(f"{path} does not exist.")
-    try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size == 0:
-                raise CheckpointError("it is empty (0 bytes)")
-            start = file.read(_USER_BLOCK + len(_HDF5_SIGNATURE))
-            if _HDF5_SIGNATURE in (start[: len(_HDF5_SIGNATURE)], start[_USER_BLOCK:]):
-                raise CheckpointError("it is one of version 7.3: save it with -v7")
-            variables = read_matlab5(file, size, (name,), ReadingBudget(size, _MAX_BYTES))
-    except DAMAGE as error:
-        reason = str(error) if isinstance(error, CheckpointError) else "it is damaged"
-        raise ImageFileError(f"{path} cannot be read as a MATLAB file: {reason}.") from None
-    if name not in variables:
-        raise ImageFileError(f"{path} has no variable {name}.")
-    return variables[name]
 
 
 def read_sbd(instances: str | Path, classes: str | Path) -> tuple[np.ndarray, np.ndarray]:
@@ -160,9 +104,9 @@ def read_sbd(instances: str | Path, classes: str | Path) -> tuple[np.ndarray, np
 
 def _fields(path: str | Path, name: str) -> dict[str, Any]:
     value = matlab_variable(path, name)
-    if not isinstance(value, MatlabStruct) or value.size != 1:
+    if not isinstance(value, dict):
         raise ImageFileError(f"{path} has a {name} that is not one struct.")
-    return {field: values[0] for field, values in value.fields.items()}
+    return value
 
 
 def _integers(path: str | Path, name: str, value: Any) -> np.ndarray:
@@ -237,13 +181,7 @@ def find_pascal_voc(
     found = _voc_examples(path, files, names)
     if sbd is not None:
         found += _sbd_examples(Path(sbd), files, {*names, *_listed(path, files, "val")})
-    reasons = [one for one in found if isinstance(one, str)]
-    if reasons:
-        shown = "; ".join(reasons[:_SHOWN])
-        rest = f"; and {len(reasons) - _SHOWN} more" if len(reasons) > _SHOWN else ""
-        raise LabelFolderError(
-            f"{len(reasons)} of {len(found)} images cannot be used: {shown}{rest}."
-        )
+    raise_problems((one if isinstance(one, str) else None for one in found), "images")
     return [one for one in found if not isinstance(one, str)]
 
 

@@ -135,7 +135,7 @@ def test_other_files(tmp_path: Path) -> None:
         "missing.mat": "there is no such file",
         ".": "there is no such file",
         "text.mat": "it has no header of a MATLAB file",
-        "empty.mat": "it has no header of a MATLAB file",
+        "empty.mat": "it is empty",
         "v4.mat": "it has no header of a MATLAB file",
         "other.mat": "it has no structs `layers` and `params`",
         "array.mat": "`net` is not a struct",

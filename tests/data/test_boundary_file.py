@@ -103,7 +103,7 @@ def test_other_files_are_refused(path, tmp_path):
         read_boundaries(path)
     with h5py.File(path, "w", userblock_size=512) as file:
         file["groundTruth"] = 1
-    with pytest.raises(ImageFileError, match="one of version 7.3: save it with -v7"):
+    with pytest.raises(ImageFileError, match="that is not a cell of structs"):
         read_boundaries(path)
 
 

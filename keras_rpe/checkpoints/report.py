@@ -1,10 +1,37 @@
-"""What was matched, and what was not, when weights of a checkpoint were put into a network."""
+"""What the readers of checkpoints share: their error, and the report of a conversion."""
 
 from __future__ import annotations
 
+import struct
+import zlib
 from dataclasses import dataclass, field
 
 Shape = tuple[int, ...]
+
+DAMAGE: tuple[type[Exception], ...] = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    StopIteration,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+"""The errors that malformed bytes cause in readers that run nothing of what they read."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is damaged, of another kind, refused as unsafe, or does not fit the network."""
+
+
+def shortened(name: str) -> str:
+    """Quote a name from a file for a message: ASCII, one line, at most 80 characters."""
+    return ascii(name if len(name) <= 80 else name[:77] + "...")
 
 
 @dataclass

@@ -4,23 +4,70 @@ from __future__ import annotations
 
 import math
 import os
-from pathlib import Path
-from typing import Any, BinaryIO
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from keras_rpe.checkpoints.checkpoint_error import CheckpointError
-from keras_rpe.checkpoints.damage import DAMAGE
-from keras_rpe.checkpoints.hdf5_file import SIGNATURE
-from keras_rpe.checkpoints.matconvnet_layer import MatConvNetLayer, Option
-from keras_rpe.checkpoints.matconvnet_network import MatConvNetNetwork
-from keras_rpe.checkpoints.matlab5_file import read_matlab5
-from keras_rpe.checkpoints.matlab73_file import read_matlab73
-from keras_rpe.checkpoints.matlab_struct import MatlabStruct, UnreadValue
-from keras_rpe.checkpoints.reading_budget import ReadingBudget
+from keras_rpe.checkpoints.matlab import read_matlab
+from keras_rpe.checkpoints.report import CheckpointError
 
 _WANTED = ("net", "layers", "params", "meta")
-_USER_BLOCK = 512
+
+Option = str | float | tuple[float, ...]
+
+
+@dataclass
+class MatConvNetLayer:
+    """A row of the layer table of a DagNN.
+
+    Attributes:
+        name: Its name.
+        type: Class of its block, such as "dagnn.Conv".
+        inputs: Variables that it takes.
+        outputs: Variables that it gives.
+        params: Names of its parameters, in the order that its class gives them a meaning.
+        block: Options of the block: texts, numbers, and tuples of numbers; others are left out.
+
+    Example:
+        >>> from keras_rpe.checkpoints import MatConvNetLayer
+        >>> layer = MatConvNetLayer("conv1", "dagnn.Conv", ["data"], ["x1"], ["conv1_f"])
+        >>> layer.kind
+        'Conv'
+    """
+
+    name: str
+    type: str
+    inputs: list[str]
+    outputs: list[str]
+    params: list[str] = field(default_factory=list)
+    block: dict[str, Option] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        """The type without the name of its package."""
+        return self.type.rpartition(".")[2]
+
+
+@dataclass
+class MatConvNetNetwork:
+    """The layers and the parameters of a DagNN.
+
+    Attributes:
+        layers: The layers in the order of the file.
+        params: float32 arrays by name. Filters are `(H, W, in, out)`, biases and gains `(C,)`, and
+            moments `(C, 2)`: the mean and the square root of the variance plus epsilon.
+        average_image: What is subtracted from images, `(3,)` or `(H, W, 3)`, or `None`.
+
+    Example:
+        >>> from keras_rpe.checkpoints import MatConvNetNetwork
+        >>> MatConvNetNetwork().average_image is None
+        True
+    """
+
+    layers: list[MatConvNetLayer] = field(default_factory=list)
+    params: dict[str, np.ndarray] = field(default_factory=dict)
+    average_image: np.ndarray | None = None
 
 
 def read_matconvnet(path: str | os.PathLike[str]) -> MatConvNetNetwork:
@@ -57,52 +104,44 @@ def read_matconvnet(path: str | os.PathLike[str]) -> MatConvNetNetwork:
         >>> network.layers[0].name, network.params["f"].shape
         ('conv1', (3, 3, 2, 1))
     """
+    variables = read_matlab(path, _WANTED)
     try:
-        if not Path(path).is_file():
-            raise CheckpointError("there is no such file")
-        with Path(path).open("rb") as file:
-            return _network(_variables(file, os.fstat(file.fileno()).st_size))
-    except DAMAGE as error:
-        reason = str(error) if isinstance(error, CheckpointError) else "it is damaged"
-        # The cause is of no use where the bytes have none of the meaning that was sought in them.
+        return _network(variables)
+    except CheckpointError as error:
         raise CheckpointError(
-            f"`path` must be a MATLAB file with a network of MatConvNet, but {reason}. "
-            f"Received: path={str(path)!r}"
+            f"`path` must be a MATLAB file with a network of MatConvNet, but {error}. "
+            f"Received: path={os.fspath(path)!r}"
         ) from None
-
-
-def _variables(file: BinaryIO, size: int) -> dict[str, Any]:
-    budget = ReadingBudget(size)
-    start = file.read(_USER_BLOCK + len(SIGNATURE))
-    is_hdf5 = start.startswith(SIGNATURE) or start[_USER_BLOCK:] == SIGNATURE
-    read = read_matlab73 if is_hdf5 else read_matlab5
-    return read(file, size, _WANTED, budget)
 
 
 def _network(variables: dict[str, Any]) -> MatConvNetNetwork:
     if "net" in variables:
-        net = variables["net"]
-        if isinstance(net, UnreadValue):
+        variables = variables["net"]
+        if variables is None:
             raise CheckpointError(
-                f"`net` is {net.kind}: save `net.saveobj()` of it in MATLAB in its place"
+                "`net` is an object: save `net.saveobj()` of it in MATLAB in its place"
             )
-        if not isinstance(net, MatlabStruct) or net.size != 1:
+        if not isinstance(variables, dict):
             raise CheckpointError("`net` is not a struct")
-        variables = {name: net.get(name) for name in _WANTED}
-    layers, params = variables.get("layers"), variables.get("params")
-    if not isinstance(layers, MatlabStruct) or not isinstance(params, MatlabStruct):
+    layers, params = _rows(variables.get("layers")), _rows(variables.get("params"))
+    if layers is None or params is None:
         raise CheckpointError("it has no structs `layers` and `params`")
-    network = MatConvNetNetwork([_layer(row) for row in layers.elements()], _params(params))
+    network = MatConvNetNetwork([_layer(row) for row in layers], _params(params))
     for layer in network.layers:
         _shape_params(layer, network.params)
     network.average_image = _average_image(variables.get("meta"))
     return network
 
 
+def _rows(table: Any) -> list[dict[str, Any]] | None:
+    rows = [table] if isinstance(table, dict) else table
+    is_table = isinstance(rows, list) and all(isinstance(row, dict) for row in rows)
+    return rows if is_table else None
+
+
 def _layer(row: dict[str, Any]) -> MatConvNetLayer:
     block = row.get("block")
-    options = next(iter(block.elements()), {}) if isinstance(block, MatlabStruct) else {}
-    plain = {name: _option(value) for name, value in options.items()}
+    plain = {name: _option(value) for name, value in (_rows(block) or [{}])[0].items()}
     return MatConvNetLayer(
         _text(row, "name"),
         _text(row, "type"),
@@ -139,9 +178,9 @@ def _option(value: Any) -> Option | None:
     return numbers[0] if len(numbers) == 1 else numbers
 
 
-def _params(table: MatlabStruct) -> dict[str, np.ndarray]:
+def _params(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
     params: dict[str, np.ndarray] = {}
-    for row in table.elements():
+    for row in rows:
         name, value = _text(row, "name"), row.get("value")
         if name in params:
             raise CheckpointError(f"it has two parameters of the name {name!r}")
@@ -199,8 +238,8 @@ def _filter_shape(layer: MatConvNetLayer, value: np.ndarray) -> tuple[int, ...]:
 
 
 def _average_image(meta: Any) -> np.ndarray | None:
-    normalization = meta.get("normalization") if isinstance(meta, MatlabStruct) else None
-    image = normalization.get("averageImage") if isinstance(normalization, MatlabStruct) else None
+    normalization = meta.get("normalization") if isinstance(meta, dict) else None
+    image = normalization.get("averageImage") if isinstance(normalization, dict) else None
     if not isinstance(image, np.ndarray) or image.size == 0:
         return None
     if image.size != 3 and (image.ndim != 3 or image.shape[2] != 3):
