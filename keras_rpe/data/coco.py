@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,18 +22,17 @@ _MAX_CATEGORIES = 10_000
 _MAX_SEGMENT = 2**24 - 1
 _MAX_OUTLINE = 2**22  # Pixels; pycocotools takes 80 bytes for each.
 _OUTSIDE = re.compile(r"(?:^|[/\\])\.\.(?:[/\\]|$)|^[/\\]|^[A-Za-z]:|\0")
-# Run lengths as text: 5 bits a character, of which those from "P" on are followed by another.
-# pycocotools reads past the end of texts that break off.
+# Run lengths as text have 5 bits a character, and those from "P" on are followed by another.
+# pycocotools reads past the end of a text that breaks off.
 _COMPRESSED = re.compile("(?:[P-o]{0,5}[0-O])*")
 
 
 class CocoMask(NamedTuple):
-    """The pixels of an annotation: polygons x, y, x, y ..., or run lengths of pycocotools."""
+    """The pixels of an annotation."""
 
     number: int  # its class
     crowd: bool
-    polygons: tuple[np.ndarray, ...]
-    runs: dict[str, Any] | None
+    pixels: list[np.ndarray] | dict[str, Any]  # polygons x, y, x, y ..., or run lengths
 
 
 class CocoSegment(NamedTuple):
@@ -67,58 +66,70 @@ class CocoExample(NamedTuple):
     segments_image: StoredFile | None = None
 
 
-class _Content(NamedTuple):
-    annotations: list[dict[str, Any]]
-    categories: list[dict[str, Any]]
+class _Index(NamedTuple):
+    """The images of a JSON file by their ids, and the classes of its categories."""
+
     images: dict[int, CocoExample]
     names: tuple[str, ...]
     numbers: dict[int, int]  # the class of each category's id
 
 
-def _read_content(path: Path, folder: Path) -> _Content:
+def _read_index(path: Path, folder: Path) -> tuple[dict[str, Any], _Index]:
     """Read a JSON file, and check its images and categories."""
     content = read_json(path, MAX_BYTES)
     if not isinstance(content, dict):
         raise ImageFileError(f"{path} needs a dictionary with images, annotations and categories.")
-    for part in ("images", "annotations", "categories"):
-        entries = content.get(part)
-        if not isinstance(entries, list) or not all(isinstance(one, dict) for one in entries):
-            raise ImageFileError(f"{path} has no list {part} of dictionaries.")
     images: dict[int, CocoExample] = {}
     names: set[str] = set()
-    for place, entry in enumerate(content["images"]):
-        where = f"{path}: images[{place}]"
-        key, file_name = _integer(where, entry, "id"), _file_name(where, entry)
+    for where, key, entry in _entries(path, content, "images"):
+        file_name = _file_name(where, entry)
         height, width = (_integer(where, entry, side, MIN_SIDE) for side in ("height", "width"))
         if height * width > MAX_PIXELS:
             raise ImageFileError(
                 f"{where} has {height} x {width} pixels, more than the {MAX_PIXELS} that are read."
             )
         name = file_name.rsplit(".", 1)[0]
-        if key in images or name in names:
-            raise ImageFileError(f"{where} has an id or a file_name that occurs twice.")
+        if name in names:
+            raise ImageFileError(f"{where} has the file_name {name[:80]!r}, which occurs twice.")
         names.add(name)
         image = _existing(folder / file_name)
         images[key] = CocoExample(name, image, path, (height, width), [], [])
-    if not images:
-        raise ImageFileError(f"{path} has no images.")
-    if not 1 <= len(content["categories"]) <= _MAX_CATEGORIES:
-        raise ImageFileError(
-            f"{path} has {len(content['categories'])} categories, not 1 to {_MAX_CATEGORIES}."
-        )
-    categories: dict[int, str] = {}
-    for place, entry in enumerate(content["categories"]):
-        where = f"{path}: categories[{place}]"
-        key, name = _integer(where, entry, "id"), entry.get("name")
-        if not isinstance(name, str) or not name:
+    categories: dict[int, Any] = {}
+    for where, key, entry in _entries(path, content, "categories"):
+        categories[key] = entry.get("name")
+        if not isinstance(categories[key], str) or not categories[key]:
             raise ImageFileError(f"{where} has no name.")
-        if key in categories or name in categories.values():
-            raise ImageFileError(f"{where} has an id or a name that occurs twice.")
-        categories[key] = name
-    ids = sorted(categories)
-    numbers = {key: number for number, key in enumerate(ids, start=1)}
-    classes = tuple(categories[key] for key in ids)
-    return _Content(content["annotations"], content["categories"], images, classes, numbers)
+    if not images or not 1 <= len(set(categories.values())) == len(categories) <= _MAX_CATEGORIES:
+        raise ImageFileError(
+            f"{path} needs images, and 1 to {_MAX_CATEGORIES} categories of different names."
+        )
+    numbers = {key: number for number, key in enumerate(sorted(categories), start=1)}
+    return content, _Index(images, tuple(categories[key] for key in numbers), numbers)
+
+
+def _entries(
+    of_what: Any,
+    content: dict[str, Any],
+    part: str,
+    key: str = "id",
+    low: int = 0,
+    high: int = _MAX_ID,
+) -> Iterator[tuple[str, int, dict[str, Any]]]:
+    """The dictionaries of a list, each with words for errors and a number that it alone has."""
+    entries = content.get(part)
+    if not isinstance(entries, list):
+        raise ImageFileError(f"{of_what} has no list {part}.")
+    seen = set()
+    for place, entry in enumerate(entries):
+        where = f"{of_what}: {part}[{place}]"
+        if not isinstance(entry, dict):
+            raise ImageFileError(f"{where} is no dictionary.")
+        number = _integer(where, entry, key, low, high)
+        where = f"{where} ({key}={number})"
+        if number in seen:
+            raise ImageFileError(f"{where} occurs twice.")
+        seen.add(number)
+        yield where, number, entry
 
 
 def _integer(
@@ -148,13 +159,13 @@ def _existing(path: Path) -> StoredFile:
     return StoredFile(path)
 
 
-def _number_and_crowd(where: str, entry: dict[str, Any], content: _Content) -> tuple[int, bool]:
-    """The class of an annotation, and whether it is a crowd."""
+def _class_and_crowd(
+    where: str, entry: dict[str, Any], numbers: dict[int, int]
+) -> tuple[int, bool]:
     key = _integer(where, entry, "category_id")
-    if key not in content.numbers:
+    if key not in numbers:
         raise ImageFileError(f"{where} has the unknown category_id {key}.")
-    crowd = _integer(where, {"iscrowd": 0, **entry}, "iscrowd", 0, 1)
-    return content.numbers[key], bool(crowd)
+    return numbers[key], bool(_integer(where, {"iscrowd": 0, **entry}, "iscrowd", 0, 1))
 
 
 def find_coco_instances(
@@ -194,25 +205,19 @@ def find_coco_instances(
         ...     find_coco_instances(path, folder)
         Traceback (most recent call last):
         ...
-        keras_rpe.data.images.ImageFileError: .../instances.json: annotation 7 has a polygon of
-        4 numbers, not of at least 3 points.
+        keras_rpe.data.images.ImageFileError: .../instances.json: annotations[0] (id=7) has a
+        polygon of 4 numbers, not of at least 3 points.
     """
     path = Path(annotations)
-    content = _read_content(path, Path(images))
-    seen: set[int] = set()
-    for place, entry in enumerate(content.annotations):
-        key = _integer(f"{path}: annotations[{place}]", entry, "id")
-        where = f"{path}: annotation {key}"
-        if key in seen:
-            raise ImageFileError(f"{where} occurs twice.")
-        seen.add(key)
-        example = content.images.get(_integer(where, entry, "image_id"))
+    content, index = _read_index(path, Path(images))
+    for where, _, entry in _entries(path, content, "annotations"):
+        example = index.images.get(_integer(where, entry, "image_id"))
         if example is None:
             raise ImageFileError(f"{where} has the unknown image_id {entry['image_id']}.")
         # Taken out, as lists of numbers need four times the memory of arrays.
         pixels = _segmentation(where, entry.pop("segmentation", None), *example.size)
-        example.masks.append(CocoMask(*_number_and_crowd(where, entry, content), *pixels))
-    return list(content.images.values()), content.names
+        example.masks.append(CocoMask(*_class_and_crowd(where, entry, index.numbers), pixels))
+    return list(index.images.values()), index.names
 
 
 def read_coco_instances(
@@ -241,7 +246,8 @@ def read_coco_instances(
         ValueError: If `class_names` has one that is unknown.
     """
     table = class_numbers(example.source, known_classes, class_names)
-    image = _read_image(example)
+    image = read_photo(example.image)
+    _check_size(example.image, image, example)
     instances = np.zeros(image.shape[:2], np.int32)
     classes = np.zeros_like(instances)
     area_there = np.full(instances.shape, instances.size + 1)
@@ -249,7 +255,7 @@ def read_coco_instances(
     for number, one in enumerate(example.masks, start=1):
         if table[one.number] == 0:
             continue
-        mask = _mask(one, *example.size)
+        mask = _mask(one.pixels, *example.size)
         if one.crowd:
             crowds |= mask
             continue
@@ -261,66 +267,58 @@ def read_coco_instances(
     return LabelMaps(image, instances, classes)
 
 
-def _read_image(example: CocoExample) -> np.ndarray:
-    image = read_photo(example.image)
-    if image.shape[:2] != example.size:
-        raise _wrong_size(example.image, image, example)
-    return image
-
-
-def _wrong_size(file: StoredFile, pixels: np.ndarray, example: CocoExample) -> ImageFileError:
-    return ImageFileError(
-        f"{file} has {pixels.shape[0]} x {pixels.shape[1]} pixels, but {example.source} tells "
-        f"{example.size[0]} x {example.size[1]}."
-    )
+def _check_size(file: StoredFile, pixels: np.ndarray, example: CocoExample) -> None:
+    if pixels.shape[:2] != example.size:
+        raise ImageFileError(
+            f"{file} has {pixels.shape[0]} x {pixels.shape[1]} pixels, but {example.source} tells "
+            f"{example.size[0]} x {example.size[1]}."
+        )
 
 
 def _api() -> Any:
     return optional_import("pycocotools.mask", "coco")
 
 
-def _mask(mask: CocoMask, height: int, width: int) -> np.ndarray:
-    runs = mask.runs or _api().merge(_api().frPyObjects(list(mask.polygons), height, width))
-    return _api().decode(runs).astype(bool)
+def _mask(pixels: list[np.ndarray] | dict[str, Any], height: int, width: int) -> np.ndarray:
+    if isinstance(pixels, list):
+        pixels = _api().merge(_api().frPyObjects(pixels, height, width))
+    return _api().decode(pixels).astype(bool)
 
 
 def _segmentation(
     where: str, value: Any, height: int, width: int
-) -> tuple[tuple[np.ndarray, ...], dict[str, Any] | None]:
+) -> list[np.ndarray] | dict[str, Any]:
     if isinstance(value, dict):
-        if value.get("size") != [height, width]:
-            raise ImageFileError(
-                f"{where} has a mask of the size {repr(value.get('size'))[:40]}, but its image has "
-                f"[{height}, {width}]."
-            )
-        return (), _run_lengths(where, value.get("counts"), height, width)
+        return _run_lengths(where, value.get("size"), value.get("counts"), height, width)
     if not isinstance(value, list) or not value:
         raise ImageFileError(f"{where} has no polygons and no run lengths.")
-    return tuple(_polygon(where, one, height, width) for one in value), None
+    return [_polygon(where, one, height, width) for one in value]
 
 
-def _run_lengths(where: str, counts: Any, height: int, width: int) -> dict[str, Any]:
-    """Check that run lengths fill the image: pycocotools leaves what they lack to chance."""
-    pixels = height * width
-    if isinstance(counts, str) and _COMPRESSED.fullmatch(counts):
-        counts = counts.encode()
-        # It refuses those of more pixels than a mask has, so that one pixel less must fail.
-        fills = [_decodes(counts, pixels), _decodes(counts, pixels - 1)] == [True, False]
-        runs = {"size": [height, width], "counts": counts}
-    else:
-        fills = (
-            isinstance(counts, list)
-            and all(type(one) is int and 0 <= one <= pixels for one in counts)
-            and sum(counts) == pixels
+def _run_lengths(where: str, size: Any, counts: Any, height: int, width: int) -> dict[str, Any]:
+    if size != [height, width]:
+        raise ImageFileError(
+            f"{where} has a mask of the size {repr(size)[:40]}, but its image has "
+            f"[{height}, {width}]."
         )
-        runs = {"size": [height, width], "counts": counts}
-        runs = _api().frPyObjects(runs, height, width) if fills else runs
-    if not fills:
+    pixels = height * width
+    if isinstance(counts, str):
+        # pycocotools leaves pixels that no run covers to chance. It refuses runs of more pixels
+        # than the mask has, so that they must be too many for a mask of one pixel less.
+        fits = _COMPRESSED.fullmatch(counts) and _decodes(counts, pixels)
+        fits = fits and not _decodes(counts, pixels - 1)
+    else:
+        fits = isinstance(counts, list) and all(
+            type(one) is int and 0 <= one <= pixels for one in counts
+        )
+        fits = fits and sum(counts) == pixels
+    if not fits:
         raise ImageFileError(f"{where} has run lengths that are damaged or do not fill its image.")
-    return runs
+    runs = {"size": size, "counts": counts}
+    return runs if isinstance(counts, str) else _api().frPyObjects(runs, height, width)
 
 
-def _decodes(counts: bytes, pixels: int) -> bool:
+def _decodes(counts: str, pixels: int) -> bool:
     try:
         _api().decode({"size": [1, pixels], "counts": counts})
     except ValueError:
@@ -374,39 +372,26 @@ def find_coco_panoptic(
     """
     path = Path(annotations)
     folder = path.with_suffix("") if segments is None else Path(segments)
-    content = _read_content(path, Path(images))
+    content, index = _read_index(path, Path(images))
     things = {
-        content.numbers[entry["id"]]
-        for entry in content.categories
-        if _integer(f"{path}: category {entry['id']}", entry, "isthing", 0, 1)
+        index.numbers[key]
+        for where, key, entry in _entries(path, content, "categories")
+        if _integer(where, entry, "isthing", 0, 1)
     }
-    found: dict[int, CocoExample] = {}
-    for place, entry in enumerate(content.annotations):
-        key = _integer(f"{path}: annotations[{place}]", entry, "image_id")
-        where = f"{path}: annotation of the image {key}"
-        if key not in content.images:
-            raise ImageFileError(f"{where}, which is unknown.")
-        if key in found:
-            raise ImageFileError(f"{where} occurs twice.")
+    for where, key, entry in _entries(path, content, "annotations", "image_id"):
+        if key not in index.images:
+            raise ImageFileError(f"{where} is of an unknown image.")
+        example = index.images[key]
+        for which, color, one in _entries(where, entry, "segments_info", "id", 1, _MAX_SEGMENT):
+            kind, crowd = _class_and_crowd(which, one, index.numbers)
+            example.segments.append(CocoSegment(color, kind, kind in things, crowd))
         file = _existing(folder / _file_name(where, entry))
-        listed = entry.get("segments_info")
-        if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
-            raise ImageFileError(f"{where} has no list segments_info of dictionaries.")
-        of_image: dict[int, CocoSegment] = {}
-        for number, one in enumerate(listed):
-            which = f"{where}: segments_info[{number}]"
-            color = _integer(which, one, "id", 1, _MAX_SEGMENT)
-            if color in of_image:
-                raise ImageFileError(f"{which} has the id {color}, which occurs twice.")
-            kind, crowd = _number_and_crowd(which, one, content)
-            of_image[color] = CocoSegment(color, kind, kind in things, crowd)
-        found[key] = content.images[key]._replace(
-            segments=list(of_image.values()), segments_image=file
-        )
-    lacking = next((key for key in content.images if key not in found), None)
-    if lacking is not None:
-        raise ImageFileError(f"{path} has no annotation of the image {lacking}.")
-    return [found[key] for key in content.images], content.names
+        index.images[key] = example._replace(segments_image=file)
+    found = list(index.images.values())
+    lacking = [example.name for example in found if example.segments_image is None]
+    if lacking:
+        raise ImageFileError(f"{path} has no annotation of the image {lacking[0]}.")
+    return found, index.names
 
 
 def read_coco_panoptic(
@@ -435,31 +420,25 @@ def read_coco_panoptic(
         ValueError: If `class_names` has one that is unknown.
     """
     table = class_numbers(example.source, known_classes, class_names)
-    image = _read_image(example)
+    image = read_photo(example.image)
+    _check_size(example.image, image, example)
     assert example.segments_image is not None  # since it was found
     ids = read_color_ids(example.segments_image)
-    if ids.shape != example.size:
-        raise _wrong_size(example.segments_image, ids, example)
+    _check_size(example.segments_image, ids, example)
+    meaning = {0: (VOID, VOID)}
+    for place, segment in enumerate(example.segments, start=1):
+        kept = int(table[segment.number])
+        shown = (VOID, VOID) if segment.crowd else (place if segment.thing else 0, kept)
+        meaning[segment.key] = shown if kept else (0, 0)
     keys, places = np.unique(ids, return_inverse=True)
-    listed = {0: 0} | {one.key: place for place, one in enumerate(example.segments, start=1)}
-    missing = sorted(listed.keys() - {0} - set(keys.tolist()))
-    if missing:
-        raise ImageFileError(f"{example.segments_image} has no pixel of the segment {missing[0]}.")
-    meaning = np.full((len(keys), 2), VOID, np.int32)
-    for row, key in enumerate(keys.tolist()):
-        if key not in listed:
-            raise ImageFileError(
-                f"{example.segments_image} has the segment {key}, which {example.source} lacks."
-            )
-        if key == 0:
-            continue
-        segment = example.segments[listed[key] - 1]
-        kept = table[segment.number]
-        if kept == 0:
-            meaning[row] = 0
-        elif not segment.crowd:
-            meaning[row] = listed[key] if segment.thing else 0, kept
-    both = meaning[places.reshape(ids.shape)]
+    present = {0, *keys.tolist()}
+    if present != meaning.keys():
+        key = min(present ^ meaning.keys())
+        what = f"a segment {key} that {example.source} lacks"
+        if key in meaning:
+            what = f"no pixel of the segment {key}"
+        raise ImageFileError(f"{example.segments_image} has {what}.")
+    both = np.array([meaning[key] for key in keys.tolist()], np.int32)[places.reshape(ids.shape)]
     return LabelMaps(image, both[..., 0], both[..., 1])
 
 
