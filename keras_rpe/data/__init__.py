@@ -13,8 +13,6 @@ from keras_rpe.data.bsds import (
     unpack_bsds500,
 )
 from keras_rpe.data.coco import (
-    CocoInstancesExample,
-    CocoPanopticExample,
     coco_instances,
     coco_panoptic,
     find_coco_instances,
@@ -43,7 +41,6 @@ from keras_rpe.data.images import (
 )
 from keras_rpe.data.labels import VOC_CLASSES, VOID, LabelMaps, read_class_names
 from keras_rpe.data.voc import (
-    PascalVocExample,
     find_pascal_voc,
     pascal_voc,
     read_pascal_voc,
@@ -56,13 +53,10 @@ __all__ = [
     "VOID",
     "BoundaryAnnotation",
     "BoundaryPair",
-    "CocoInstancesExample",
-    "CocoPanopticExample",
     "ImageFileError",
     "LabelFolderError",
     "LabelMaps",
     "LabelPair",
-    "PascalVocExample",
     "bsds500",
     "check_label_pairs",
     "coco_instances",
@@ -94,18 +88,8 @@ __all__ = [
 ]
 
 
-_BUILDERS = {
-    "Bsds500": "bsds500_builder",
-    "CocoInstances": "coco_instances_builder",
-    "CocoPanoptic": "coco_panoptic_builder",
-    "Digits": "digits_builder",
-    "LabelFolder": "label_folder_builder",
-    "PascalVoc": "pascal_voc_builder",
-}
-
-
 def __getattr__(name: str) -> Any:
-    # Their base class lies in an extra, which only those who ask for it need.
-    if name in _BUILDERS:
-        return getattr(importlib.import_module(f"{__name__}.{_BUILDERS[name]}"), name)
+    # Their base class comes with an extra, which only those who ask for it need.
+    if name in ("Bsds500", "CocoInstances", "CocoPanoptic", "Digits", "LabelFolder", "PascalVoc"):
+        return getattr(importlib.import_module("keras_rpe.data.builders"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

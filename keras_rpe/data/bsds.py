@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_rpe.arguments import check_choice
+from keras_rpe.data.archives import matlab_variable
 from keras_rpe.data.augmentation import SEEDS
 from keras_rpe.data.boundary_crops import (
     AnnotatedImage,
@@ -34,7 +35,6 @@ from keras_rpe.data.images import (
     read_image,
 )
 from keras_rpe.data.labels import size_text
-from keras_rpe.data.voc import matlab_variable
 from keras_rpe.written_file import write_file
 
 _MAX_ANNOTATORS = 100
