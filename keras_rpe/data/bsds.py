@@ -25,8 +25,7 @@ from keras_rpe.data.boundary_crops import (
     plain_crop,
     turned_crop,
 )
-from keras_rpe.data.crops import CACHE_BYTES, CropOptions, chosen_pairs, crop_batches, draw_corner
-from keras_rpe.data.folder import raise_problems
+from keras_rpe.data.crops import CropOptions, chosen_pairs, crop_batches, draw_corner
 from keras_rpe.data.images import (
     MIN_SIDE,
     ImageFileError,
@@ -58,10 +57,10 @@ class BoundaryAnnotation(NamedTuple):
 def read_boundaries(path: str | Path) -> list[BoundaryAnnotation]:
     """Read the annotations of an image in the format of BSDS500.
 
-    The file is one of MATLAB's version 5 (`-v6` or `-v7`) with the variable `groundTruth`: a
-    cell of structs, or a struct array, with the fields `Segmentation` and `Boundaries`, one
-    element for each annotator. Arbeláez et al., "Contour Detection and Hierarchical Image
-    Segmentation", PAMI 2011. Nothing of the file is executed, and at most 256 MiB are read.
+    The file is one of MATLAB with the variable `groundTruth`: a cell of structs, or a struct array,
+    with the fields `Segmentation` and `Boundaries`, one element for each annotator: Arbeláez et
+    al., "Contour Detection and Hierarchical Image Segmentation", PAMI 2011. Nothing of the file is
+    executed, and at most 256 MiB are read.
 
     Args:
         path: The file.
@@ -183,7 +182,9 @@ def find_boundary_pairs(
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise LabelFolderError(f"folder needs an existing folder. Received: folder={str(folder)!r}")
+        raise LabelFolderError(
+            f"`folder` must be an existing folder. Received: folder={str(folder)!r}"
+        )
     parts = (split,) if isinstance(split, str) else tuple(split)
     if not parts or len(set(parts)) < len(parts) or not set(parts) <= set(SPLITS):
         raise ValueError(
@@ -233,14 +234,13 @@ def read_boundary_pair(pair: BoundaryPair) -> tuple[np.ndarray, list[BoundaryAnn
     return np.ascontiguousarray(image[..., :3]), annotations
 
 
-_MAX_FILE_BYTES = 16 * 2**20
-_MAX_BYTES = 2 * 2**30  # of all files of an archive together, those passed over too
-
 _WANTED = re.compile(
     r"(?:\./)?BSR/BSDS500/data/"
     r"(?:(images)/(train|val|test)/([\w-]+\.jpg)|(groundTruth)/(train|val|test)/([\w-]+\.mat))",
     re.ASCII,
 )
+_MAX_FILE_BYTES = 16 * 2**20
+_MAX_BYTES = 2 * 2**30  # of all files of an archive together, those passed over too
 _LAST_BYTES = 2**20
 
 
@@ -406,27 +406,7 @@ def bsds500(
         center = draw_center(shape, size, angle, factor, rng)
         return turned_crop(item, center, size, angle, factor, mirror)
 
-    return crop_batches(pairs, _load, crop, specs, options, seed, cache=_cached(pairs))
+    def load(pair: BoundaryPair) -> AnnotatedImage:
+        return annotated_image(*read_boundary_pair(pair))
 
-
-def _load(pair: BoundaryPair) -> AnnotatedImage:
-    return annotated_image(*read_boundary_pair(pair))
-
-
-def _cached(pairs: list[BoundaryPair]) -> dict[str, AnnotatedImage]:
-    """Read all files, and keep what fits into the memory set aside for them."""
-    cache: dict[str, AnnotatedImage] = {}
-    held = 0
-    problems: list[str | None] = []
-    for pair in pairs:
-        try:
-            item = _load(pair)
-        except (ImageFileError, OSError) as error:
-            problems.append(str(error).removesuffix("."))
-            continue
-        problems.append(None)
-        if held + item.nbytes <= CACHE_BYTES:
-            cache[pair.name] = item
-            held += item.nbytes
-    raise_problems(problems, "images")
-    return cache
+    return crop_batches(pairs, load, crop, specs, options, seed, load_first=True)

@@ -21,7 +21,7 @@ from keras_rpe.data.augmentation import (
     keep_middle,
     photo_augmentation,
 )
-from keras_rpe.data.images import ImageFileError, LabelFolderError
+from keras_rpe.data.images import ImageFileError, LabelFolderError, raise_problems
 from keras_rpe.data.labels import VOID, pair_codes, unique_codes
 
 CACHE_BYTES = 2**30
@@ -278,7 +278,7 @@ def crop_batches(
     options: CropOptions,
     seed: int,
     finish: Callable[..., Any] | None = None,
-    cache: dict[str, Any] | None = None,
+    load_first: bool = False,
 ) -> tf.data.Dataset:
     """Make batches of crops of items, each of which has a name of its own.
 
@@ -291,11 +291,10 @@ def crop_batches(
         options: Batch size, order and number of crops.
         seed: Where the random numbers start.
         finish: Turns a batch of the arrays into what the dataset gives.
-        cache: What is loaded already, by name; it is filled up to `CACHE_BYTES`.
+        load_first: Whether all items are loaded before anything else, to find those that cannot be.
     """
-    cache = {} if cache is None else cache
-    held = sum(one.nbytes for one in cache.values())
-    epoch = 0
+    cache: dict[str, Any] = {}
+    held = epoch = 0
 
     def loaded(item: Any) -> Any:
         nonlocal held
@@ -306,6 +305,16 @@ def crop_batches(
             cache[item.name] = found
             held += found.nbytes
         return found
+
+    def problem(item: Any) -> str | None:
+        try:
+            loaded(item)
+        except (ImageFileError, OSError) as error:
+            return str(error).removesuffix(".")
+        return None
+
+    if load_first:
+        raise_problems(map(problem, items), "images")
 
     def generate() -> Iterator[tuple[Any, ...]]:
         nonlocal epoch

@@ -152,8 +152,7 @@ def test_images_beyond_the_memory_are_read_again(tmp_path, monkeypatch):
     for name in "ab":
         add(tmp_path, name)
     kept = batches(bsds500(tmp_path, **SMALL))
-    for module in ("bsds", "crops"):
-        monkeypatch.setattr(f"keras_rpe.data.{module}.CACHE_BYTES", 0)
+    monkeypatch.setattr("keras_rpe.data.crops.CACHE_BYTES", 0)
     dataset = bsds500(tmp_path, **SMALL)
     assert equal(kept, batches(dataset))
     for file in (tmp_path / "groundTruth/train").iterdir():
@@ -416,9 +415,6 @@ def test_bad_archives_are_named(archive, tmp_path):
             unpack_bsds500(archive, out)
     pack(archive, ("BSR/README", b"text"))
     with pytest.raises(ImageFileError, match="tgz holds nothing in BSR/BSDS500/data"):
-        unpack_bsds500(archive, out)
-    pack(archive, *[(f"{ROOT}/images/val/1.jpg", b"twice")] * 2)
-    with pytest.raises(ImageFileError, match=r"holds .*1\.jpg twice"):
         unpack_bsds500(archive, out)
 
 
