@@ -122,7 +122,7 @@ def read_boundaries(path: str | Path) -> list[BoundaryAnnotation]:
 
 def _whole_numbers(value: Any, what: str) -> np.ndarray:
     if not isinstance(value, np.ndarray):
-        raise ImageFileError(f"{what} that is no array.")
+        raise ImageFileError(f"{what} that is not an array.")
     if value.ndim != 2 or min(value.shape) < MIN_SIDE:
         raise ImageFileError(
             f"{what} of {size_text(value.shape)} pixels, not at least {MIN_SIDE} x {MIN_SIDE}."
@@ -216,8 +216,8 @@ def find_boundary_pairs(
 def read_boundary_pair(pair: BoundaryPair) -> tuple[np.ndarray, list[BoundaryAnnotation]]:
     """Read an image, uint8 (H, W, 3), with its annotations, each (H, W).
 
-    An `ImageFileError` tells that a file cannot be used, the image is not one of 8 bits, or the
-    two differ in size.
+    Raises `ImageFileError` if a file cannot be used, the image has not 8 bits, or the two differ
+    in size.
     """
     image = read_image(pair.image)
     if image.dtype != np.uint8:
@@ -278,7 +278,7 @@ def unpack_bsds500(archive: str | Path, folder: str | Path) -> Path:
     """
     archive, folder = Path(archive), Path(folder)
     if not archive.is_file():
-        raise ImageFileError(f"{archive} does not exist, or is no file.")
+        raise ImageFileError(f"{archive} does not exist, or is not a file.")
     written = total = 0
     try:
         with gzip.open(archive) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:

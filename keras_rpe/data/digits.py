@@ -120,13 +120,13 @@ def digit_images(source: Any = None, split: str = "train") -> list[np.ndarray]:
         return _by_digit(*_mnist(split))
     if isinstance(source, (str, Path)):
         if not Path(source).is_file():
-            raise ImageFileError(f"{source} does not exist, or is no file.")
+            raise ImageFileError(f"{source} does not exist, or is not a file.")
         try:
             x, y, has_splits = _read_npz(Path(source), split)
             return _by_digit(x, y, None if has_splits else split)
         except Exception as error:
             reason = " ".join(str(error).split()).rstrip(".")[:200] or type(error).__name__
-            raise ImageFileError(f"{source} is no .npz file of digits: {reason}.") from None
+            raise ImageFileError(f"{source} is not an .npz file of digits: {reason}.") from None
     try:
         x, y = map(np.asarray, source)
         return _by_digit(x, y, split)

@@ -87,7 +87,7 @@ class ImageHeader(NamedTuple):
 
 
 def read_header(path: Path) -> ImageHeader:
-    """Read the header of a PNG, JPEG or TIFF file; an `ImageFileError` where it is of no use."""
+    """Read the header of a PNG, JPEG or TIFF file, or raise `ImageFileError`."""
     with _one_sentence(path):
         if path.is_dir():
             raise ImageFileError(f"{path} is a folder, not an image file.")

@@ -54,7 +54,7 @@ def pair_codes(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Number the pairs of instance and class that occur in two maps (H, W) of integers from -1.
 
-    The number of each pixel (H, W), the pairs (K, 2), sorted, and the pixels of each (K,) follow.
+    Returns the number of each pixel's pair (H, W), the sorted pairs (K, 2), and their counts (K,).
     """
     base = int(classes.max()) + 2
     keys = (instances.astype(np.int64) + 1) * base + (classes + 1)
@@ -68,8 +68,8 @@ def agreed_maps(
     """Make a map of instances and a map of classes, both integers (H, W), agree.
 
     A pixel that is void in one map becomes void in both. An object has the class that most of its
-    pixels have; its other pixels become void. Classes without an object, such as sky, stay. An
-    `ImageFileError` that names `where` tells that sizes differ, or an object has no class.
+    pixels have; its other pixels become void. Classes without an object, such as sky, stay.
+    Raises `ImageFileError`, which names `where`, if the sizes differ or an object has no class.
     """
     if instances.shape != classes.shape:
         raise ImageFileError(
@@ -158,7 +158,7 @@ def read_class_names(path: str | Path) -> tuple[str, ...]:
 def read_json(path: Path, max_bytes: int) -> Any:
     """Read a JSON file; an `ImageFileError` where it is missing, too large or damaged."""
     if not path.is_file():
-        raise ImageFileError(f"{path} does not exist, or is no file.")
+        raise ImageFileError(f"{path} does not exist, or is not a file.")
     size = path.stat().st_size
     if size > max_bytes:
         raise ImageFileError(f"{path} has {size} bytes, more than the {max_bytes} that are read.")
@@ -175,8 +175,8 @@ def class_numbers(
     """Make the table that numbers the classes of a file anew, int32 (len(known) + 2,).
 
     `class_names` are the classes to keep, numbered from 1 in this order (None keeps all); the
-    others become background. The last entry of the table is for `VOID`. A `ValueError` tells that
-    a name is unknown or comes twice.
+    others become background. The last entry of the table is for `VOID`. Raises `ValueError` if a
+    name is unknown or comes twice.
 
     Example:
         >>> from keras_rpe.data.labels import class_numbers

@@ -129,14 +129,3 @@ def test_equals_the_thinning_of_scikit_image(share):
         marks = rng.random((3, *rng.integers(1, 40, 2))) < share
         expected = np.stack([thin(one) for one in marks])
         np.testing.assert_array_equal(thin_lines(marks), expected)
-
-
-def test_drawings_do_not_touch_each_other_and_stay_whole():
-    rng = np.random.default_rng(1)
-    marks = rng.random((5, 30, 30)) < 0.6
-    before = marks.copy()
-    together = thin_lines(marks)
-    np.testing.assert_array_equal(marks, before)
-    for one, thinned in zip(marks, together):
-        np.testing.assert_array_equal(thin_lines(one[None])[0], thinned)
-        assert label(one, connectivity=2).max() == label(thinned, connectivity=2).max()

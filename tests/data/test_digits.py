@@ -70,17 +70,6 @@ def test_scenes_are_those_of_their_generator(split):
     assert number == 10
 
 
-def test_splits_share_no_digit():
-    seen = []
-    for split in ("train", "test"):
-        images, _ = scenes(digits(SOURCE, split, num_scenes=200))
-        # The largest part of a pixel is its gray value, and each image has one of its own.
-        seen.append(set(np.unique(images.max(axis=-1))) - {0})
-    assert len(seen[0]) == 120
-    assert len(seen[1]) == 20
-    assert not seen[0] & seen[1]
-
-
 def test_seed_alone_decides():
     first = scenes(digits(SOURCE, **SMALL))
     assert equal(first, scenes(digits(SOURCE, seed=0, num_scenes=10, batch_size=3)))
@@ -130,23 +119,6 @@ def test_segmenter_takes_them():
     dataset = digits(SOURCE, num_scenes=2, batch_size=1, classes=True)
     losses = model.fit(dataset, epochs=1, verbose=0).history["loss"]
     assert np.isfinite(losses).all()
-
-
-def test_authors_images_are_alike(data_root, golden_root):
-    golden = np.load(golden_root / "mean_shift_digits_a.npz")
-    theirs, their_instances = golden["image"], golden["instances"]
-    ours, our_instances = scenes(digits(data_root / "mnist_10k.npz", num_scenes=200, seed=1))
-    gray = [
-        images.max(axis=-1)[maps > 0]
-        for images, maps in ((theirs, their_instances), (ours, our_instances))
-    ]
-    quantiles = [np.quantile(one, np.linspace(0.1, 0.9, 9)) for one in gray]
-    np.testing.assert_allclose(*quantiles, atol=15)
-    sizes = [
-        np.concatenate([np.bincount(one.ravel())[1:] for one in maps])
-        for maps in (their_instances, our_instances)
-    ]
-    assert abs(np.median(sizes[0]) - np.median(sizes[1])) < 12
 
 
 def bars() -> list[np.ndarray]:
@@ -226,22 +198,6 @@ def test_scenes_are_those_of_painting_one_over_the_other(seed, density, counts, 
     assert [one.dtype.name for one in scene] == ["uint8", "int32", "int32"]
     for one, other in zip(scene, expected):
         np.testing.assert_array_equal(one, other)
-
-
-@settings(deadline=None, max_examples=60)
-@given(st.integers(0, 10**6), st.sampled_from([0.02, 0.1, 0.6]), st.sampled_from([0, 100]))
-def test_ids_have_no_gaps_and_each_digit_its_class_and_color(seed, density, threshold):
-    image, instances, classes = digit_scene(
-        np.random.default_rng(seed), specks(seed, density), threshold=threshold
-    )
-    sizes = np.bincount(instances.ravel())[1:]
-    assert (sizes >= MIN_PIXELS).all()
-    np.testing.assert_array_equal(instances > 0, classes > 0)
-    np.testing.assert_array_equal(instances > 0, image.max(axis=-1) > threshold)
-    assert not image[instances == 0].any()
-    for number in range(1, len(sizes) + 1):
-        (one,) = np.unique(classes[instances == number])
-        assert 1 <= one <= 10
 
 
 def test_a_digit_that_is_nearly_covered_takes_no_id_and_no_pixel():
@@ -429,7 +385,7 @@ def test_arrays_are_checked(tmp_path, x, y, reason):
     with pytest.raises(ValueError, match=f"^`source` must be .* Received: .*{reason}"):
         digit_images((x, y))
     path = write(tmp_path / "digits.npz", x=npy(x), y=npy(y))
-    with pytest.raises(ImageFileError, match=rf"digits\.npz is no \.npz .*{reason}[^\n]*$"):
+    with pytest.raises(ImageFileError, match=rf"digits\.npz is not an \.npz .*{reason}[^\n]*$"):
         digit_images(path)
 
 
@@ -454,17 +410,17 @@ def test_other_sources(source):
 )
 def test_files_are_checked(tmp_path, members, reason):
     path = write(tmp_path / "digits.npz", **members)
-    with pytest.raises(ImageFileError, match=rf"digits\.npz is no \.npz .*{reason}[^\n]*\.$"):
+    with pytest.raises(ImageFileError, match=rf"digits\.npz is not an \.npz .*{reason}[^\n]*\.$"):
         digit_images(path, "test")
 
 
 def test_other_files(tmp_path, monkeypatch):
     for path in (tmp_path / "none.npz", tmp_path):
-        with pytest.raises(ImageFileError, match="does not exist, or is no file"):
+        with pytest.raises(ImageFileError, match="does not exist, or is not a file"):
             digit_images(path)
     for content in (b"", b"PK\x03\x04", npy(X)):
         (tmp_path / "other.npz").write_bytes(content)
-        with pytest.raises(ImageFileError, match=r"other\.npz is no \.npz file"):
+        with pytest.raises(ImageFileError, match=r"other\.npz is not an \.npz file"):
             digit_images(tmp_path / "other.npz")
     write(tmp_path / "large.npz", **GOOD)
     monkeypatch.setitem(digit_images.__globals__, "_MAX_BYTES", 1000)

@@ -109,11 +109,3 @@ def test_chosen_classes():
 def test_unknown_class_names(names, words):
     with pytest.raises(ValueError, match=words):
         class_numbers("VOC", VOC_CLASSES, names)
-
-
-def test_real_names(data_root):
-    file = data_root / "coco_ccby" / "meta.json"
-    if not file.is_file():
-        pytest.skip(f"photographs of COCO not found in {file.parent}")
-    names = read_class_names(file)
-    assert (len(names), names[0], names[-1]) == (80, "person", "toothbrush")
