@@ -27,7 +27,7 @@ from voc_evaluation import adapt, evaluate
 from voc_recipe import STATE_STEPS, TASKS, Recipe, check_run, read_recipe
 
 from keras_rpe.callbacks import TrainingState
-from keras_rpe.data import PascalVocExample, find_pascal_voc, pascal_voc
+from keras_rpe.data import find_pascal_voc, pascal_voc
 
 OVERRIDES = ("steps", "crop_size", "batch_size", "held_out", "backbone_weights")
 
@@ -73,9 +73,7 @@ def make_model(
     return model, epoch
 
 
-def split(
-    examples: list[PascalVocExample], recipe: Recipe
-) -> tuple[list[PascalVocExample], list[str]]:
+def split(examples: list[Any], recipe: Recipe) -> tuple[list[Any], list[str]]:
     """The images that are held out, which have VOC's labels, and the names of all others."""
     of_voc = [one for one in examples if one.instances.path.suffix != ".mat"]
     count = math.ceil(recipe.held_out * len(of_voc))
