@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import tempfile
-import types
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -344,6 +343,4 @@ def _builder_class(name: str) -> type:
         "_split_generators": _split_generators,
         "_generate_examples": _generate_examples,
     }
-    return types.new_class(
-        name, (tfds.core.GeneratorBasedBuilder,), None, lambda body: body.update(content)
-    )
+    return type(name, (tfds.core.GeneratorBasedBuilder,), content)

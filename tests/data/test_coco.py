@@ -125,7 +125,6 @@ def test_random_masks_are_those_of_pycocotools(tmp_path):
         np.testing.assert_array_equal(read(tmp_path, [polygon(*pieces)]).instances, wanted)
         mask = rng.random(SHAPE) < rng.choice([0.0, 0.1, 0.5, 1.0])
         text = api.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
-        assert compressed(run_lengths(mask)) == text
         for counts in (text, run_lengths(mask)):
             np.testing.assert_array_equal(read(tmp_path, [runs(counts)]).instances, mask)
 
