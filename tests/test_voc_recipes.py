@@ -20,7 +20,7 @@ from keras_rpe.data import VOID, find_pascal_voc
 
 FOLDER = Path(__file__).parents[1] / "examples" / "voc"
 FILES = sorted(FOLDER.glob("*.toml"))
-STEPS = 20
+STEPS = 4
 
 
 @pytest.fixture
@@ -178,13 +178,6 @@ def test_dry_run(recipes: ModuleType, path: Path, data: Path) -> None:
     assert all(0.0 <= figure <= 1.0 for figure in notes["figures"].values())
     model = recipes.TASKS[notes["task"]].from_preset(out / "preset")
     assert model.backbone.name == notes["backbone"]
-    image = np.random.default_rng(0).integers(0, 255, (40, 56, 3), "uint8")
-    if notes["task"] == "proposals":
-        assert model.predict_proposals(image).masks.shape[1:] == (40, 56)
-    elif notes["task"] == "instances":
-        assert model.predict_instances(image).labels.shape == (40, 56)
-    else:
-        assert model.predict_classes(image).classes.shape == (40, 56)
 
 
 @pytest.mark.slow

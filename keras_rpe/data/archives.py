@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -90,6 +90,14 @@ def open_image(file: StoredFile, mode: str | None = None) -> Iterator[Image.Imag
                 f"{file} is a {image.format} of the mode {image.mode}, not a PNG {kind[mode]}."
             )
         yield image
+
+
+def check_size(file: Any, size: Sequence[int], other: Sequence[int], whose: Any) -> None:
+    """Raise an `ImageFileError` where two sizes (height, width) differ."""
+    if tuple(size) != tuple(other):
+        raise ImageFileError(
+            f"{file} has {size[0]} x {size[1]} pixels, not the {other[0]} x {other[1]} of {whose}."
+        )
 
 
 def read_photo(file: StoredFile) -> np.ndarray:

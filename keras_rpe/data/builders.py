@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import tempfile
-import types
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -160,52 +159,20 @@ def _named(maps: Iterable[tuple[str, LabelMaps]]) -> Iterator[tuple[str, dict[st
     return ((name, {**one._asdict(), "name": name}) for name, one in maps)
 
 
-def _map(tfds: Any, shape: tuple[int | None, int | None], dtype: type) -> Any:
-    return tfds.features.Tensor(shape=shape, dtype=dtype, encoding=tfds.features.Encoding.ZLIB)
-
-
-def _boundary_features(tfds: Any) -> tuple[dict[str, Any], Any]:
-    features = {
-        "image": tfds.features.Image(shape=(None, None, 3)),
-        "shares": _map(tfds, (None, None), np.float32),
-        "annotators": tfds.features.Scalar(dtype=np.int32),
-        "name": tfds.features.Text(),
-    }
-    return features, ("image", "shares")
-
-
-def _digit_features(tfds: Any) -> tuple[dict[str, Any], Any]:
-    shape = CANVAS, CANVAS
-    features = {
-        "image": tfds.features.Image(shape=(*shape, 3)),
-        "instances": _map(tfds, shape, np.uint8),
-        "classes": _map(tfds, shape, np.uint8),
-        "count": tfds.features.Scalar(dtype=np.int32),
-    }
-    return features, ("image", "instances")
-
-
-def _label_features(tfds: Any) -> tuple[dict[str, Any], Any]:
-    features = {
-        "image": tfds.features.Image(shape=(None, None, 3)),
-        "instances": _map(tfds, (None, None), np.int32),
-        "classes": _map(tfds, (None, None), np.int32),
-        "name": tfds.features.Text(),
-    }
-    return features, ("image", {"instances": "instances", "classes": "classes"})
-
-
 class _DataSet(NamedTuple):
-    """What a builder needs: texts, the examples of each split, and their features."""
+    """What a builder needs; examples have an image and maps, and most have a name."""
 
     doc: str
     instructions: str
-    examples: Callable[[Any, str | None], dict[str, _Examples]]
+    examples: Callable[[Any, str | None], dict[str, _Examples]]  # of each split
     homepage: str = ""
     citation: str = ""
-    features: Callable[[Any], tuple[dict[str, Any], Any]] = _label_features
     configs: dict[str, str] = {}  # noqa: RUF012
-    manual: bool = True  # Whether it needs files that a user put into `manual_dir`.
+    maps: dict[str, type] = {"instances": np.int32, "classes": np.int32}  # noqa: RUF012
+    labels: Any = {"instances": "instances", "classes": "classes"}  # noqa: RUF012  # for `fit`
+    integer: str | None = None  # the name of a feature
+    side: int | None = None  # of all images
+    needs_files: bool = True
 
 
 _MAPS = """An example has `image`, uint8 (H, W, 3); `instances` and `classes`, int32 (H, W), -1
@@ -228,9 +195,11 @@ downloaded.
   author = {Arbel{\'a}ez, Pablo and Maire, Michael and Fowlkes, Charless and Malik, Jitendra},
   title = {Contour Detection and Hierarchical Image Segmentation},
   journal = {IEEE Transactions on Pattern Analysis and Machine Intelligence},
-  volume = {33}, number = {5}, pages = {898--916}, year = {2011},
+  year = {2011},
 }""",
-        _boundary_features,
+        maps={"shares": np.float32},
+        labels="shares",
+        integer="annotators",
     ),
     "CocoInstances": _DataSet(
         f"""Photographs of COCO with the object and the class of each pixel; crowds are void.
@@ -282,8 +251,11 @@ where there is none. The splits "train" and "test" share no image of a digit. An
   title = {Recurrent Pixel Embedding for Instance Grouping},
   booktitle = {IEEE Conference on Computer Vision and Pattern Recognition}, year = {2018},
 }""",
-        _digit_features,
-        manual=False,
+        maps={"instances": np.uint8, "classes": np.uint8},
+        labels="instances",
+        integer="count",
+        side=CANVAS,
+        needs_files=False,
     ),
     "LabelFolder": _DataSet(
         f"""A folder of label images with the instance and the class of each pixel.
@@ -308,8 +280,7 @@ to which that adds its images. {_MAPS}""",
   author = {Everingham, Mark and Eslami, S. M. Ali and Van Gool, Luc and Williams, Christopher K. I.
             and Winn, John and Zisserman, Andrew},
   title = {The {PASCAL} Visual Object Classes Challenge: A Retrospective},
-  journal = {International Journal of Computer Vision}, volume = {111}, pages = {98--136},
-  year = {2015},
+  journal = {International Journal of Computer Vision}, year = {2015},
 }""",
     ),
 }
@@ -328,12 +299,21 @@ def _builder_class(name: str) -> type:
     data_set = _DATA_SETS[name]
 
     def _info(self: Any) -> Any:
-        features, supervised_keys = data_set.features(tfds)
+        side = data_set.side
+        features = {"image": tfds.features.Image(shape=(side, side, 3))}
+        for key, dtype in data_set.maps.items():
+            features[key] = tfds.features.Tensor(
+                shape=(side, side), dtype=dtype, encoding=tfds.features.Encoding.ZLIB
+            )
+        if data_set.integer is not None:
+            features[data_set.integer] = tfds.features.Scalar(dtype=np.int32)
+        if side is None:
+            features["name"] = tfds.features.Text()
         return tfds.core.DatasetInfo(
             builder=self,
             description=data_set.doc,
             features=tfds.features.FeaturesDict(features),
-            supervised_keys=supervised_keys,
+            supervised_keys=("image", data_set.labels),
             homepage=data_set.homepage,
             citation=data_set.citation,
         )
@@ -342,7 +322,7 @@ def _builder_class(name: str) -> type:
         try:
             folder = Path(dl_manager.manual_dir)
         except AssertionError:  # It is missing or empty.
-            if data_set.manual:
+            if data_set.needs_files:
                 raise
             folder = None
         config = self.builder_config.name if data_set.configs else None
@@ -351,20 +331,16 @@ def _builder_class(name: str) -> type:
     def _generate_examples(self: Any) -> Iterator[Any]:
         raise NotImplementedError  # The splits bring theirs; the base class wants a method.
 
+    configs = data_set.configs.items()
     content = {
         "__doc__": data_set.doc,
         "__module__": __name__,
         "VERSION": tfds.core.Version("1.0.0"),
         "RELEASE_NOTES": {"1.0.0": "First release."},
         "MANUAL_DOWNLOAD_INSTRUCTIONS": data_set.instructions,
-        "BUILDER_CONFIGS": [
-            tfds.core.BuilderConfig(name=config, description=text)
-            for config, text in data_set.configs.items()
-        ],
+        "BUILDER_CONFIGS": [tfds.core.BuilderConfig(name=k, description=v) for k, v in configs],
         "_info": _info,
         "_split_generators": _split_generators,
         "_generate_examples": _generate_examples,
     }
-    return types.new_class(
-        name, (tfds.core.GeneratorBasedBuilder,), exec_body=lambda body: body.update(content)
-    )
+    return type(name, (tfds.core.GeneratorBasedBuilder,), content)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from keras_rpe.data.archives import StoredFile, read_color_ids, read_photo
+from keras_rpe.data.archives import StoredFile, check_size, read_color_ids, read_photo
 from keras_rpe.data.crops import CropOptions, chosen_pairs, labelled_dataset
 from keras_rpe.data.images import MAX_PIXELS, MIN_SIDE, ImageFileError
 from keras_rpe.data.labels import VOID, LabelMaps, class_numbers, read_json
@@ -247,7 +247,7 @@ def read_coco_instances(
     """
     table = class_numbers(example.source, known_classes, class_names)
     image = read_photo(example.image)
-    _check_size(example.image, image, example)
+    check_size(example.image, image.shape[:2], example.size, example.source)
     instances = np.zeros(image.shape[:2], np.int32)
     classes = np.zeros_like(instances)
     area_there = np.full(instances.shape, instances.size + 1)
@@ -265,14 +265,6 @@ def read_coco_instances(
     crowds &= instances == 0
     instances[crowds] = classes[crowds] = VOID
     return LabelMaps(image, instances, classes)
-
-
-def _check_size(file: StoredFile, pixels: np.ndarray, example: CocoExample) -> None:
-    if pixels.shape[:2] != example.size:
-        raise ImageFileError(
-            f"{file} has {pixels.shape[0]} x {pixels.shape[1]} pixels, but {example.source} tells "
-            f"{example.size[0]} x {example.size[1]}."
-        )
 
 
 def _api() -> Any:
@@ -421,10 +413,10 @@ def read_coco_panoptic(
     """
     table = class_numbers(example.source, known_classes, class_names)
     image = read_photo(example.image)
-    _check_size(example.image, image, example)
+    check_size(example.image, image.shape[:2], example.size, example.source)
     assert example.segments_image is not None  # since it was found
     ids = read_color_ids(example.segments_image)
-    _check_size(example.segments_image, ids, example)
+    check_size(example.segments_image, ids.shape, example.size, example.source)
     meaning = {0: (VOID, VOID)}
     for place, segment in enumerate(example.segments, start=1):
         kept = int(table[segment.number])

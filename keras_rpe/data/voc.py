@@ -14,6 +14,7 @@ import tensorflow as tf
 from keras_rpe.arguments import check_choice
 from keras_rpe.data.archives import (
     StoredFile,
+    check_size,
     matlab_variable,
     open_image,
     read_palette_labels,
@@ -33,7 +34,6 @@ _WANTED = re.compile(
     rf"{_LISTS}/\w+\.txt)",
     re.ASCII,
 )
-_NAME = re.compile(r"[\w-]+", re.ASCII)
 _VOID_INDEX = 255
 _THREADS = 4
 
@@ -77,20 +77,13 @@ def read_sbd(instances: str | Path, classes: str | Path) -> tuple[np.ndarray, np
     ids = _integers(instances, "GTinst.Segmentation", fields.get("Segmentation"))
     categories = _integers(instances, "GTinst.Categories", fields.get("Categories"))
     kinds = _integers(classes, "GTcls.Segmentation", _fields(classes, "GTcls").get("Segmentation"))
-    if not ids.size or ids.shape != kinds.shape:
-        raise ImageFileError(
-            f"{classes} has a Segmentation of the shape {kinds.shape}, and {instances} of "
-            f"{ids.shape}."
-        )
+    check_size(classes, kinds.shape, ids.shape, instances)
     void = (ids == 255) | (kinds == 255)
     ids, kinds = np.where(void, 0, ids), np.where(void, 0, kinds)
-    for file, found in ((instances, categories), (classes, kinds)):
-        if found.size and found.max() > len(VOC_CLASSES):
-            raise ImageFileError(
-                f"{file} has the class {found.max()}, above the {len(VOC_CLASSES)} of PASCAL VOC."
-            )
+    _check_classes(instances, categories)
+    _check_classes(classes, kinds)
     of_instance = np.concatenate([[0], categories.ravel()])
-    if ids.max() >= len(of_instance):
+    if ids.max(initial=0) >= len(of_instance):
         raise ImageFileError(
             f"{instances} has the instance {ids.max()}, but categories of {len(of_instance) - 1}."
         )
@@ -99,6 +92,14 @@ def read_sbd(instances: str | Path, classes: str | Path) -> tuple[np.ndarray, np
         raise ImageFileError(f"{instances} has no class for the instance {lacking[0]}.")
     void |= of_instance[ids] != kinds
     return np.where(void, VOID, ids), np.where(void, VOID, kinds)
+
+
+def _check_classes(file: Any, classes: np.ndarray) -> None:
+    highest = classes.max(initial=0)
+    if highest > len(VOC_CLASSES):
+        raise ImageFileError(
+            f"{file} has the class {highest}, above the {len(VOC_CLASSES)} of PASCAL VOC."
+        )
 
 
 def _fields(path: str | Path, name: str) -> dict[str, Any]:
@@ -154,7 +155,7 @@ def find_pascal_voc(
     Raises:
         LabelFolderError: If the folder, a list or a file is missing, or files do not fit together;
             the message lists up to 20 reasons.
-        ImageFileError: If the archive is damaged or a list has a name that no file can have.
+        ImageFileError: If the archive or a list is damaged.
         ValueError: If an argument is not as above.
 
     Example:
@@ -211,18 +212,10 @@ def read_pascal_voc(
             np.where(one == _VOID_INDEX, VOID, one.astype(np.int32))
             for one in map(read_palette_labels, (example.instances, example.classes))
         )
-        if classes.max() > len(VOC_CLASSES):
-            raise ImageFileError(
-                f"{example.classes} has the class {classes.max()}, above the "
-                f"{len(VOC_CLASSES)} of PASCAL VOC."
-            )
+        _check_classes(example.classes, classes)
         # Classes without an object are none that VOC has.
         instances = np.where((instances == 0) & (classes > 0), VOID, instances)
-    if instances.shape != image.shape[:2]:
-        raise ImageFileError(
-            f"{example.instances} has {instances.shape[0]} x {instances.shape[1]} pixels, but its "
-            f"image has {image.shape[0]} x {image.shape[1]}."
-        )
+    check_size(example.instances, instances.shape, image.shape[:2], "its image")
     instances, classes = agreed_maps(example.instances, instances, classes)
     kept = table[classes]
     return LabelMaps(image, np.where(kept == 0, 0, instances), kept)
@@ -250,9 +243,6 @@ def _listed(path: Path, files: dict[str, StoredFile], split: str) -> list[str]:
     names = file.read().decode("utf-8", "replace").split()
     if not names or len(set(names)) < len(names):
         raise ImageFileError(f"{file} needs names, each once.")
-    for name in names:
-        if not _NAME.fullmatch(name):
-            raise ImageFileError(f"{file} has a name that no image has: {name[:80]!r}.")
     return names
 
 
@@ -269,14 +259,10 @@ def _voc_examples(
         found = PascalVocExample(name, *(files[file] for file in needed))
         try:
             with open_image(found.image) as image:
-                size = image.size
+                size = image.height, image.width
             for labels in (found.instances, found.classes):
                 with open_image(labels, "P") as image:
-                    if image.size != size:
-                        return (
-                            f"{labels} has {image.height} x {image.width} pixels, but its image "
-                            f"has {size[1]} x {size[0]}"
-                        )
+                    check_size(labels, (image.height, image.width), size, "its image")
         except ImageFileError as error:
             return str(error).removesuffix(".")
         return found

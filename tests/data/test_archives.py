@@ -24,34 +24,24 @@ WANTED = re.compile(r"voc/[\w-]+\.txt", re.ASCII)
 FORMATS = (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)
 
 
-@pytest.fixture
-def path(tmp_path) -> Path:
-    (tmp_path / "a.bin").write_bytes(bytes(range(100)))
-    return tmp_path / "a.bin"
-
-
-def test_whole_file_and_part_of_one(path):
+def test_parts_of_files(tmp_path):
+    path = tmp_path / "a.bin"
+    path.write_bytes(bytes(range(100)))
     assert StoredFile(path).read() == bytes(range(100))
     part = StoredFile(path, "inner.txt", 10, 5)
     assert part.read() == bytes(range(10, 15))
     assert str(part) == f"inner.txt in {path}"
-
-
-@pytest.mark.parametrize(
-    ("make", "words"),
-    [
-        (lambda path: StoredFile(path.parent), "cannot be read"),
-        (lambda path: StoredFile(path.parent / "none"), "none does not exist"),
-        (lambda path: StoredFile(path.parent / "a\0b"), "cannot be read: embedded null"),
-        (lambda path: StoredFile(path, "x", 90, 11), "x in .* is cut short: 10 of 11 bytes"),
-        (lambda path: StoredFile(path, "x", 5, 0), "is empty"),
-        (lambda path: StoredFile(path, "x", 0, 2**40), "more than the"),
-    ],
-)
-def test_what_cannot_be_read(path, make, words):
-    with pytest.raises(ImageFileError, match=words) as caught:
-        make(path).read()
-    assert "\n" not in str(caught.value)
+    for file, words in [
+        (StoredFile(tmp_path), "cannot be read"),
+        (StoredFile(tmp_path / "none"), "none does not exist"),
+        (StoredFile(tmp_path / "a\0b"), "cannot be read: embedded null"),
+        (StoredFile(path, "x", 90, 11), "x in .* is cut short: 10 of 11 bytes"),
+        (StoredFile(path, "x", 5, 0), "is empty"),
+        (StoredFile(path, "x", 0, 2**40), "more than the"),
+    ]:
+        with pytest.raises(ImageFileError, match=words) as caught:
+            file.read()
+        assert "\n" not in str(caught.value)
 
 
 def test_images_are_read_inside_other_files(tmp_path):
@@ -63,19 +53,8 @@ def test_images_are_read_inside_other_files(tmp_path):
     np.testing.assert_array_equal(read_palette_labels(file), indices)
     colors = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))
     np.testing.assert_array_equal(read_photo(file), colors)
-
-
-def test_palettes_of_few_bits(tmp_path):
-    indices = np.random.default_rng(0).integers(0, 4, (9, 13)).astype(np.uint8)
-    picture = Image.fromarray(indices)
-    picture.putpalette([1, 2, 3] * 4)
-    picture.save(tmp_path / "a.png", bits=2)
-    np.testing.assert_array_equal(read_palette_labels(StoredFile(tmp_path / "a.png")), indices)
-
-
-def test_gray_photograph_has_three_channels(tmp_path):
-    Image.new("L", (9, 8), 7).save(tmp_path / "a.jpg")
-    assert read_photo(StoredFile(tmp_path / "a.jpg")).shape == (8, 9, 3)
+    Image.new("L", (9, 8), 7).save(tmp_path / "gray.jpg")
+    assert read_photo(StoredFile(tmp_path / "gray.jpg")).shape == (8, 9, 3)
 
 
 def test_color_ids(tmp_path):
@@ -113,16 +92,15 @@ def test_claimed_size_is_checked_first(tmp_path):
         read_photo(StoredFile(tmp_path / "a.png"))
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jpg"])
-def test_images_cut_short(tmp_path, suffix):
+def test_images_cut_short(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3)).astype(np.uint8)
-    path = tmp_path / f"a{suffix}"
-    Image.fromarray(noise).save(path)
-    data = path.read_bytes()
-    for share in (0.05, 0.3, 0.7):
-        path.write_bytes(data[: int(share * len(data))])
-        with pytest.raises(ImageFileError, match="cannot be read|is not a PNG"):
-            read_photo(StoredFile(path))
+    for path in (tmp_path / "a.png", tmp_path / "a.jpg"):
+        Image.fromarray(noise).save(path)
+        data = path.read_bytes()
+        for share in (0.05, 0.3, 0.7):
+            path.write_bytes(data[: int(share * len(data))])
+            with pytest.raises(ImageFileError, match="cannot be read|is not a PNG"):
+                read_photo(StoredFile(path))
 
 
 def pack(path: Path, entries: list[tuple[str, bytes] | tarfile.TarInfo], form: int = 1) -> None:
@@ -134,12 +112,6 @@ def pack(path: Path, entries: list[tuple[str, bytes] | tarfile.TarInfo], form: i
             info = tarfile.TarInfo(entry[0])
             info.size = len(entry[1])
             tar.addfile(info, io.BytesIO(entry[1]))
-
-
-def link(name: str, target: str, kind: bytes) -> tarfile.TarInfo:
-    info = tarfile.TarInfo(name)
-    info.type, info.linkname = kind, target
-    return info
 
 
 @pytest.fixture
@@ -156,18 +128,13 @@ def test_wanted_files_are_found_where_they_lie(archive, form):
 
 
 def test_links_and_other_places_are_passed_over(archive, tmp_path):
-    pack(
-        archive,
-        [
-            ("./voc/a.txt", b"one"),
-            ("../voc/b.txt", b"evil"),
-            ("/voc/c.txt", b"evil"),
-            ("voc/../voc/d.txt", b"evil"),
-            link("voc/e.txt", str(tmp_path / "secret.txt"), tarfile.SYMTYPE),
-            link("voc/f.txt", "voc/a.txt", tarfile.LNKTYPE),
-            link("voc/g.txt", "", tarfile.DIRTYPE),
-        ],
-    )
+    links = []
+    for name, kind in (("e", tarfile.SYMTYPE), ("f", tarfile.LNKTYPE), ("g", tarfile.DIRTYPE)):
+        info = tarfile.TarInfo(f"voc/{name}.txt")
+        info.type, info.linkname = kind, "voc/a.txt"
+        links.append(info)
+    outside = [(name, b"evil") for name in ("../voc/b.txt", "/voc/c.txt", "voc/../voc/d.txt")]
+    pack(archive, [("./voc/a.txt", b"one"), *outside, *links])
     assert list(tar_index(archive, WANTED)) == ["voc/a.txt"]
 
 
@@ -186,12 +153,11 @@ def test_archive_cut_short_anywhere(archive):
     assert len(tar_index(archive, WANTED)) == 4
 
 
-@pytest.mark.parametrize("form", FORMATS)
-def test_damaged_bytes_give_a_sentence_or_files_inside(archive, form):
-    pack(archive, [(f"voc/{number}.txt", b"x" * 600) for number in range(5)], form)
+def test_damaged_bytes_give_a_sentence_or_files_inside(archive):
+    pack(archive, [(f"voc/{number}.txt", b"x" * 600) for number in range(5)])
     data = archive.read_bytes()
     refused = 0
-    rng = np.random.default_rng(form)
+    rng = np.random.default_rng(0)
     for _ in range(100):
         damaged = bytearray(data)
         for place in rng.integers(0, len(data), 3):

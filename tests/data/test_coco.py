@@ -125,8 +125,7 @@ def test_random_masks_are_those_of_pycocotools(tmp_path):
         np.testing.assert_array_equal(read(tmp_path, [polygon(*pieces)]).instances, wanted)
         mask = rng.random(SHAPE) < rng.choice([0.0, 0.1, 0.5, 1.0])
         text = api.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
-        assert compressed(run_lengths(mask)) == text
-        for counts in (text, run_lengths(mask)):
+        for counts in (text, run_lengths(mask), [*run_lengths(mask), 0, 0]):
             np.testing.assert_array_equal(read(tmp_path, [runs(counts)]).instances, mask)
 
 
@@ -144,11 +143,6 @@ def test_damaged_runs_are_refused(tmp_path, counts):
         find_coco_instances(path, tmp_path)
 
 
-def test_runs_of_no_pixels_are_accepted(tmp_path):
-    for counts in ([0, 192, 0, 0], compressed([0, 192, 0, 0])):
-        assert read(tmp_path, [runs(counts)]).instances.all()
-
-
 def test_missing_package_is_named_with_its_command(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pycocotools.mask", None)
     monkeypatch.setitem(sys.modules, "pycocotools", None)
@@ -162,14 +156,11 @@ def test_missing_package_is_named_with_its_command(tmp_path, monkeypatch):
         (polygon([1, 1, 5, 5]), r"id=5\) has a polygon of 4 numbers, not of at least 3"),
         (polygon([*SQUARE, 3]), r"id=5\) has a polygon of 9 numbers"),
         (polygon([*SQUARE, 3, "4"]), r"id=5\) has a polygon that is no list of numbers"),
-        (polygon(3), "no list of numbers"),
         (polygon([*SQUARE, 3, 40]), r"id=5\) has a polygon far outside of its image"),
         (polygon([*SQUARE, 3, float("nan")]), "far outside"),
         (polygon([*SQUARE, 3, 10**400]), "far outside"),
         (polygon(), r"id=5\) has no polygons and no run lengths"),
-        (polygon(segmentation="x"), "no polygons and no run lengths"),
         (polygon(segmentation={"size": [16, 12], "counts": "P"}), r"\[16, 12\].*\[12, 16\]"),
-        (polygon(segmentation={"counts": "P"}), "of the size None"),
         (polygon(SQUARE, image_id=9), r"id=5\) has the unknown image_id 9"),
         (polygon(SQUARE, category_id=2), r"id=5\) has the unknown category_id 2"),
         (polygon(SQUARE, category_id=None), "category_id=None"),
@@ -199,18 +190,15 @@ def test_long_polygon_is_refused(tmp_path, monkeypatch):
     ("change_image", "words"),
     [
         ({"id": None}, "id=None"),
-        ({"id": -1}, "id=-1"),
         ({"id": 1.0}, "id=1.0"),
         ({"id": True}, "id=True"),
         ({"id": 10**40}, "id=1000"),
         ({"height": 7}, "height=7"),
         ({"width": "9"}, "width='9'"),
         ({"height": 2**20, "width": 2**20}, "more than the"),
-        ({"file_name": None}, "file_name=None"),
-        ({"file_name": ""}, "file_name=''"),
         *(
             ({"file_name": name}, "file_name=")
-            for name in ("..", "a/../../b.jpg", "a\\..\\b.jpg", "/etc/passwd", "C:a.jpg", "a\0.jpg")
+            for name in (None, "", "a/../../b.jpg", "a\\..\\b.jpg", "/b.jpg", "C:b.jpg", "a\0.jpg")
         ),
     ],
 )
@@ -272,7 +260,7 @@ def test_images_that_are_missing_or_of_another_size(tmp_path):
     found, names = find_coco_instances(path, tmp_path)
     assert not read_coco_instances(found[0], names).instances.any()
     write_image(tmp_path / "1.png", np.zeros((16, 12, 3), np.uint8))
-    with pytest.raises(ImageFileError, match=r"1\.png has 16 x 12 pixels, but .* tells 12 x 16"):
+    with pytest.raises(ImageFileError, match=r"1\.png has 16 x 12 .* 12 x 16 of .*json"):
         read_coco_instances(found[0], names)
     (tmp_path / "1.png").unlink()
     with pytest.raises(ImageFileError, match=r"1\.png does not exist"):
@@ -349,7 +337,7 @@ def test_colors_that_are_not_the_segments(panoptic):
     with pytest.raises(ImageFileError, match=rf"png has no pixel of the segment {first}"):
         read_coco_panoptic(found[1], names)
     write_image(png, colors[1:])
-    with pytest.raises(ImageFileError, match=r"png has 47 x 64 pixels, but .* tells 48 x 64"):
+    with pytest.raises(ImageFileError, match=r"png has 47 x 64 pixels, not the 48 x 64 of .*json"):
         read_coco_panoptic(found[1], names)
     Image.fromarray(colors[..., 0]).save(png)
     with pytest.raises(ImageFileError, match="not a PNG of three channels"):
