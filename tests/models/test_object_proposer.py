@@ -140,11 +140,11 @@ def test_exports_equal_keras(trained, tmp_path) -> None:
     assert not [name for name in names if "Flex" in name or "CUSTOM" in name]
     for client in (load_served(saved), load_served(litert)):
         for image in images:
-            expected, found = trained.propose(image), client.propose(image)
+            expected, found = trained.propose(image), client.predict_proposals(image)
             np.testing.assert_array_equal(found.masks, expected.masks)
             np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
             np.testing.assert_array_equal(found.boxes, expected.boxes)
-            assert len(client.propose(image, max_proposals=1)) == 1
+            assert len(client.predict_proposals(image, max_proposals=1)) == 1
     with pytest.raises(ValueError, match="must give the labels, .* Received: no labels"):
         load_served(saved).predict_instances(images[0])
     files = tf.constant([tf.io.encode_png(image).numpy() for image in images])

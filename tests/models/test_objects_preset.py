@@ -52,6 +52,6 @@ def test_exports_equal_keras(objects: ObjectProposer, tmp_path: Path) -> None:
     expected = objects.propose(image)
     for name, kind in (("objects", "tf_saved_model"), ("objects.tflite", "litert")):
         served = load_served(objects.export(tmp_path / name, format=kind))
-        found = served.propose(image)
+        found = served.predict_proposals(image)
         np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
         np.testing.assert_array_equal(found.masks, expected.masks)
