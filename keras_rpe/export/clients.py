@@ -350,23 +350,20 @@ def load_served(
             f"Received: timeout={timeout!r}, path_or_url={str(path_or_url)!r}"
         )
     if is_url:
-        return _from_url(str(path_or_url), 60.0 if timeout is None else timeout)
+        url, seconds = str(path_or_url), 60.0 if timeout is None else timeout
+        match = _REST.fullmatch(url) or _GRPC.fullmatch(url)
+        if match is None or not 0 < int(match["port"] or 1) < 2**16:
+            raise _unknown(url)
+        if match.re is _REST:
+            return RestClient(match["model"], seconds)
+        version = None if match["version"] is None else int(match["version"])
+        return GrpcClient(match["target"], match["name"], version, seconds)
     if path.is_dir():
         return SavedModelClient(path)
     client = {".tflite": LitertClient, ".onnx": OnnxClient}.get(path.suffix)
     if client is None or not path.is_file():
         raise _unknown(path)
     return client(path, num_threads or os.cpu_count() or 1)
-
-
-def _from_url(url: str, timeout: float) -> ServedModel:
-    match = _REST.fullmatch(url) or _GRPC.fullmatch(url)
-    if match is None or int(match["port"] or 1) not in range(1, 2**16):
-        raise _unknown(url)
-    if match.re is _REST:
-        return RestClient(match["model"], timeout)
-    version = None if match["version"] is None else int(match["version"])
-    return GrpcClient(match["target"], match["name"], version, timeout)
 
 
 def _unknown(received: object) -> ValueError:

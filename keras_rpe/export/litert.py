@@ -17,9 +17,9 @@ import tensorflow as tf
 
 from keras_rpe.arguments import check_choice
 from keras_rpe.export.saved_model import (
+    IMAGE,
     RECORD_NAME,
     ExportRecord,
-    plain_signature,
     write_signatures,
 )
 from keras_rpe.held_back_stderr import held_back_stderr
@@ -121,8 +121,12 @@ def _quantize_convolutions(content: bytes, samples: list[dict[str, np.ndarray]])
 
 def convert(model: Task, quantize: str | None = None) -> bytes:
     """Convert a model with builtin operators only; the content of a .tflite file."""
+
+    def serve(image: tf.Tensor) -> dict[str, tf.Tensor]:
+        return model.serve(tf.cast(image, tf.float32))
+
     with tempfile.TemporaryDirectory() as folder:
-        write_signatures({"serving_default": plain_signature(model)}, folder)
+        write_signatures({"serving_default": (serve, IMAGE)}, folder)
         converter = tf.lite.TFLiteConverter.from_saved_model(
             folder, signature_keys=["serving_default"]
         )

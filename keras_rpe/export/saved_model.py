@@ -168,19 +168,10 @@ def decode_image(content: tf.Tensor, max_pixels: int) -> tf.Tensor:
     return tf.ensure_shape(image, (None, None, 3))
 
 
-_IMAGE = tf.TensorSpec((None, None, None, 3), tf.uint8, name="image")
+IMAGE = tf.TensorSpec((None, None, None, 3), tf.uint8, name="image")
 _FLOAT_IMAGE = tf.TensorSpec((None, None, None, 3), tf.float32, name="image")
 # TensorFlow Serving takes base64 in JSON for inputs whose names end in _bytes.
 _BYTES = tf.TensorSpec((None,), tf.string, name="image_bytes")
-
-
-def plain_signature(model: Task) -> Signature:
-    """The function for phones and other runtimes: `Task.serve` of uint8 images, without checks."""
-
-    def serve(image: tf.Tensor) -> Outputs:
-        return model.serve(tf.cast(image, tf.float32))
-
-    return serve, _IMAGE
 
 
 def serving_signatures(model: Task, max_pixels: int) -> dict[str, Signature]:
@@ -221,11 +212,11 @@ def serving_signatures(model: Task, max_pixels: int) -> dict[str, Signature]:
         return {"embeddings": embeddings, "class_scores": scores[:, :height, :width]}
 
     signatures = {
-        "serving_default": (serve, _IMAGE),
+        "serving_default": (serve, IMAGE),
         "float_image": (serve, _FLOAT_IMAGE),
         "image_bytes": (serve_files, _BYTES),
     }
-    return {**signatures, "embeddings": (embed, _IMAGE)} if hasattr(model, "embed") else signatures
+    return {**signatures, "embeddings": (embed, IMAGE)} if hasattr(model, "embed") else signatures
 
 
 def write_signatures(signatures: dict[str, Signature], folder: str) -> None:

@@ -37,7 +37,7 @@ class TestImageChecks:
         function = lambda image: {"out": checked_images(image, 1000)}  # noqa: E731
         write_signatures({name: (function, spec) for name, spec in specs.items()}, folder)
         loaded = tf.saved_model.load(folder)
-        yield lambda images: loaded.signatures[images.dtype.name](image=tf.constant(images))["out"]
+        return lambda images: loaded.signatures[images.dtype.name](image=tf.constant(images))["out"]
 
     def test_good_images_pass(self, check):
         images = np.random.default_rng(0).integers(0, 255, (2, 20, 25, 3), dtype="uint8")
