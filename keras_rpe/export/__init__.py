@@ -15,3 +15,7 @@ __all__ = [
     "load_served",
     "read_record",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

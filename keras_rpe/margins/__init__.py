@@ -29,3 +29,7 @@ __all__ = [
     "smallest_margin",
     "spread_points",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

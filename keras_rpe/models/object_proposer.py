@@ -11,7 +11,6 @@ import numpy as np
 from keras import ops
 from scipy.optimize import minimize
 from scipy.special import expit
-from scipy.stats import spearmanr
 
 from keras_rpe.arguments import check_numbers
 from keras_rpe.layers import (
@@ -307,6 +306,8 @@ class ObjectProposer(EmbeddingTask):
         logits = features @ weights + bias
         if logits.std() == 0.0 or overlaps.std() == 0.0:
             return 0.0
+        from scipy.stats import spearmanr  # a slow import, for this only
+
         return float(spearmanr(logits, overlaps).statistic)
 
     def _describe(self, images: Tensor) -> dict[str, Tensor]:

@@ -15,3 +15,7 @@ __all__ = [
     "seeded_mean_shift",
     "thin_boundaries",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -14,3 +14,7 @@ __all__ = [
     "sphere_scatter",
     "trajectory_picture",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

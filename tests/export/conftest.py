@@ -9,9 +9,9 @@ import pytest
 import tensorflow as tf
 from filelock import FileLock
 
-from keras_rpe.cli.demo import demo_image
 from keras_rpe.data import read_image
 from keras_rpe.models import InstanceSegmenter
+from keras_rpe_cli.demo import demo_image
 
 
 @pytest.fixture(scope="session")

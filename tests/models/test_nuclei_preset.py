@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from keras_rpe.cli.demo import demo_image
 from keras_rpe.data import find_label_pairs, read_image, read_labels, split_pairs
 from keras_rpe.metrics import average_precision
 from keras_rpe.models import InstanceSegmenter
+from keras_rpe_cli.demo import demo_image
 
 
 @pytest.fixture(scope="module")

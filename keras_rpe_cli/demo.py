@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
 
-from keras_rpe.cli.options import load_segmenter, output_folder, segment_image
-from keras_rpe.cli.report import counted
+from keras_rpe_cli.options import load_segmenter, output_folder, segment_image
+from keras_rpe_cli.report import counted
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def demo_image() -> np.ndarray:
@@ -18,6 +20,7 @@ def demo_image() -> np.ndarray:
     Returns:
         uint8 `(512, 512)`.
     """
+    import numpy as np
     from skimage import data
     from skimage.color import rgb2hed
     from skimage.filters import gaussian

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from keras_rpe.cli.report import import_tensorflow
+from keras_rpe_cli.report import import_keras_rpe
 
 
 def convert(
@@ -44,7 +44,7 @@ def convert(
     Prints every weight that was matched, and every name that was not. The
     checkpoint is read without running anything in it; the heads are random.
     """
-    import_tensorflow()
+    import_keras_rpe()
     from keras_rpe.checkpoints import CheckpointError
     from keras_rpe.models import InstanceSegmenter
     from keras_rpe.models.backbones import (

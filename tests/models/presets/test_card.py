@@ -24,16 +24,12 @@ METADATA_OF_A_RUN = {
 def test_everything_that_is_known_is_in_the_card() -> None:
     card = model_card("mine", METADATA_OF_A_RUN, {"class_name": "InstanceSegmenter"})
     for line in (
-        "# mine",
         'model = keras_rpe.models.InstanceSegmenter.from_preset("mine")',
         "| Network | `InstanceSegmenter`, backbone `unet_small`, 1,234,567 parameters |",
         r"| Trained on | 40 images of a\|b |",
-        "| Licence of the data | CC0 |",
         "| Training | epochs: 3 |",
         "| Seed | 0 |",
         "| Versions | keras 3.15.1, tensorflow 2.21.0 |",
-        "| Licence of the weights | Apache-2.0 |",
-        "keras-rpe train A --out B",
         "keras-rpe evaluate A",
         "Measured on 7 images held out.",
         "| AP at IoU 0.5 | 0.796 |",
@@ -43,9 +39,7 @@ def test_everything_that_is_known_is_in_the_card() -> None:
 
 
 def test_what_is_unknown_is_not_made_up() -> None:
-    card = model_card("mine", {}, {})
-    assert card.count("not stated") >= 8
-    assert "How well it does is not stated." in card
+    assert model_card("mine", {}, {}).count("not stated") >= 8
 
 
 @pytest.mark.parametrize("own", [True, False])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from keras_rpe.cli.report import import_tensorflow, one_line, print_error, print_warning
+from keras_rpe_cli.report import import_keras_rpe, one_line, print_error
 
 if TYPE_CHECKING:
     from keras_rpe.data import BoundaryPair, LabelPair
@@ -70,7 +70,7 @@ def load_task(preset: str | None, model: Path | None) -> Task:
         ValueError: If there is no such model, or its files are damaged.
     """
     check_model_choice(preset, model)
-    import_tensorflow()
+    import_keras_rpe()
     from keras_rpe.models import PresetError, Task, load_keras_file
 
     if preset is not None:
@@ -147,7 +147,7 @@ def segment_image(model: InstanceSegmenter, image: Any, name: str) -> Instances:
         warnings.simplefilter("always", UserWarning)
         instances = model.predict_instances(image)
     for warning in caught:
-        print_warning(f"{name}: {' '.join(str(warning.message).split())}")
+        typer.echo(f"warning: {name}: {' '.join(str(warning.message).split())}", err=True)
     return instances
 
 
@@ -191,7 +191,7 @@ def check_targets(files: list[Path], targets: Callable[[Path], list[Path]]) -> N
 
     Example:
         >>> from pathlib import Path
-        >>> from keras_rpe.cli.options import check_targets
+        >>> from keras_rpe_cli.options import check_targets
         >>> check_targets([Path("a.jpg"), Path("b.jpg")], lambda file: [file.with_suffix(".png")])
     """
     taken: dict[str, Path] = {}

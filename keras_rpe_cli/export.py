@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from keras_rpe.cli.options import load_preset_or_model
-from keras_rpe.cli.report import import_tensorflow
+from keras_rpe_cli.options import load_preset_or_model
+from keras_rpe_cli.report import import_keras_rpe
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,7 +52,7 @@ def export(
     this package is needed to run it.
     """
     chosen = format or _FORMATS_BY_ENDING.get(out.suffix, "tf_saved_model")
-    import_tensorflow()
+    import_keras_rpe()
     samples = None if images is None else _read_samples(images)
     model = load_preset_or_model(source)
     path = model.export(out, chosen, quantize, samples, max_pixels)

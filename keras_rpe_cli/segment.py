@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from keras_rpe.cli.options import (
+from keras_rpe_cli.options import (
     ModelOption,
     PresetOption,
     check_model_choice,
@@ -19,8 +19,7 @@ from keras_rpe.cli.options import (
     output_folder,
     segment_image,
 )
-from keras_rpe.cli.report import counted, import_tensorflow, one_line, print_error, progress_bar
-from keras_rpe.written_file import write_file
+from keras_rpe_cli.report import counted, import_keras_rpe, one_line, print_error, progress_bar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,6 +79,8 @@ class InstanceTable:
         Raises:
             OSError: If it cannot be written.
         """
+        from keras_rpe.written_file import write_file
+
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(COLUMNS)
@@ -114,7 +115,7 @@ def segment(
     in OUT/instances.csv.
     """
     check_model_choice(preset, model)
-    import_tensorflow()  # the package of the image reader needs it
+    import_keras_rpe()  # the package of the image reader needs it
     files, failures = find_files(inputs)
     check_targets(files, lambda file: _targets(file, out))
     with output_folder(out):

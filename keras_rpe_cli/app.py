@@ -7,21 +7,21 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
-from keras_rpe.cli.boundaries import boundaries
-from keras_rpe.cli.convert import convert
-from keras_rpe.cli.demo import demo
-from keras_rpe.cli.evaluate import evaluate
-from keras_rpe.cli.export import export
-from keras_rpe.cli.presets import presets
-from keras_rpe.cli.report import one_line, print_error
-from keras_rpe.cli.segment import segment
-from keras_rpe.cli.serve_check import serve_check
-from keras_rpe.cli.train import train
-from keras_rpe.version import __version__
+from keras_rpe_cli.boundaries import boundaries
+from keras_rpe_cli.convert import convert
+from keras_rpe_cli.demo import demo
+from keras_rpe_cli.evaluate import evaluate
+from keras_rpe_cli.export import export
+from keras_rpe_cli.presets import presets
+from keras_rpe_cli.report import one_line, print_error
+from keras_rpe_cli.segment import segment
+from keras_rpe_cli.serve_check import serve_check
+from keras_rpe_cli.train import train
 
 app = typer.Typer(
     name="keras-rpe",
@@ -47,13 +47,13 @@ for command in (
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"keras-rpe {__version__}")
+        typer.echo(f"keras-rpe {version('keras-rpe')}")
         raise typer.Exit
 
 
 @app.callback()
 def _options(
-    version: Annotated[
+    show_version: Annotated[
         bool,
         typer.Option(
             "--version", callback=_print_version, is_eager=True, help="Print the version."
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, or 1 after an error, 2 after wrong usage, 130 after Ctrl-C.
 
     Example:
-        >>> from keras_rpe.cli import main
+        >>> from keras_rpe_cli import main
         >>> main(["--version"])
         keras-rpe ...
         0

@@ -8,21 +8,21 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-import numpy as np
 import typer
 
-from keras_rpe.cli.demo import demo_image
-from keras_rpe.cli.options import (
+from keras_rpe_cli.demo import demo_image
+from keras_rpe_cli.options import (
     ModelOption,
     PresetOption,
     load_preset_or_model,
     load_task,
     other_task,
 )
-from keras_rpe.cli.report import import_tensorflow, print_error, print_table
-from keras_rpe.held_back_stderr import held_back_stderr
+from keras_rpe_cli.report import import_keras_rpe, print_error, print_table
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from keras_rpe.export import ServedModel
     from keras_rpe.models import BoundaryDetector, InstanceSegmenter, Task
 
@@ -54,7 +54,7 @@ def serve_check(
     match; that of boundary maps is the sum of the lesser by the sum of the
     greater of the two values of each pixel.
     """
-    import_tensorflow()
+    import_keras_rpe()
     from keras_rpe.data import read_image
     from keras_rpe.export import load_served
     from keras_rpe.models import BoundaryDetector, InstanceSegmenter
@@ -114,7 +114,11 @@ def _compare_instances(
 def _compare_boundaries(
     network: BoundaryDetector, served: ServedModel, pixels: np.ndarray, runs: int
 ) -> _Comparison:
-    expected, *keras_times = _timed(network.predict_boundaries, pixels, runs)
+    import numpy as np
+
+    expected, *keras_times = _timed(
+        lambda image: network.predict_boundaries(image).probabilities, pixels, runs
+    )
     found, *served_times = _timed(
         lambda image: served.predict_boundaries(image).probabilities, pixels, runs
     )
@@ -143,6 +147,8 @@ def _keras_model(out: str, preset: str | None, model: Path | None) -> Task:
 
 def _timed(predict: Callable[[Any], Any], image: np.ndarray, runs: int) -> tuple[Any, float, float]:
     """The result, the seconds of the first run, and the median of those after it."""
+    from keras_rpe.held_back_stderr import held_back_stderr
+
     seconds = []
     # Some runtimes tell with the first image what they delegate to.
     with held_back_stderr():

@@ -7,10 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
 
-from keras_rpe.cli.options import (
+from keras_rpe_cli.options import (
     ModelOption,
     PresetOption,
     check_model_choice,
@@ -19,15 +18,14 @@ from keras_rpe.cli.options import (
     load_detector,
     output_folder,
 )
-from keras_rpe.cli.report import counted, import_tensorflow, one_line, print_error, progress_bar
-from keras_rpe.written_file import write_file
+from keras_rpe_cli.report import counted, import_keras_rpe, one_line, print_error, progress_bar
 
 if TYPE_CHECKING:
     import numpy as np
 
     from keras_rpe.models import BoundaryDetector
 
-MapFunction = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+MapFunction = Callable[["np.ndarray"], tuple["np.ndarray", "np.ndarray"]]
 
 
 def read_photograph(path: Path) -> np.ndarray:
@@ -60,6 +58,8 @@ def map_function(model: BoundaryDetector) -> MapFunction:
         A function of an image, uint8 or uint16, whose largest value is taken as white. It gives
         the boundaries and those thinned, each `(H, W)`, float32 in [0, 1].
     """
+    import numpy as np
+
     from keras_rpe.models.task import compiled_function
     from keras_rpe.results import rgb_array
 
@@ -92,7 +92,7 @@ def boundaries(
     crests and 0 elsewhere: the map that benchmarks of boundaries take.
     """
     check_model_choice(preset, model)
-    import_tensorflow()  # the package of the image reader needs it
+    import_keras_rpe()  # the package of the image reader needs it
     files, failures = find_files(inputs)
     check_targets(files, lambda file: _targets(file, out, thin))
     done = 0
@@ -122,6 +122,8 @@ def _detect_file(maps_of: MapFunction, file: Path, out: Path, thin: bool) -> boo
     except ValueError as error:
         print_error(one_line(error))
         return False
+    from keras_rpe.written_file import write_file
+
     targets = _targets(file, out, thin)
     first, *others = zip(targets, [_png(values) for values in maps])
     write_file(*first)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from keras_rpe.cli.boundaries import map_function
-from keras_rpe.cli.options import (
+from keras_rpe_cli.boundaries import map_function
+from keras_rpe_cli.options import (
     ModelOption,
     PresetOption,
     check_model_choice,
@@ -25,8 +25,7 @@ from keras_rpe.cli.options import (
     other_task,
     segment_image,
 )
-from keras_rpe.cli.report import print_table, progress_bar
-from keras_rpe.written_file import write_file
+from keras_rpe_cli.report import print_table, progress_bar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -331,6 +330,8 @@ def evaluate(
         globs = images or "images/*", instances or "instances/*"
         figures = evaluate_instances(network, folder, names, *globs, threshold)
     if json_file is not None:
+        from keras_rpe.written_file import write_file
+
         write_file(json_file, json.dumps(figures, indent=2) + "\n")
 
 
