@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from keras import ops
 
-from keras_rpe.metrics.matching import check_ignore_label, update_all
+from keras_rpe.arguments import check_integer
+from keras_rpe.metrics.matching import check_ignore_label, image_by_image
 
 
 def class_iou(
@@ -47,14 +47,10 @@ def class_iou(
         >>> class_iou([np.array([[1, 1, 3, 255]])], [np.array([[1, 3, 3, 4]])], 5, 255)
         {1: 0.5, 3: 0.5}
     """
-    valid = isinstance(num_classes, numbers.Integral) and not isinstance(num_classes, bool)
-    if not valid or num_classes < 1:
-        raise ValueError(
-            f"`num_classes` must be an integer from 1. Received: num_classes={num_classes!r}"
-        )
+    num_classes = check_integer("num_classes", num_classes)
     ignore_label = check_ignore_label(ignore_label)
     # Column `num_classes` counts predictions that are no class.
-    size = int(num_classes) + 1
+    size = num_classes + 1
     matrix = np.zeros((size, size), np.int64)
 
     def update(true: Any, pred: Any) -> None:
@@ -76,7 +72,7 @@ def class_iou(
         pairs = true.astype(np.int64) * size + pred.astype(np.int64)
         matrix.ravel()[:] += np.bincount(pairs, minlength=size * size)
 
-    update_all(update, truths, predictions)
+    list(image_by_image(update, truths=truths, predictions=predictions))
     tp = np.diag(matrix)
     union = matrix.sum(axis=0) + matrix.sum(axis=1) - tp
     return {i: float(tp[i] / union[i]) for i in range(size - 1) if union[i]}
@@ -137,13 +133,8 @@ class SemanticMeanIoU(keras.metrics.IoU):
         name: str | None = "semantic_mean_iou",
         dtype: Any = None,
     ) -> None:
-        valid = isinstance(num_classes, numbers.Integral) and not isinstance(num_classes, bool)
-        if not valid or num_classes < 1:
-            raise ValueError(
-                f"`num_classes` must be an integer from 1. Received: num_classes={num_classes!r}"
-            )
         self.ignore_label = check_ignore_label(ignore_label)
-        self.true_classes = int(num_classes)
+        self.true_classes = check_integer("num_classes", num_classes)
         super().__init__(
             # One more for predictions that are no class; it is not among the targets.
             num_classes=self.true_classes + 1,
