@@ -64,7 +64,7 @@ def load_preset(folder: Path) -> tuple[Predict, int]:
     from keras_rpe.models import BoundaryDetector
 
     model = BoundaryDetector.from_preset(folder)
-    return model.predict_boundaries, model.count_params()
+    return lambda pixels: model.predict_boundaries(pixels).probabilities, model.count_params()
 
 
 def canny_strengths(pixels: np.ndarray, sigma: float) -> np.ndarray:

@@ -96,7 +96,7 @@ def print_proposals(presets: list[str], options: argparse.Namespace, test: Scene
             [image for image, _ in calibration], [truth["instances"] for _, truth in calibration]
         )
         for image, truth in test:
-            recall.update(truth["instances"], model.propose(image, NUMBERS[-1]).masks)
+            recall.update(truth["instances"], model.predict_proposals(image, NUMBERS[-1]).masks)
         rows[preset] = [list(recall.result().values())]
         columns = list(recall.result())
     print_rows(f"Proposals, {len(test)} scenes", rows, columns)
@@ -114,7 +114,7 @@ def print_semantic(models: list[tuple[str, list[str]]], gray: bool, test: Scenes
             for image, truth in test:
                 # As bright as its brightest color.
                 pixels = image.max(axis=-1, keepdims=True).repeat(3, axis=-1) if gray else image
-                metric.update_state(truth["classes"], model.predict_classes(pixels))
+                metric.update_state(truth["classes"], model.predict_classes(pixels).classes)
             values.setdefault(name, []).append(float(metric.result()))
     print_rows(
         f"Class maps, {len(test)} scenes{' in gray' if gray else ''}",

@@ -109,7 +109,9 @@ def main() -> None:
     methods: dict[str, Method] = {}
     for preset in options.models:
         model = ObjectProposer.from_preset(preset)
-        methods[preset] = lambda image, model=model: model.propose(image, NUMBERS[-1]).masks
+        methods[preset] = lambda image, model=model: (
+            model.predict_proposals(image, NUMBERS[-1]).masks
+        )
     methods["boxes"] = boxes
     methods |= {f"Felzenszwalb, scale {scale}": segments((scale,)) for scale in SCALES}
     methods["Felzenszwalb, all scales"] = segments(SCALES)

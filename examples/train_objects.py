@@ -177,7 +177,7 @@ def main() -> None:
     recall, pictures = AverageRecall(max_proposals=(10, 60), exclude_void=True), []
     images, maps = read([pair for part in parts for pair in part["test"]])
     for image, labels in zip(images, maps):
-        proposals = model.propose(image)
+        proposals = model.predict_proposals(image)
         recall.update(GroundTruth(labels, ignore_label=VOID), proposals.masks)
         pictures.append(draw(image, labels, proposals))
     figures = {name: round(value, 4) for name, value in recall.result().items()}

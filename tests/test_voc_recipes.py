@@ -207,11 +207,11 @@ def test_dry_run(recipes: ModuleType, path: Path, data: Path) -> None:
     assert model.backbone.name == notes["backbone"]
     image = np.random.default_rng(0).integers(0, 255, (40, 56, 3), "uint8")
     if notes["task"] == "proposals":
-        assert model.propose(image).masks.shape[1:] == (40, 56)
+        assert model.predict_proposals(image).masks.shape[1:] == (40, 56)
     elif notes["task"] == "instances":
         assert model.predict_instances(image).labels.shape == (40, 56)
     else:
-        assert model.predict_classes(image).shape == (40, 56)
+        assert model.predict_classes(image).classes.shape == (40, 56)
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ METHODS = {
             "predict_instances",
             "save_to_preset",
         ),
-        "ObjectProposer": ("calibrate", "propose"),
+        "ObjectProposer": ("calibrate", "predict_proposals"),
         "SemanticSegmenter": ("predict_classes",),
     }.items()
     for name in names

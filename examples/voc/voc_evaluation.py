@@ -59,7 +59,7 @@ def _truth(maps: LabelMaps) -> GroundTruth:
 def _evaluate_proposals(model: ObjectProposer, images: Iterator[LabelMaps]) -> dict[str, float]:
     recall = AverageRecall(PROPOSALS, exclude_void=True)
     for maps in images:
-        recall.update(_truth(maps), model.propose(maps.image, PROPOSALS[-1]))
+        recall.update(_truth(maps), model.predict_proposals(maps.image, PROPOSALS[-1]))
     found = recall.result()
     average = {f"average recall, {k} proposals": found[f"AR@{k}"] for k in PROPOSALS}
     return average | {f"recall at IoU 0.5, {k} proposals": found[f"AR50@{k}"] for k in PROPOSALS}
@@ -76,5 +76,5 @@ def _evaluate_instances(model: InstanceSegmenter, images: Iterator[LabelMaps]) -
 def _evaluate_classes(model: SemanticSegmenter, images: Iterator[LabelMaps]) -> dict[str, float]:
     iou = SemanticMeanIoU(model.num_classes + 1, ignore_label=VOID)
     for maps in images:
-        iou.update_state(maps.classes[None], model.predict_classes(maps.image)[None])
+        iou.update_state(maps.classes[None], model.predict_classes(maps.image).classes[None])
     return {"mean IoU of the background and the classes": float(iou.result())}

@@ -157,6 +157,7 @@ def _compare_boundaries(
     network: BoundaryDetector, served: ServedModel, pixels: np.ndarray, runs: int
 ) -> _Comparison:
     expected, *keras_times = _timed(network.predict_boundaries, pixels, runs)
+    expected = expected.probabilities
     found, *served_times = _timed(lambda image: served_boundaries(served, image), pixels, runs)
     greater = float(np.maximum(expected, found).sum())
     return _Comparison(

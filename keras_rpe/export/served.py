@@ -20,7 +20,7 @@ import tensorflow as tf
 from keras_rpe.export import litert
 from keras_rpe.export.saved_model import EXTRA_FOLDER, RECORD_NAME, ExportRecord, latest_version
 from keras_rpe.optional_import import optional_import
-from keras_rpe.results import Instances, Proposals, check_max_proposals, rgb_array
+from keras_rpe.results import ClassMap, Instances, Proposals, check_max_proposals, rgb_array
 
 # Rank of each table of a batch of one: those of instances, and those of proposals.
 TABLES = {"labels": 3, "scores": 2, "boxes": 3, "classes": 2, "num_instances": 1}
@@ -222,8 +222,8 @@ class ServedModel(ABC):
         tables, height, width = self._answer(image)
         return Instances.from_tables(checked_tables(tables, height, width, self.source))
 
-    def propose(self, image: Any, max_proposals: int | None = None) -> Proposals:
-        """Propose masks of objects in one image, with the result of `ObjectProposer.propose`.
+    def predict_proposals(self, image: Any, max_proposals: int | None = None) -> Proposals:
+        """Propose masks of objects in one image, as `ObjectProposer.predict_proposals` does.
 
         Args:
             image: As `predict_instances` takes it.
@@ -241,21 +241,21 @@ class ServedModel(ABC):
         checked = checked_proposals(tables, height, width, self.source)
         return Proposals.from_tables(checked, max_proposals)
 
-    def predict_classes(self, image: Any) -> np.ndarray:
+    def predict_classes(self, image: Any) -> ClassMap:
         """Classify the pixels of one image, as `SemanticSegmenter.predict_classes` does.
 
         Args:
             image: As `predict_instances` takes it.
 
         Returns:
-            The class map, int32 `(H, W)`, 0 = background.
+            The class map.
 
         Raises:
             ValueError: As `predict_instances`.
             ConnectionError: As `predict_instances`.
         """
         tables, height, width = self._answer(image)
-        return checked_classes(tables, height, width, self.source)
+        return ClassMap(checked_classes(tables, height, width, self.source))
 
     def _answer(self, image: Any) -> tuple[Mapping[str, Any], int, int]:
         """The outputs for one image, and its height and width."""

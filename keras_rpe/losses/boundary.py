@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_rpe.losses import CosineMarginLoss
+from keras_rpe.losses.cosine_margin import CosineMarginLoss
 from keras_rpe.ops import at_least_float32
 
 Tensor = Any
@@ -41,7 +41,7 @@ class BoundaryCrossEntropy(keras.losses.Loss):
 
     Example:
         >>> import numpy as np
-        >>> from keras_rpe.losses.boundary import BoundaryCrossEntropy
+        >>> from keras_rpe.losses import BoundaryCrossEntropy
         >>> shares = np.array([[[1.0, 0.0, 0.1, -1.0]]], "float32")
         >>> logits = np.zeros((1, 1, 4, 2), "float32")
         >>> round(float(BoundaryCrossEntropy()(shares, logits)), 4)
@@ -129,7 +129,7 @@ class BoundaryPairLoss(CosineMarginLoss):
 
     Example:
         >>> import numpy as np
-        >>> from keras_rpe.losses.boundary import BoundaryPairLoss
+        >>> from keras_rpe.losses import BoundaryPairLoss
         >>> shares = np.zeros((1, 4, 4), "float32")
         >>> shares[0, 1] = 1.0
         >>> embeddings = np.zeros((1, 2, 2, 3), "float32")

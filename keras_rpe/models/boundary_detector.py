@@ -16,11 +16,11 @@ from keras_rpe.layers import (
     PadToMultiple,
     SphericalEmbedding,
 )
-from keras_rpe.losses.boundary import BoundaryCrossEntropy, BoundaryPairLoss
+from keras_rpe.losses import BoundaryCrossEntropy, BoundaryPairLoss
 from keras_rpe.models.backbones import make_backbone, pyramid
 from keras_rpe.models.task import Task, compiled_function
 from keras_rpe.ops import precise_dtype, thin_boundaries
-from keras_rpe.results import rgb_array
+from keras_rpe.results import Boundaries, rgb_array
 
 Tensor = Any
 
@@ -78,7 +78,7 @@ class BoundaryDetector(Task):
         >>> shares = np.zeros((2, 32, 32), "float32")
         >>> shares[:, 16], shares[:, 15] = 0.8, 0.2
         >>> history = model.fit(images, shares, verbose=0)
-        >>> model.predict_boundaries(images[0]).shape
+        >>> model.predict_boundaries(images[0]).probabilities.shape
         (32, 32)
     """
 
@@ -221,16 +221,15 @@ class BoundaryDetector(Task):
         """Detect the boundaries of one batch in `predict`."""
         return self.detect(data[0] if isinstance(data, (tuple, list)) else data)
 
-    def predict_boundaries(self, image: Any, thin: bool = False) -> np.ndarray:
+    def predict_boundaries(self, image: Any) -> Boundaries:
         """Detect the boundaries in one image.
 
         Args:
             image: `(H, W)` gray, `(H, W, 3)` RGB or `(H, W, 4)` RGBA, of any size from 8 pixels a
                 side, values in [0, max_value].
-            thin: Whether to keep the crests alone.
 
         Returns:
-            How likely each pixel is a boundary, `(H, W)`, float32 in [0, 1].
+            How likely each pixel is a boundary, and the same on the crests only.
 
         Raises:
             ValueError: If it is not one such image, or not finite.
@@ -238,7 +237,8 @@ class BoundaryDetector(Task):
         if self._compiled_detect is None:
             self._compiled_detect = compiled_function(self.detect, [(None, None, None, 3)])
         result = self._compiled_detect(rgb_array(image)[None])
-        return np.asarray(ops.convert_to_numpy(result["thin" if thin else "boundaries"])[0])
+        maps = (np.asarray(ops.convert_to_numpy(result[key])[0]) for key in ("boundaries", "thin"))
+        return Boundaries(*maps)
 
     def get_config(self) -> dict[str, Any]:
         """Configuration from which the model can be made again."""

@@ -80,7 +80,7 @@ def described_proposals(
 
     Args:
         model: An `ObjectProposer`.
-        images: Images as `ObjectProposer.propose` takes them.
+        images: Images as `ObjectProposer.predict_proposals` takes them.
         labels: The instance map `(H, W)` of each. Void pixels count neither way, and proposals of
             which half or more are void are left out.
 
@@ -236,7 +236,7 @@ class ObjectProposer(EmbeddingTask):
 
     Output shape:
         A dictionary for training, as that of an `InstanceSegmenter` of one class. `predict` and
-        `propose` give proposals instead.
+        `predict_proposals` give proposals instead.
 
     Raises:
         ValueError: If an argument is out of its range, or the backbone has no pyramid.
@@ -246,7 +246,7 @@ class ObjectProposer(EmbeddingTask):
         >>> from keras_rpe.models import ObjectProposer
         >>> model = ObjectProposer("unet_small", embedding_dim=8, iterations=1)
         >>> image = np.random.randint(0, 255, (32, 32, 3), "uint8")
-        >>> proposals = model.propose(image, max_proposals=10)  # after model.fit(images, maps)
+        >>> proposals = model.predict_proposals(image, max_proposals=10)
         >>> proposals.masks.shape[1:], len(proposals) <= 10
         ((32, 32), True)
     """
@@ -432,7 +432,7 @@ class ObjectProposer(EmbeddingTask):
         """Propose masks for one batch in `predict`."""
         return self.group(data[0] if isinstance(data, (tuple, list)) else data)
 
-    def propose(self, image: Any, max_proposals: int | None = None) -> Proposals:
+    def predict_proposals(self, image: Any, max_proposals: int | None = None) -> Proposals:
         """Propose masks of objects in one image.
 
         Args:
@@ -463,8 +463,8 @@ class ObjectProposer(EmbeddingTask):
         saved with the weights of the model.
 
         Args:
-            images: Images that were not trained on, as `propose` takes them. Some 20 with a few
-                objects each will do.
+            images: Images that were not trained on, as `predict_proposals` takes them. Some 20 with
+                a few objects each will do.
             labels: The instance map `(H, W)` of each, 0 = background.
 
         Returns:

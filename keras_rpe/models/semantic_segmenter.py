@@ -12,7 +12,7 @@ from keras import ops
 from keras_rpe.models.embedding_task import EmbeddingTask, class_targets, default_losses
 from keras_rpe.models.network import embedding_graph
 from keras_rpe.models.task import compiled_function
-from keras_rpe.results import rgb_array
+from keras_rpe.results import ClassMap, rgb_array
 
 Tensor = Any
 
@@ -72,7 +72,7 @@ class SemanticSegmenter(EmbeddingTask):
         >>> maps = np.random.randint(0, 3, (2, 32, 32))
         >>> sorted(model.fit(images, maps, verbose=0).history)
         ['embedding_loss', 'loss', 'semantic_loss']
-        >>> model.predict_classes(images[0]).shape
+        >>> model.predict_classes(images[0]).classes.shape
         (32, 32)
     """
 
@@ -183,7 +183,7 @@ class SemanticSegmenter(EmbeddingTask):
         """Classify the pixels of one batch in `predict`."""
         return self.classify(data[0] if isinstance(data, (tuple, list)) else data)
 
-    def predict_classes(self, image: Any) -> np.ndarray:
+    def predict_classes(self, image: Any) -> ClassMap:
         """Classify the pixels of one image.
 
         Args:
@@ -191,7 +191,7 @@ class SemanticSegmenter(EmbeddingTask):
                 side, any integer or float data type and value range.
 
         Returns:
-            The class map, int32 `(H, W)`, 0 = background.
+            The class map.
 
         Raises:
             ValueError: If it is not one such image, or not finite.
@@ -199,7 +199,7 @@ class SemanticSegmenter(EmbeddingTask):
         if self._compiled_classify is None:
             self._compiled_classify = compiled_function(self.classify, [(None, None, None, 3)])
         result = self._compiled_classify(rgb_array(image)[None])
-        return np.asarray(ops.convert_to_numpy(result["classes"])[0])
+        return ClassMap(np.asarray(ops.convert_to_numpy(result["classes"])[0]))
 
 
 def _check(grouping_weight: float, num_classes: int, ignore_label: int | None) -> None:

@@ -34,7 +34,7 @@ def test_it_is_small() -> None:
 
 def test_the_rim_of_a_cup(boundaries: BoundaryDetector) -> None:
     """The cup's saucer on the table is a boundary; the table beside it is none."""
-    found = boundaries.predict_boundaries(data.coffee())
+    found = boundaries.predict_boundaries(data.coffee()).probabilities
     assert found.shape == (400, 600)
     # Each column through the saucer's lower rim, and the empty table at the lower right.
     assert np.median(found[300:395, 250:350].max(axis=0)) > 0.6
@@ -43,7 +43,7 @@ def test_the_rim_of_a_cup(boundaries: BoundaryDetector) -> None:
 
 def test_on_photographs_that_it_was_trained_on(boundaries, data_root) -> None:
     pairs = find_boundary_pairs(data_root / "bsds500", "val")[:2]
-    maps = [boundaries.predict_boundaries(read_image(pair.image), thin=True) for pair in pairs]
+    maps = [boundaries.predict_boundaries(read_image(pair.image)).thinned for pair in pairs]
     truths = [[one.boundaries for one in read_boundary_pair(pair)[1]] for pair in pairs]
     figures = boundary_benchmark(maps, truths, thresholds=[0.3, 0.4, 0.5, 0.6, 0.7, 0.8])
     assert figures.ods > 0.7
@@ -58,6 +58,6 @@ def test_exports_equal_keras(boundaries, photographs, tmp_path) -> None:
     file = boundaries.export(tmp_path / "boundaries.tflite", format="litert")
     detect = Interpreter(str(file)).get_signature_runner("serving_default")
     for image in photographs:
-        expected = boundaries.predict_boundaries(image)
+        expected = boundaries.predict_boundaries(image).probabilities
         for result in (served(image=tf.constant(image[None])), detect(image=image[None])):
             np.testing.assert_allclose(result["boundaries"][0], expected, atol=1e-4)

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from keras_rpe.losses import CosineMarginLoss
-from keras_rpe.losses.boundary import BoundaryCrossEntropy, BoundaryPairLoss
+from keras_rpe.losses import BoundaryCrossEntropy, BoundaryPairLoss, CosineMarginLoss
 
 RNG = np.random.default_rng(0)
 

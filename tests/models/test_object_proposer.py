@@ -63,7 +63,7 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
 
 def test_proposes_the_objects(trained) -> None:
     images, labels = scene()
-    proposals = trained.propose(images[0])
+    proposals = trained.predict_proposals(images[0])
     assert isinstance(proposals, Proposals)
     assert proposals.masks.shape[1:] == (32, 40)
     assert proposals.masks.dtype == bool
@@ -77,7 +77,7 @@ def test_proposes_the_objects(trained) -> None:
         assert box.tolist() == [rows.min(), columns.min(), rows.max() + 1, columns.max() + 1]
     for i, a in enumerate(proposals.masks):
         assert all(iou(a, b) <= 0.8 for b in proposals.masks[:i])
-    few = trained.propose(images[0], max_proposals=1)
+    few = trained.predict_proposals(images[0], max_proposals=1)
     np.testing.assert_array_equal(few.masks, proposals.masks[:1])
     assert proposals.areas.tolist() == [mask.sum() for mask in proposals.masks]
 
@@ -88,7 +88,7 @@ def test_predict_gives_the_tables_of_a_batch(trained) -> None:
     assert tables["label_maps"].shape == (2, 32, 40, 2)
     for k in range(2):
         one = Proposals.from_tables({name: value[k : k + 1] for name, value in tables.items()})
-        np.testing.assert_array_equal(one.masks, trained.propose(images[k]).masks)
+        np.testing.assert_array_equal(one.masks, trained.predict_proposals(images[k]).masks)
 
 
 def test_calibration_ranks_by_overlap_and_is_saved(trained, tmp_path) -> None:
@@ -96,7 +96,7 @@ def test_calibration_ranks_by_overlap_and_is_saved(trained, tmp_path) -> None:
     before = trained.ranking.get_weights()
     correlation = trained.calibrate(images, labels)
     assert correlation > 0.5
-    after = trained.propose(images[0])
+    after = trained.predict_proposals(images[0])
     assert not np.allclose(trained.ranking.get_weights()[0], before[0])
     # The best one is an object, and the score of what is none is low.
     best = max(iou(after.masks[0], labels[0] == number) for number in (1, 2))
@@ -115,7 +115,7 @@ def test_calibration_ranks_by_overlap_and_is_saved(trained, tmp_path) -> None:
             np.testing.assert_array_equal(a, b)
     assert int(loaded.optimizer.iterations) == int(trained.optimizer.iterations)
     other = ObjectProposer.from_preset(tmp_path / "preset", max_proposals=2)
-    found = other.propose(images[0])
+    found = other.predict_proposals(images[0])
     np.testing.assert_array_equal(found.masks, after.masks[:2])
     np.testing.assert_array_equal(found.scores, after.scores[:2])
 
@@ -140,11 +140,11 @@ def test_exports_equal_keras(trained, tmp_path) -> None:
     assert not [name for name in names if "Flex" in name or "CUSTOM" in name]
     for client in (load_served(saved), load_served(litert)):
         for image in images:
-            expected, found = trained.propose(image), client.propose(image)
+            expected, found = trained.predict_proposals(image), client.predict_proposals(image)
             np.testing.assert_array_equal(found.masks, expected.masks)
             np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
             np.testing.assert_array_equal(found.boxes, expected.boxes)
-            assert len(client.propose(image, max_proposals=1)) == 1
+            assert len(client.predict_proposals(image, max_proposals=1)) == 1
     with pytest.raises(ValueError, match="must give the labels, .* Received: no labels"):
         load_served(saved).predict_instances(images[0])
     files = tf.constant([tf.io.encode_png(image).numpy() for image in images])
@@ -153,7 +153,7 @@ def test_exports_equal_keras(trained, tmp_path) -> None:
     assert not np.asarray(result["label_maps"])[1, 29:].any()
     tables = {k: v.numpy()[1:] for k, v in result.items()}
     masks = Proposals.from_tables(tables).masks
-    np.testing.assert_array_equal(masks[:, :29, :35], trained.propose(images[1]).masks)
+    np.testing.assert_array_equal(masks[:, :29, :35], trained.predict_proposals(images[1]).masks)
     assert set(served["embeddings"].structured_outputs) == {"embeddings", "class_scores"}
 
 
@@ -171,7 +171,7 @@ def test_one_step_under_xla(policy: str) -> None:
             logs = model.train_on_batch(images, y, return_dict=True)
             assert np.isfinite(list(logs.values())).all()
         assert all(np.isfinite(w).all() for w in model.get_weights())
-        assert model.propose(images[0]).scores.dtype == np.float32
+        assert model.predict_proposals(images[0]).scores.dtype == np.float32
     finally:
         keras.config.set_dtype_policy("float32")
 
@@ -205,7 +205,7 @@ def test_one_trace_for_all_sizes_and_kinds_of_images(trained) -> None:
         RNG.normal(size=(41, 20, 3)),
         RNG.random((8, 9, 4)) > 0.5,
     ):
-        proposals = trained.propose(image)
+        proposals = trained.predict_proposals(image)
         assert proposals.masks.shape == (len(proposals), *image.shape[:2])
         assert proposals.boxes.shape == (len(proposals), 4)
     assert trained._compiled_group.experimental_get_tracing_count() == 1
@@ -214,10 +214,10 @@ def test_one_trace_for_all_sizes_and_kinds_of_images(trained) -> None:
 def test_wrong_inputs() -> None:
     model = tiny()
     with pytest.raises(ValueError, match="`image` must be one image"):
-        model.propose(np.zeros((3, 9, 9, 3)))
+        model.predict_proposals(np.zeros((3, 9, 9, 3)))
     for number in (0, 2.5, True, "all"):
         with pytest.raises(ValueError, match="`max_proposals` must be None or an integer"):
-            model.propose(np.zeros((9, 9)), max_proposals=number)
+            model.predict_proposals(np.zeros((9, 9)), max_proposals=number)
     image, labels = np.zeros((9, 9)), np.zeros((9, 9), int)
     for images, maps, message in (
         ([], [], "`images` must hold at least one image"),

@@ -25,7 +25,7 @@ def test_it_is_small() -> None:
 
 
 def test_the_cup_is_among_the_best(objects: ObjectProposer) -> None:
-    proposals = objects.propose(data.coffee(), max_proposals=10)
+    proposals = objects.predict_proposals(data.coffee(), max_proposals=10)
     assert np.all(np.diff(proposals.scores) <= 0)
     # The middle of the cup is in one of them, and the corners of the table are not in it.
     with_cup = [mask for mask in proposals.masks if mask[170:200, 280:310].mean() > 0.9]
@@ -38,7 +38,7 @@ def test_photographs_of_single_objects(objects: ObjectProposer, data_root: Path)
     recall = AverageRecall((10,), exclude_void=True)
     for pair in pairs:
         image, labels, _ = read_label_pair(pair, void=255)
-        proposals = objects.propose(image, max_proposals=10)
+        proposals = objects.predict_proposals(image, max_proposals=10)
         recall.update(GroundTruth(labels, ignore_label=VOID), proposals.masks)
     assert recall.result()["AR@10"] > 0.4
     assert recall.result()["AR50@10"] > 0.6
@@ -49,9 +49,9 @@ def test_exports_equal_keras(objects: ObjectProposer, tmp_path: Path) -> None:
     from keras_rpe.export import load_served
 
     image = data.coffee()[:200, :300]
-    expected = objects.propose(image)
+    expected = objects.predict_proposals(image)
     for name, kind in (("objects", "tf_saved_model"), ("objects.tflite", "litert")):
         served = load_served(objects.export(tmp_path / name, format=kind))
-        found = served.propose(image)
+        found = served.predict_proposals(image)
         np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
         np.testing.assert_array_equal(found.masks, expected.masks)
