@@ -51,7 +51,7 @@ def print_instances(presets: list[str], test: Scenes) -> None:
             numbers = np.unique(truth["instances"], return_inverse=True)[1]
             labels = numbers.reshape(truth["instances"].shape)
             labels += int(truth["instances"].min() > 0)  # A scene without background.
-            precision.update(
+            precision.update_state(
                 GroundTruth(labels, classes=truth["classes"]), model.predict_instances(image)
             )
         found = precision.result()
@@ -96,7 +96,7 @@ def print_proposals(presets: list[str], options: argparse.Namespace, test: Scene
             [image for image, _ in calibration], [truth["instances"] for _, truth in calibration]
         )
         for image, truth in test:
-            recall.update(truth["instances"], model.predict_proposals(image, NUMBERS[-1]).masks)
+            recall.update_state(truth["instances"], model.predict_proposals(image, NUMBERS[-1]).masks)
         rows[preset] = [list(recall.result().values())]
         columns = list(recall.result())
     print_rows(f"Proposals, {len(test)} scenes", rows, columns)

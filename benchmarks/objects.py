@@ -137,7 +137,7 @@ def main() -> None:
             truth = GroundTruth(labels, ignore_label=VOID)
             for table in ("all", name):
                 for method, masks in zip(methods, found):
-                    tables[table][method].update(truth, masks)
+                    tables[table][method].update_state(truth, masks)
                 images, objects = counts.get(table, [0, 0])
                 counts[table] = [images + 1, objects + len(np.unique(labels[labels > 0]))]
             if number % 4 == 0:
