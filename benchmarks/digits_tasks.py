@@ -96,7 +96,9 @@ def print_proposals(presets: list[str], options: argparse.Namespace, test: Scene
             [image for image, _ in calibration], [truth["instances"] for _, truth in calibration]
         )
         for image, truth in test:
-            recall.update_state(truth["instances"], model.predict_proposals(image, NUMBERS[-1]).masks)
+            recall.update_state(
+                truth["instances"], model.predict_proposals(image, NUMBERS[-1]).masks
+            )
         rows[preset] = [list(recall.result().values())]
         columns = list(recall.result())
     print_rows(f"Proposals, {len(test)} scenes", rows, columns)

@@ -2,7 +2,7 @@
 
     pip install scikit-learn
     python benchmarks/grouping.py
-    python benchmarks/grouping.py --sizes --folder DSB2018  # Embeddings of real images alone.
+    python benchmarks/grouping.py --sizes --folder DSB2018  # Only embeddings of real images.
 
 Simulated instances have centres with pairwise cosines below a limit, log-normal sizes of at least
 30 points, and normal noise of a given length around the centre. Real embeddings are those of the
@@ -30,9 +30,9 @@ at least 30 points that no group has an IoU above 0.5 with.
 
 import argparse
 import contextlib
+import resource
 import statistics
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,8 +40,7 @@ from pathlib import Path
 import numpy as np
 from grouping_methods import METHODS
 from nuclei import GROUPS, read_list
-from time_limit import FAILED, SLOW
-from turns import answer_turns, peak_memory, take_turns
+from turns import FAILED, SLOW, answer_turns, peak_memory, take_turns
 
 OURS, EXACT = "ours, seeded", "ours, exact"
 SMALLEST = 30
@@ -143,24 +142,16 @@ def best_setting(method: str, case: Case) -> float:
     return max(scores, key=scores.get)
 
 
-def measure(method: str, setting: float, points: Path, runs: int, methods: int) -> None:
+def measure(options: argparse.Namespace) -> None:
     """Answer turns with a method, and write the groups beside the points."""
-    x = np.load(points, allow_pickle=False)
-    group = METHODS[method][0](setting)
+    memory = int(options.gigabytes * 2**30)
+    resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+    x = np.load(options.points, allow_pickle=False)
+    group = METHODS[options.method][0](options.setting)
     with contextlib.suppress(ValueError):  # Few points may be far from all seeds of a grid.
         group(x[:64])  # Threads are started and libraries loaded.
-    idle = peak_memory()
-    wait_for_all(points.parent, method, methods)
-    print("ready", flush=True)
-    answer_turns(lambda: np.save(points.with_name(f"{method}.npy"), group(x)), runs, idle)
-
-
-def wait_for_all(folder: Path, method: str, methods: int) -> None:
-    """Wait until all methods have started, which would disturb the first turns, or a minute."""
-    (folder / f"{method}.ready").touch()
-    end = time.monotonic() + 60
-    while len(list(folder.glob("*.ready"))) < methods and time.monotonic() < end:
-        time.sleep(0.1)
+    file = options.points.with_name(f"{options.method}.npy")
+    answer_turns(lambda: np.save(file, group(x)), options.runs, peak_memory())
 
 
 def compare(case: Case, settings: dict[str, float], options: argparse.Namespace) -> dict:
@@ -168,15 +159,13 @@ def compare(case: Case, settings: dict[str, float], options: argparse.Namespace)
     with tempfile.TemporaryDirectory() as folder:
         points = Path(folder) / "points.npy"
         np.save(points, case.points)
-        limits = [options.limit, options.limit / 30, options.gigabytes]
-        limit = [str(Path(__file__).with_name("time_limit.py")), *map(str, limits)]
-        common = [*limit, __file__, "--points", str(points), "--runs", str(options.runs)]
-        common += ["--together", str(len(settings))]
+        common = [__file__, "--points", str(points), "--runs", str(options.runs)]
+        common += ["--gigabytes", str(options.gigabytes)]
         commands = {
             method: [*common, "--method", method, "--setting", str(setting)]
             for method, setting in settings.items()
         }
-        results = take_turns(commands, options.runs)
+        results = take_turns(commands, options.runs, options.limit, options.limit / 30)
         files = {method: Path(folder) / f"{method}.npy" for method in settings}
         return {
             method: (results[method], np.load(file) if file.exists() else None)
@@ -272,12 +261,12 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=300, help="seconds of a run")
     parser.add_argument("--gigabytes", type=float, default=8, help="memory of a process")
     parser.add_argument("--runs", type=int, default=5)
-    for hidden in ("--method", "--setting", "--points", "--together"):
-        parser.add_argument(hidden, help=argparse.SUPPRESS)
+    parser.add_argument("--method", help=argparse.SUPPRESS)
+    parser.add_argument("--setting", type=float, help=argparse.SUPPRESS)
+    parser.add_argument("--points", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.points:
-        setting, points = float(options.setting), Path(options.points)
-        measure(options.method, setting, points, options.runs, int(options.together))
+        measure(options)
         return
     methods = [OURS, *(method for method in options.methods if method != OURS)]
     print(f"Noise {options.noise}, cosines of centres below {options.max_cosine}; float32;")

@@ -229,7 +229,7 @@ class GroundTruth(_Masks):
 
 def as_ground_truth(true: GroundTruth | npt.ArrayLike) -> GroundTruth:
     """Return `true`, or bare masks as `GroundTruth` without classes."""
-    return true if isinstance(true, GroundTruth) else GroundTruth(true)
+    return true if isinstance(true, GroundTruth) else GroundTruth(_check_masks(true))
 
 
 def required(name: str, whose: str, value: np.ndarray | None) -> np.ndarray:
