@@ -5,7 +5,7 @@
 
 `examples/train_boundaries.py` trains the presets, and `benchmarks/hed_boundaries.py` tells how to
 make the environment `peers`. HED was trained on the validation images too, so that its row is one
-of unseen images on the test images alone; the table says what each method was trained on.
+of unseen images only on the test images; the table says what each method was trained on.
 
 - Networks: every map is thinned by `thin_boundaries`, and fades to 0 over `--border` pixels from
   the sides.
@@ -282,7 +282,7 @@ def ods_differences(
     from keras_rpe.metrics import BoundaryFigures
 
     def ods(counts: np.ndarray, weights: np.ndarray) -> float:
-        # One image with all counts has the same ODS, and spares what each has alone.
+        # One image with all counts has the same ODS, without the figures of each.
         pooled = np.tensordot(weights, counts, 1)[None]
         return BoundaryFigures.from_counts(pooled, thresholds).ods
 

@@ -10,7 +10,7 @@
   scores are calibrated on 100 scenes of training digits. AR@k: average recall by the k best
   proposals over the same IoU thresholds.
 - `--semantic`: presets of `examples/digits_semantic.py`; those of one name, with a comma between,
-  differ by their seed alone. mIoU: over the background and the classes, all pixels pooled. With two
+  differ only by their seed. mIoU: over the background and the classes, all pixels pooled. With two
   names, the difference of the first and the second is printed seed by seed. `--gray` takes scenes
   without colors, which tell the class.
 """
@@ -77,7 +77,7 @@ def as_proposer(preset: str) -> Any:
         keras.saving.deserialize_keras_object(given["backbone"]),
         **{name: given[name] for name in shared},
     )
-    # The network alone: what ranks proposals is new.
+    # Only the network: what ranks proposals is new.
     report = transfer_weights(segmenter.pixel_network, proposer.pixel_network)
     if report.unmatched_weights:
         raise ValueError(f"{preset} must be of one class, as proposals are. Received: {report}")

@@ -4,8 +4,8 @@
     python benchmarks/grouping.py
     python benchmarks/grouping.py --sizes --folder DSB2018  # Only embeddings of real images.
 
-Simulated instances have centres with pairwise cosines below a limit, log-normal sizes of at least
-30 points, and normal noise of a given length around the centre. Real embeddings are those of the
+Simulated instances have centers with pairwise cosines below a limit, log-normal sizes of at least
+30 points, and normal noise of a given length around the center. Real embeddings are those of the
 preset: of the images listed in `benchmarks/held_out`, the window of prediction that holds the most
 instances, for each group of images; its pixels inside instances, at the stride of the network.
 
@@ -15,7 +15,7 @@ instances, for each group of images; its pixels inside instances, at the stride 
   that has none with all those of calibrated similarity 0.96 to it, and so on;
 - NumPy, seeded: 100 seeds by farthest point, κ = 20, 10 loops, seeds joined where (1 - cos)/2 is at
   most 0.04, and points go to the nearest seed: as systems after the paper do it;
-- MeanShift (bin seeding), DBSCAN (at least 5 neighbours) and HDBSCAN of scikit-learn. Bandwidth,
+- MeanShift (bin seeding), DBSCAN (at least 5 neighbors) and HDBSCAN of scikit-learn. Bandwidth,
   radius and smallest group are the best of several, by the adjusted Rand index of up to 2,048
   points of the first such case; noise goes to the group of the nearest mean. In 64 dimensions the
   grid of MeanShift is far from all points, and no bandwidth does well.
@@ -62,25 +62,25 @@ class Case:
 def simulate(
     n: int, depth: int, instances: int, noise: float, max_cosine: float, seed: int = 0
 ) -> Case:
-    """Draw unit vectors around centres that are apart."""
+    """Draw unit vectors around centers that are apart."""
     if n < SMALLEST * instances:
         raise SystemExit(f"{instances} instances need at least {SMALLEST * instances} points: {n}")
     rng = np.random.default_rng(seed)
-    centres = np.zeros((instances, depth))
+    centers = np.zeros((instances, depth))
     for i in range(instances):
         for _ in range(TRIES):
-            centre = rng.normal(size=depth)
-            centre /= np.linalg.norm(centre)
-            if (centres[:i] @ centre < max_cosine).all():
+            center = rng.normal(size=depth)
+            center /= np.linalg.norm(center)
+            if (centers[:i] @ center < max_cosine).all():
                 break
         else:
-            raise SystemExit(f"{instances} centres do not fit: --max-cosine {max_cosine}")
-        centres[i] = centre
+            raise SystemExit(f"{instances} centers do not fit: --max-cosine {max_cosine}")
+        centers[i] = center
     share = rng.lognormal(0, SPREAD, instances)
     sizes = SMALLEST + ((n - SMALLEST * instances) * share / share.sum()).astype(int)
     sizes[np.argmax(sizes)] += n - sizes.sum()
     truth = rng.permutation(np.repeat(np.arange(instances), sizes))
-    points = centres[truth] + noise / np.sqrt(depth) * rng.normal(size=(n, depth))
+    points = centers[truth] + noise / np.sqrt(depth) * rng.normal(size=(n, depth))
     points /= np.linalg.norm(points, axis=1, keepdims=True)
     return Case("simulated", points.astype(np.float32), truth)
 
@@ -252,7 +252,7 @@ def main() -> None:
     parser.add_argument("--depths", type=int, nargs="+", default=[16, 64])
     parser.add_argument("--instances", type=int, nargs="+", default=[60, 10, 300])
     parser.add_argument("--noise", type=float, default=0.3, help="length of the noise of a point")
-    parser.add_argument("--max-cosine", type=float, default=0.5, help="of two centres")
+    parser.add_argument("--max-cosine", type=float, default=0.5, help="of two centers")
     parser.add_argument("--folder", type=Path, help="images/ID.png and instances/ID.png")
     parser.add_argument("--lists", type=Path, default=Path(__file__).with_name("held_out"))
     parser.add_argument("--preset", default="nuclei", help="its name, or its folder")
@@ -269,7 +269,7 @@ def main() -> None:
         measure(options)
         return
     methods = [OURS, *(method for method in options.methods if method != OURS)]
-    print(f"Noise {options.noise}, cosines of centres below {options.max_cosine}; float32;")
+    print(f"Noise {options.noise}, cosines of centers below {options.max_cosine}; float32;")
     print(f"median of {options.runs} runs in turn; a number after a method is its setting.")
     print(
         "points             N   D instances  method           seconds    ratio      MB     ARI"

@@ -272,7 +272,7 @@ def boundary_benchmark(
     before.
 
     Args:
-        predictions: maps (height, width) of boundary strengths in [0, 1]. A generator serves; few
+        predictions: maps (height, width) of boundary strengths in [0, 1]. May be a generator; few
             maps are held at a time.
         truths: for each of them the boolean maps (height, width) of its annotators.
         thresholds: their number n, which means k / (n + 1) for k = 1 ... n, or ascending values in

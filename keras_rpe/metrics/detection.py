@@ -151,8 +151,8 @@ class AverageRecall:
         """Add an image.
 
         Args:
-            true: `GroundTruth`, or masks alone: a label map (H, W) or a boolean stack (n, H, W).
-            pred: `Detections`, `Instances`, or masks alone in the order of their rank.
+            true: `GroundTruth`, or bare masks: a label map (H, W) or a boolean stack (n, H, W).
+            pred: `Detections`, `Instances`, or bare masks in the order of their rank.
 
         Raises:
             ValueError: if the masks are malformed, or differ in height or width.
@@ -254,7 +254,7 @@ class MaskAveragePrecision:
     - `protocol="voc"` is the mAP^r of simultaneous detection and segmentation: IoU .5 and .7, the
       whole area under the interpolated curve (VOC devkit since 2010, not its older mean of 11
       recalls), all predictions. An IoU equal to the threshold is a match. Void pixels leave all
-      masks; a mask that lies there altogether counts nowhere.
+      masks; a mask that lies entirely there counts nowhere.
 
     Equal scores rank in the order in which they were given, and a prediction with two true masks of
     the same IoU takes the later one, as in `pycocotools`. Classes without a true mask do not count

@@ -164,8 +164,8 @@ class GroundTruth(_Masks):
         classes: classes of the masks, positive integers (n,), or a class map (H, W) that has one
             class inside each mask; None where classes do not matter.
         crowd: which masks are crowds, booleans (n,) in the order of the ids, or None. A crowd is a
-            region of many objects, of which none is asked for: predictions inside it are ignored.
-        ignored: which masks are not asked for, such as VOC's difficult objects, booleans (n,), or
+            region of many objects that need not be found; predictions inside it are ignored.
+        ignored: which masks need not be found, such as VOC's difficult objects, booleans (n,), or
             None. A prediction that matches one is ignored.
         void: boolean map (H, W) of pixels about which nothing is known, or None.
         ignore_label: label of further void pixels in a label map, or None.
@@ -174,7 +174,7 @@ class GroundTruth(_Masks):
         is_crowd: boolean (n,), `crowd` or False.
         is_ignored: boolean (n,), `ignored` or False.
 
-    Array-likes serve too. Afterwards `classes` is an array (n,), and `void` has all void pixels.
+    Array-likes are accepted. Afterwards `classes` is an array (n,), and `void` has all void pixels.
 
     Raises:
         ValueError: if an array has another shape or type, a class is below 1, or `ignore_label` is
@@ -182,7 +182,7 @@ class GroundTruth(_Masks):
 
     Source:
         Crowds as in COCO: Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014; masks
-        that are not asked for as the difficult objects of PASCAL VOC: Everingham et al., IJCV 2010.
+        that need not be found as the difficult objects of PASCAL VOC: Everingham et al., IJCV 2010.
 
     Example:
         >>> import numpy as np
@@ -256,7 +256,7 @@ class Detections(_Masks):
             class inside each mask; None where classes do not matter.
         ids: int64 (n,), the ids of the masks in ascending order.
 
-    Array-likes serve too. Afterwards `classes` is an array (n,).
+    Array-likes are accepted. Afterwards `classes` is an array (n,).
 
     Raises:
         ValueError: if an array has another shape or type, a score is not finite, or a class is

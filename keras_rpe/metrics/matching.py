@@ -45,7 +45,7 @@ class Matching:
     """Counts of a one-to-one matching between true and predicted instances.
 
     A figure whose denominator is zero is 1.0 where there is neither a true nor a predicted
-    instance (nothing was asked and nothing claimed), else 0.0. Matchings of the same threshold
+    instance (nothing to find and nothing claimed), else 0.0. Matchings of the same threshold
     add up with `+`, which pools their counts.
 
     Attributes:
@@ -219,14 +219,14 @@ def _match(
 
 def _assigned(i: np.ndarray, j: np.ndarray, iou: np.ndarray) -> list[float]:
     """The IoU of as many one-to-one pairs as possible, and of those the best overlapping."""
-    alone = (np.bincount(i)[i] == 1) & (np.bincount(j)[j] == 1)
-    matched = list(iou[alone])
+    single = (np.bincount(i)[i] == 1) & (np.bincount(j)[j] == 1)
+    matched = list(iou[single])
     # Only instances with several candidates, which are few, need an assignment.
-    rows, i = np.unique(i[~alone], return_inverse=True)
-    columns, j = np.unique(j[~alone], return_inverse=True)
+    rows, i = np.unique(i[~single], return_inverse=True)
+    columns, j = np.unique(j[~single], return_inverse=True)
     if rows.size:
         table = np.zeros((rows.size, columns.size))
-        table[i, j] = iou[~alone]
+        table[i, j] = iou[~single]
         # One pair more outweighs any sum of IoU, which is at most min(table.shape).
         score = np.where(table > 0, table + min(table.shape) + 1, 0.0)
         chosen = table[linear_sum_assignment(score, maximize=True)]
@@ -268,7 +268,7 @@ def matching(
     Args:
         labels_true: integer label map (H, W), or (D, H, W) for a volume; 0 is background, and the
             other ids are positive, of any size and in any order.
-        labels_pred: integer label map of the same shape, likewise.
+        labels_pred: integer label map of the same shape, with ids of the same kind.
         threshold: the smallest IoU of a matched pair, in (0, 1], or a sequence of such; taken
             with six decimals.
         ignore_label: pixels with this label in `labels_true` are void: both maps are read
@@ -346,8 +346,8 @@ def matching_dataset(
     """Match the instances of every image and pool the counts of all images.
 
     Args:
-        labels_true: label maps as `matching` takes them; sizes may differ between images. A
-            generator serves too.
+        labels_true: label maps as `matching` takes them; sizes may differ between images. May
+            be a generator.
         labels_pred: as many label maps, in the same order.
         threshold: the smallest IoU of a matched pair, in (0, 1], or a sequence of such.
         ignore_label: label of void pixels in `labels_true`, or None.
