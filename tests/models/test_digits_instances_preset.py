@@ -36,5 +36,5 @@ def test_unseen_digits_have_their_classes(model: InstanceSegmenter, data_root: P
         # Digits that others cover altogether leave a gap in the ids.
         dense = np.unique(np.append(0, instances), return_inverse=True)[1][1:]
         truth = GroundTruth(dense.reshape(instances.shape), classes=classes)
-        precision.update(truth, model.predict_instances(images[0].numpy()))
+        precision.update_state(truth, model.predict_instances(images[0].numpy()))
     assert precision.result()["AP50"] >= 0.85

@@ -39,7 +39,7 @@ def test_photographs_of_single_objects(objects: ObjectProposer, data_root: Path)
     for pair in pairs:
         image, labels, _ = read_label_pair(pair, ignore_label=255)
         proposals = objects.predict_proposals(image, max_proposals=10)
-        recall.update(GroundTruth(labels, ignore_label=VOID), proposals.masks)
+        recall.update_state(GroundTruth(labels, ignore_label=VOID), proposals.masks)
     assert recall.result()["AR@10"] > 0.4
     assert recall.result()["AR50@10"] > 0.6
 
