@@ -11,8 +11,10 @@ def squares() -> np.ndarray:
     return labels
 
 
-@pytest.mark.parametrize("shape", [(24, 40), (24, 40, 1), (24, 40, 3), (24, 40, 4)])
-@pytest.mark.parametrize("dtype", ["bool", "uint8", "uint16", "int32", "float64"])
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [((24, 40), "bool"), ((24, 40, 1), "uint8"), ((24, 40, 3), "uint16"), ((24, 40, 4), "float64")],
+)
 def test_overlay_takes_all_images(shape, dtype):
     image = np.random.default_rng(0).integers(0, 200, shape).astype(dtype)
     picture = overlay_instances(image, squares())
@@ -28,9 +30,8 @@ def test_overlay_stretches_percentiles():
     np.testing.assert_allclose(picture, np.repeat(expected[..., None], 3, -1), atol=0.51)
 
 
-@pytest.mark.parametrize("value", [0, 7, 65535])
-def test_overlay_of_a_constant_image_is_black(value):
-    assert overlay_instances(np.full((9, 9), value, "uint16"), np.zeros((9, 9), int)).max() == 0
+def test_overlay_of_a_constant_image_is_black():
+    assert overlay_instances(np.full((9, 9), 65535, "uint16"), np.zeros((9, 9), int)).max() == 0
 
 
 def test_sparse_image_is_not_lost():
@@ -61,7 +62,7 @@ def test_overlay_mixes_inside_and_is_opaque_on_inner_boundaries():
     np.testing.assert_array_equal(half[boundary], full[boundary])
 
 
-def test_neighbouring_ids_look_different():
+def test_neighboring_ids_look_different():
     labels = np.repeat(np.arange(1, 401).reshape(20, 20), 8, axis=1)
     picture = overlay_instances(np.zeros((20, 160)), labels, alpha=1.0)
     colors = picture[labels == labels][::8].astype(float)
@@ -70,7 +71,7 @@ def test_neighbouring_ids_look_different():
     assert len({tuple(color) for color in colors}) > 300
 
 
-def test_color_depends_on_the_id_alone():
+def test_color_depends_only_on_the_id():
     one, two = np.zeros((8, 8), int), np.zeros((8, 8), int)
     one[2:5, 2:5], two[2:5, 2:5], two[6, 6] = 2**31 - 1, 2**31 - 1, 4
     a, b = (overlay_instances(np.zeros((8, 8)), labels) for labels in (one, two))
