@@ -29,16 +29,16 @@ _MAX_INSTANCES = 1_000_000  # The tables are of this length, whatever is in the 
 class InstanceDecoder(keras.layers.Layer):
     """Read the instances off embeddings that mean shift has moved to their modes.
 
-    An instance is a connected component of foreground pixels whose neighbours' embeddings agree.
+    An instance is a connected component of foreground pixels whose neighbors' embeddings agree.
     So touching objects come apart by their embeddings, like objects that do not touch by their
     place, and the number of instances is not bounded by the dimension of the sphere. Pixels that
-    agree with none of their neighbours, on the seams between objects, go to the object beside
+    agree with none of their neighbors, on the seams between objects, go to the object beside
     them. All steps are graph ops of fixed shapes, without a gradient.
 
     Args:
         foreground_threshold: Least foreground score of a pixel of an instance, in (0, 1).
         similarity_threshold: Least calibrated cosine similarity (1 + cos)/2, in [0, 1], at which
-            neighbouring pixels belong together.
+            neighboring pixels belong together.
         min_area: Instances of fewer pixels are dropped.
         fragment_area: Of fewer pixels, a component that touches a larger one is taken for a
             fragment of it, and one that stands by itself for an instance; `None`: as `min_area`.

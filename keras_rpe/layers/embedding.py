@@ -29,14 +29,14 @@ class SphericalEmbedding(keras.layers.Layer):
     embedding. With `coordinates`, two channels with each pixel's row and column, from -1 to 1
     across the map, are appended to the features. With `position_periods`, the sphere is rotated
     with position: what the features say of a pixel is then read relative to its place, so an
-    object can take its own centre as its embedding, anywhere in an image of any size.
+    object can take its own center as its embedding, anywhere in an image of any size.
 
     Args:
         dim: Dimension D of the embedding. In D dimensions, 2 D instances fit at margin 0.5.
         coordinates: Whether to append the coordinate channels.
         position_periods: Periods, in pixels of the map, of the rotation of the embedding with
             position, as in `keras_rpe.ops.rotate_by_position`; needs an even `dim`. `None`: no
-            rotation. Half a period should exceed the distance of neighbouring objects' centres.
+            rotation. Half a period should exceed the distance of neighboring objects' centers.
         epsilon: ε, which keeps a zero vector at zero.
         use_bias: Whether the convolution has a bias.
         kernel_initializer: Initializer of the convolution.

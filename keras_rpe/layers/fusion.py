@@ -89,7 +89,7 @@ class FeatureFusion(keras.layers.Layer):
     """Fuse the features of a backbone, from the coarsest to the finest.
 
     Each stage: a 1×1 convolution brings the finer features to the common width, the coarser ones
-    are doubled in size (nearest) and added, and a 3×3 convolution with batch normalisation and
+    are doubled in size (nearest) and added, and a 3×3 convolution with batch normalization and
     ReLU follows. A top-down pathway as in feature pyramid networks (Lin et al., CVPR 2017).
 
     Args:

@@ -47,7 +47,7 @@ class MeanShiftRNN(keras.layers.Layer):
 
     Call arguments:
         inputs: Unit embeddings `(batch, H, W, D)` or `(batch, N, D)`, D static.
-        weights: Non-negative weight of each pixel as a neighbour, `(batch, N)`, or
+        weights: Non-negative weight of each pixel as a neighbor, `(batch, N)`, or
             `(batch, H', W')` with H' and W' the same whole multiple of H and W; pixels of weight
             0, such as background, move but attract none. Default: 1. No gradient flows to it.
         iterations, return_sequences, window_size: In place of those of the layer in this call: a
@@ -190,7 +190,7 @@ class SeededMeanShift(keras.layers.Layer):
 
     Call arguments:
         inputs: Unit embeddings `(batch, H, W, D)` or `(batch, N, D)`, D static.
-        weights: Weight of each pixel as a neighbour, in [0, 1], as in `MeanShiftRNN`; only pixels
+        weights: Weight of each pixel as a neighbor, in [0, 1], as in `MeanShiftRNN`; only pixels
             of at least half weight get seeds. Default: 1.
         bandwidth: In place of that of the layer, a number or a scalar tensor.
 

@@ -48,7 +48,7 @@ class CosineMarginLoss(keras.losses.Loss):
     Call arguments:
         y_true: Integer instance maps, `(batch, H, W)` or `(batch, H, W, 1)`, ids below 2²⁴.
         y_pred: Unit embeddings, `(batch, h, w, D)`; where h, w are a whole fraction of H, W, the
-            labels are read at the centres of the cells.
+            labels are read at the centers of the cells.
 
     Returns of a call:
         A scalar, or `(batch,)` with `reduction=None`, in

@@ -475,7 +475,7 @@ def _remade(model: Any, overrides: dict[str, Any], transfer: bool) -> Any:
             names = [f"{name} {shape}" for name, shape in report.unmatched_weights[:_NAMED]]
             more = len(report.unmatched_weights) - len(names)
             warnings.warn(
-                f"Re-initialised, as the preset has no weights of these shapes: {', '.join(names)}"
+                f"Re-initialized, as the preset has no weights of these shapes: {', '.join(names)}"
                 + (f" and {more} more." if more else "."),
                 UserWarning,
                 stacklevel=3,

@@ -63,7 +63,7 @@ def seeded_mean_shift(
         max_seeds: Seeds at most, for each list of points. If they run out, the points that are
             close to none go to the nearest mode nevertheless.
         max_iterations: Loops at most; they end as soon as no seed moves.
-        weights: Weight of each point as a neighbour, in [0, 1], shape `(batch, N, 1)`. Default: 1.
+        weights: Weight of each point as a neighbor, in [0, 1], shape `(batch, N, 1)`. Default: 1.
         seed_weight: Least weight of a point that needs a seed close to it.
         seed_similarity: Calibrated cosine similarity (1 + cos)/2 to a seed, in [0, 1], at which a
             point needs none of its own.

@@ -23,7 +23,7 @@ def _weights(model) -> dict[str, np.ndarray]:
 def test_other_classes_keep_what_fits(preset) -> None:
     before = InstanceSegmenter.from_preset(preset)
     assert before.weight_report is None
-    with pytest.warns(UserWarning, match=r"Re-initialised.*: classes/kernel \(.*classes/bias"):
+    with pytest.warns(UserWarning, match=r"Re-initialized.*: classes/kernel \(.*classes/bias"):
         model = InstanceSegmenter.from_preset(preset, num_classes=4)
     assert model.num_classes == 4
     report = model.weight_report

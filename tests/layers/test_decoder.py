@@ -47,24 +47,6 @@ def test_hundreds_of_touching_instances_with_few_embeddings() -> None:
     assert not np.asarray(result["scores"])[0, 400:].any()
 
 
-def test_boxes_are_those_of_the_labels() -> None:
-    x, _, scores = _scene(32)
-    result = {name: np.asarray(value)[0] for name, value in InstanceDecoder()(x, scores).items()}
-    for k in range(1, result["num_instances"] + 1):
-        rows, columns = np.nonzero(result["labels"] == k)
-        box = [rows.min(), columns.min(), rows.max() + 1, columns.max() + 1]
-        assert result["boxes"][k - 1].tolist() == box
-
-
-def test_like_objects_far_apart_are_different_instances() -> None:
-    scores = np.zeros((1, 20, 20), "float32")
-    scores[0, 2:8, 2:8] = scores[0, 12:18, 12:18] = 1
-    x = np.zeros((1, 20, 20, 2), "float32")
-    x[..., 0] = 1
-    result = InstanceDecoder()(x, scores)
-    assert int(result["num_instances"][0]) == 2
-
-
 def test_specks_are_dropped_and_seams_are_filled() -> None:
     x = np.zeros((1, 20, 20, 3), "float32")
     x[:, :, :9, 0], x[:, :, 10:, 1], x[:, :, 9, 2] = 1, 1, 1

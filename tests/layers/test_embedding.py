@@ -8,7 +8,9 @@ from keras_rpe.layers import SphericalEmbedding
 FEATURES = np.random.default_rng(0).normal(size=(2, 7, 5, 8)).astype("float32")
 
 
-@pytest.mark.parametrize("config", [{"dim": 4}, {"dim": 16, "coordinates": True, "epsilon": 1e-4}])
+@pytest.mark.parametrize(
+    "config", [{"dim": 4}, {"dim": 16, "coordinates": True, "position_periods": [4.0, 9.0]}]
+)
 def test_harness(config: dict, tmp_path) -> None:
     run_layer_test(SphericalEmbedding, config, FEATURES, tmp_path)
 
@@ -43,20 +45,13 @@ def test_zero_vectors_stay_zero_with_a_finite_gradient(dtype: str) -> None:
 
 
 def test_wrong_arguments() -> None:
-    with pytest.raises(ValueError, match="`dim` must .* Received: dim=1"):
-        SphericalEmbedding(1)
-    with pytest.raises(ValueError, match="`epsilon` must"):
-        SphericalEmbedding(3, epsilon=0)
+    for name, wrong in (
+        ("dim", {"dim": 1}),
+        ("epsilon", {"dim": 3, "epsilon": 0}),
+        ("position_periods", {"dim": 5, "position_periods": [4.0]}),
+        ("position_periods", {"dim": 4, "position_periods": [0.0]}),
+    ):
+        with pytest.raises(ValueError, match=f"`{name}` must .* Received: "):
+            SphericalEmbedding(**wrong)
     with pytest.raises(ValueError, match="must be of shape"):
         SphericalEmbedding(3)(np.zeros((2, 3), "float32"))
-
-
-def test_harness_with_rotation(tmp_path) -> None:
-    config = {"dim": 6, "position_periods": [4.0, 9.0]}
-    run_layer_test(SphericalEmbedding, config, FEATURES, tmp_path)
-
-
-def test_rotation_needs_an_even_dimension() -> None:
-    for wrong in ({"dim": 5, "position_periods": [4.0]}, {"dim": 4, "position_periods": [0.0]}):
-        with pytest.raises(ValueError, match="`position_periods` must .* Received: "):
-            SphericalEmbedding(**wrong)
