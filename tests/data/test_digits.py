@@ -200,45 +200,6 @@ def test_scenes_are_those_of_painting_one_over_the_other(seed, density, counts, 
         np.testing.assert_array_equal(one, other)
 
 
-def test_a_digit_that_is_nearly_covered_takes_no_id_and_no_pixel():
-    hidden = np.zeros((1, 28, 28), np.uint8)
-    hidden[:, 18:28, 18:28] = 200
-    _, instances, _ = digit_scene(np.random.default_rng(0), [hidden] * 10, min_digits=9)
-    assert np.bincount(instances.ravel())[1:].tolist() == [100] * 9  # They do not overlap.
-    over = np.full((1, 28, 28), 255, np.uint8)
-    pairs = [hidden] * 5 + [over] * 5
-    found = set()
-    for seed in range(400):
-        rng = np.random.default_rng(seed)
-        image, instances, classes = digit_scene(rng, pairs, min_digits=9, same_class_share=0.0)
-        sizes = np.bincount(instances.ravel())[1:]
-        assert sizes.min() >= MIN_PIXELS
-        assert set(np.unique(image.max(axis=-1))) <= {0, 200, 255}
-        np.testing.assert_array_equal(instances > 0, classes > 0)
-        found.add(len(sizes))
-    assert max(found) == 9
-    assert min(found) < 9
-
-
-def test_gray_values_up_to_the_threshold_are_neither_drawn_nor_labelled():
-    ramp = np.zeros((1, 28, 28), np.uint8)
-    ramp[0, :16, :16] = np.arange(256).reshape(16, 16)
-    options = {"min_digits": 1, "max_digits": 1}
-    for threshold in (0, 99, 245):
-        image, instances, _ = digit_scene(
-            np.random.default_rng(0), [ramp] * 10, threshold=threshold, **options
-        )
-        assert instances.sum() == 255 - threshold
-        assert image.max(axis=-1)[instances > 0].min() == threshold + 1
-        assert not image[instances == 0].any()
-    # Nine pixels are too few for a digit.
-    image, instances, _ = digit_scene(
-        np.random.default_rng(0), [ramp] * 10, threshold=246, **options
-    )
-    assert not image.any()
-    assert not instances.any()
-
-
 def test_numbers_classes_and_places_are_uniform():
     counts, same, classes, places = [], [], [], []
     for seed in range(3000):
@@ -336,17 +297,6 @@ def test_failed_download_is_one_sentence_with_a_way_out(monkeypatch):
         ValueError, match=r"^[^\n]*source=None[^\n]*no route[^\n]*pass the path[^\n]*$"
     ):
         digit_images()
-
-
-def test_real_digits(data_root):
-    path = data_root / "mnist_10k.npz"
-    if not path.is_file():
-        pytest.skip(f"MNIST not found in {path}")
-    train, test = digit_images(path), digit_images(path, "test")
-    assert sum(map(len, train)) + sum(map(len, test)) == 10_000
-    assert all(0.13 < len(one) / (len(one) + len(other)) < 0.16 for one, other in zip(test, train))
-    # A one is thinner than a zero.
-    assert np.mean(train[1] > 0) < 0.6 * np.mean(train[0] > 0)
 
 
 def npy(array: np.ndarray, **options) -> bytes:

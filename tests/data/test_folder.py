@@ -123,18 +123,6 @@ def test_whole_images_of_several_sizes(folder):
         assert sorted(shapes) == [(1, 40, 44, 3)] * 12 + [(1, 61, 65, 3)] * 2
 
 
-def test_small_image_is_continued_by_its_edge_on_background(folder):
-    options = {**PLAIN, "crop_size": (50, 30), "names": ["a"], "batch_size": 1}
-    images, labels = batches(label_folder(folder, **options))[0]
-    rows = images[0, :, 0, 1]
-    top = int(np.argmax(rows > 0)) - 1
-    np.testing.assert_array_equal(rows, np.clip(np.arange(50) - top, 0, 39))
-    assert not labels[0, :top].any()
-    assert not labels[0, top + 40 :].any()
-    inside = slice(top, top + 40)
-    np.testing.assert_array_equal(labels[0, inside] > 0, images[0, inside, :, 0] > 0)
-
-
 @pytest.mark.parametrize(("dtype", "channels"), [("uint8", 4), ("uint16", None), ("float32", 3)])
 def test_values_and_channels(tmp_path, dtype, channels):
     shape = (32, 32) if channels is None else (32, 32, channels)
