@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from skimage import data
 
-from keras_rpe.cli.demo import demo_image
 from keras_rpe.data import (
     VOID,
     digits,
@@ -28,6 +27,7 @@ from keras_rpe.metrics import (
 )
 from keras_rpe.models import BoundaryDetector, InstanceSegmenter, ObjectProposer
 from keras_rpe.models.presets import preset_folder
+from keras_rpe_cli.demo import demo_image
 
 MOST_BYTES = 30e6
 
