@@ -96,8 +96,8 @@ class SemanticMeanIoU(keras.metrics.IoU):
     FN); classes that occur neither in the truth nor in the prediction do not count, and where none
     occurs the result is 1.0. Runs inside a graph, under XLA and with dynamic shapes.
 
-    Unlike in `keras.metrics.MeanIoU`, a predicted label that is not a class counts as a miss of the true
-    class, where Keras leaves the pixel out. The matrix is int64, as int32 overflows after some
+    Unlike in `keras.metrics.MeanIoU`, a predicted label that is not a class counts as a miss of the
+    true class, where Keras leaves the pixel out. The matrix is int64, as int32 overflows after some
     thousand images (on JAX it is int32 unless 64-bit types are enabled). `class_iou` gives the IoU
     of each class.
 
