@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ _MAX_OUTLINE = 2**22  # Pixels; pycocotools takes 80 bytes for each.
 _OUTSIDE = re.compile(r"(?:^|[/\\])\.\.(?:[/\\]|$)|^[/\\]|^[A-Za-z]:|\0")
 # Run lengths as text have 5 bits a character, and those from "P" on are followed by another.
 # pycocotools reads past the end of a text that breaks off.
-_COMPRESSED = re.compile("(?:[P-o]{0,5}[0-O])*")
+_DAMAGED = re.compile(r"[^0-o]|[P-o]{6}|[P-o]\Z")
 
 
 class CocoMask(NamedTuple):
@@ -297,7 +298,7 @@ def _run_lengths(where: str, size: Any, counts: Any, height: int, width: int) ->
     if isinstance(counts, str):
         # pycocotools leaves pixels that no run covers to chance. It refuses runs of more pixels
         # than the mask has, so that they must be too many for a mask of one pixel less.
-        fits = _COMPRESSED.fullmatch(counts) and _decodes(counts, pixels)
+        fits = not _DAMAGED.search(counts) and _decodes(counts, pixels)
         fits = fits and not _decodes(counts, pixels - 1)
     else:
         fits = isinstance(counts, list) and all(
@@ -511,10 +512,7 @@ def coco_instances(
     )
     found, known = find_coco_instances(annotations, images)
     class_numbers(annotations, known, class_names)
-
-    def load(example: CocoExample) -> LabelMaps:
-        return read_coco_instances(example, known, class_names)
-
+    load = functools.partial(read_coco_instances, known_classes=known, class_names=class_names)
     return labelled_dataset(chosen_pairs(found, names), load, options)
 
 
@@ -598,8 +596,5 @@ def coco_panoptic(
     )
     found, known = find_coco_panoptic(annotations, images, segments)
     class_numbers(annotations, known, class_names)
-
-    def load(example: CocoExample) -> LabelMaps:
-        return read_coco_panoptic(example, known, class_names)
-
+    load = functools.partial(read_coco_panoptic, known_classes=known, class_names=class_names)
     return labelled_dataset(chosen_pairs(found, names), load, options)
