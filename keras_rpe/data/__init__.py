@@ -30,7 +30,6 @@ from keras_rpe.data.folder import (
     split_pairs,
 )
 from keras_rpe.data.images import (
-    IMAGE_SUFFIXES,
     ImageFileError,
     LabelFolderError,
     find_images,
@@ -48,7 +47,6 @@ from keras_rpe.data.voc import (
 )
 
 __all__ = [
-    "IMAGE_SUFFIXES",
     "VOC_CLASSES",
     "VOID",
     "BoundaryAnnotation",

@@ -25,8 +25,7 @@ from keras_rpe.data.boundary_crops import (
     plain_crop,
     turned_crop,
 )
-from keras_rpe.data.crops import CACHE_BYTES, CropOptions, chosen_pairs, crop_batches, draw_corner
-from keras_rpe.data.folder import raise_problems
+from keras_rpe.data.crops import CropOptions, chosen_pairs, crop_batches, draw_corner
 from keras_rpe.data.images import (
     MIN_SIDE,
     ImageFileError,
@@ -58,10 +57,10 @@ class BoundaryAnnotation(NamedTuple):
 def read_boundaries(path: str | Path) -> list[BoundaryAnnotation]:
     """Read the annotations of an image in the format of BSDS500.
 
-    The file is one of MATLAB's version 5 (`-v6` or `-v7`) with the variable `groundTruth`: a
-    cell of structs, or a struct array, with the fields `Segmentation` and `Boundaries`, one
-    element for each annotator. Arbeláez et al., "Contour Detection and Hierarchical Image
-    Segmentation", PAMI 2011. Nothing of the file is executed, and at most 256 MiB are read.
+    The file is one of MATLAB with the variable `groundTruth`: a cell of structs, or a struct array,
+    with the fields `Segmentation` and `Boundaries`, one element for each annotator: Arbeláez et
+    al., "Contour Detection and Hierarchical Image Segmentation", PAMI 2011. Nothing of the file is
+    executed, and at most 256 MiB are read.
 
     Args:
         path: The file.
@@ -123,7 +122,7 @@ def read_boundaries(path: str | Path) -> list[BoundaryAnnotation]:
 
 def _whole_numbers(value: Any, what: str) -> np.ndarray:
     if not isinstance(value, np.ndarray):
-        raise ImageFileError(f"{what} that is no array.")
+        raise ImageFileError(f"{what} that is not an array.")
     if value.ndim != 2 or min(value.shape) < MIN_SIDE:
         raise ImageFileError(
             f"{what} of {size_text(value.shape)} pixels, not at least {MIN_SIDE} x {MIN_SIDE}."
@@ -183,7 +182,9 @@ def find_boundary_pairs(
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise LabelFolderError(f"folder needs an existing folder. Received: folder={str(folder)!r}")
+        raise LabelFolderError(
+            f"`folder` must be an existing folder. Received: folder={str(folder)!r}"
+        )
     parts = (split,) if isinstance(split, str) else tuple(split)
     if not parts or len(set(parts)) < len(parts) or not set(parts) <= set(SPLITS):
         raise ValueError(
@@ -215,8 +216,8 @@ def find_boundary_pairs(
 def read_boundary_pair(pair: BoundaryPair) -> tuple[np.ndarray, list[BoundaryAnnotation]]:
     """Read an image, uint8 (H, W, 3), with its annotations, each (H, W).
 
-    An `ImageFileError` tells that a file cannot be used, the image is not one of 8 bits, or the
-    two differ in size.
+    Raises `ImageFileError` if a file cannot be used, the image has not 8 bits, or the two differ
+    in size.
     """
     image = read_image(pair.image)
     if image.dtype != np.uint8:
@@ -233,17 +234,14 @@ def read_boundary_pair(pair: BoundaryPair) -> tuple[np.ndarray, list[BoundaryAnn
     return np.ascontiguousarray(image[..., :3]), annotations
 
 
-_MAX_FILE_BYTES = 16 * 2**20
-_MAX_BYTES = 2 * 2**30  # of all files of an archive together, those passed over too
-
 _WANTED = re.compile(
     r"(?:\./)?BSR/BSDS500/data/"
     r"(?:(images)/(train|val|test)/([\w-]+\.jpg)|(groundTruth)/(train|val|test)/([\w-]+\.mat))",
     re.ASCII,
 )
-_MAX_ENTRIES = 100_000
+_MAX_FILE_BYTES = 16 * 2**20
+_MAX_BYTES = 2 * 2**30  # of all files of an archive together, those passed over too
 _LAST_BYTES = 2**20
-_DAMAGE = (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, OverflowError)
 
 
 def unpack_bsds500(archive: str | Path, folder: str | Path) -> Path:
@@ -262,7 +260,7 @@ def unpack_bsds500(archive: str | Path, folder: str | Path) -> Path:
 
     Raises:
         ImageFileError: If the archive is missing, damaged, larger than 2 GiB unpacked, holds an
-            image or annotation larger than 16 MiB or twice, or none at all.
+            image or annotation larger than 16 MiB, or none at all.
         OSError: If a file cannot be written.
 
     Example:
@@ -280,17 +278,14 @@ def unpack_bsds500(archive: str | Path, folder: str | Path) -> Path:
     """
     archive, folder = Path(archive), Path(folder)
     if not archive.is_file():
-        raise ImageFileError(f"{archive} does not exist, or is no file.")
-    written: set[Path] = set()
+        raise ImageFileError(f"{archive} does not exist, or is not a file.")
+    written = total = 0
     try:
         with gzip.open(archive) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
-            total = 0
-            for count, entry in enumerate(tar):
-                total += entry.size
-                if total > _MAX_BYTES or count >= _MAX_ENTRIES:
-                    raise ImageFileError(
-                        f"{archive} holds more than {_MAX_BYTES} bytes or {_MAX_ENTRIES} entries."
-                    )
+            for entry in tar:
+                total += tarfile.BLOCKSIZE + entry.size
+                if total > _MAX_BYTES:
+                    raise ImageFileError(f"{archive} holds more than {_MAX_BYTES} bytes.")
                 match = _WANTED.fullmatch(entry.name)
                 if match is None or not entry.isreg():
                     continue
@@ -299,25 +294,16 @@ def unpack_bsds500(archive: str | Path, folder: str | Path) -> Path:
                         f"{archive} holds {entry.name} of {entry.size} bytes, more than the "
                         f"{_MAX_FILE_BYTES} that are taken."
                     )
-                target = folder.joinpath(*(part for part in match.groups() if part))
-                if target in written:
-                    raise ImageFileError(f"{archive} holds {entry.name} twice.")
                 file = tar.extractfile(entry)
                 assert file is not None  # it is one for regular files
-                content = file.read()
-                if len(content) != entry.size:
-                    raise EOFError("the file ends early")
+                target = folder.joinpath(*(part for part in match.groups() if part))
                 target.parent.mkdir(parents=True, exist_ok=True)
-                write_file(target, content)
-                written.add(target)
-            # The check sum lies behind the end of the tar file, which fills up a last block.
-            if len(stream.read(_LAST_BYTES)) == _LAST_BYTES:
-                raise EOFError("it goes on behind its end")
-    except _DAMAGE as error:
-        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        raise ImageFileError(
-            f"{archive} cannot be read as a tar.gz archive: {reason[:200]}."
-        ) from None
+                write_file(target, file.read())
+                written += 1
+            stream.read(_LAST_BYTES)  # the check sum lies behind the end of the tar file
+    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, OverflowError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")[:200] or type(error).__name__
+        raise ImageFileError(f"{archive} cannot be read as a tar.gz archive: {reason}.") from None
     if not written:
         raise ImageFileError(f"{archive} holds nothing in BSR/BSDS500/data.")
     return folder
@@ -420,27 +406,7 @@ def bsds500(
         center = draw_center(shape, size, angle, factor, rng)
         return turned_crop(item, center, size, angle, factor, mirror)
 
-    return crop_batches(pairs, _load, crop, specs, options, seed, cache=_cached(pairs))
+    def load(pair: BoundaryPair) -> AnnotatedImage:
+        return annotated_image(*read_boundary_pair(pair))
 
-
-def _load(pair: BoundaryPair) -> AnnotatedImage:
-    return annotated_image(*read_boundary_pair(pair))
-
-
-def _cached(pairs: list[BoundaryPair]) -> dict[str, AnnotatedImage]:
-    """Read all files, and keep what fits into the memory set aside for them."""
-    cache: dict[str, AnnotatedImage] = {}
-    held = 0
-    problems: list[str | None] = []
-    for pair in pairs:
-        try:
-            item = _load(pair)
-        except (ImageFileError, OSError) as error:
-            problems.append(str(error).removesuffix("."))
-            continue
-        problems.append(None)
-        if held + item.nbytes <= CACHE_BYTES:
-            cache[pair.name] = item
-            held += item.nbytes
-    raise_problems(problems, "images")
-    return cache
+    return crop_batches(pairs, load, crop, specs, options, seed, load_first=True)

@@ -155,7 +155,7 @@ def _file_name(where: str, entry: dict[str, Any]) -> str:
 
 def _existing(path: Path) -> StoredFile:
     if not path.is_file():
-        raise ImageFileError(f"{path} does not exist, or is no file.")
+        raise ImageFileError(f"{path} does not exist, or is not a file.")
     return StoredFile(path)
 
 
@@ -359,7 +359,7 @@ def find_coco_panoptic(
         >>> find_coco_panoptic("no_such.json", "images")
         Traceback (most recent call last):
         ...
-        keras_rpe.data.images.ImageFileError: no_such.json does not exist, or is no file.
+        keras_rpe.data.images.ImageFileError: no_such.json does not exist, or is not a file.
     """
     path = Path(annotations)
     folder = path.with_suffix("") if segments is None else Path(segments)

@@ -6,7 +6,7 @@ import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -21,7 +21,7 @@ from keras_rpe.data.augmentation import (
     keep_middle,
     photo_augmentation,
 )
-from keras_rpe.data.images import ImageFileError, LabelFolderError
+from keras_rpe.data.images import ImageFileError, LabelFolderError, raise_problems
 from keras_rpe.data.labels import VOID, pair_codes, unique_codes
 
 CACHE_BYTES = 2**30
@@ -32,32 +32,15 @@ _NEAR_INSTANCE = 0.9
 _JITTER = 0.25
 
 
-class Named(Protocol):
-    """What has a name that tells it from others, such as a pair of files."""
-
-    @property
-    def name(self) -> str:
-        """The name, without ending."""
-
-
-Item = TypeVar("Item", bound=Named)
-
-
 class LabelledImage(NamedTuple):
-    """An image in memory with its instances.
+    """An image in memory with its instances."""
 
-    Attributes:
-        image: (H, W), (H, W, 3) or (H, W, 4) as stored.
-        labels: (H, W), ids from 1 without gaps, in the smallest type that holds them.
-        boxes: the bounding box of each id, as a pair of slices.
-        meaning: int32 (K, 2), the instance and the class that each number in `labels` stands for,
-            the background first, then objects, classes without one, and void last; None where
-            the numbers are instances.
-    """
-
-    image: np.ndarray
-    labels: np.ndarray
-    boxes: list[tuple[slice, slice]]
+    image: np.ndarray  # (H, W), (H, W, 3) or (H, W, 4) as stored
+    labels: np.ndarray  # (H, W), ids from 1 without gaps, in the smallest type that holds them
+    boxes: list[tuple[slice, slice]]  # the bounding box of each id
+    # int32 (K, 2), the instance and the class that each number in `labels` stands for, the
+    # background first, then objects, classes without one, and void last; None where the numbers
+    # are instances.
     meaning: np.ndarray | None = None
 
     @property
@@ -74,15 +57,7 @@ class LabelledImage(NamedTuple):
 def labelled_image(
     image: np.ndarray, instances: np.ndarray, classes: np.ndarray | None = None
 ) -> LabelledImage:
-    """Prepare an image and its instance map, or its maps of instances and classes, for cropping.
-
-    Example:
-        >>> import numpy as np
-        >>> from keras_rpe.data.crops import labelled_image
-        >>> item = labelled_image(np.zeros((8, 8)), np.diag([0, 9, 9, 0, 0, 0, 0, 5]))
-        >>> item.labels.diagonal().tolist(), len(item.boxes)
-        ([0, 2, 2, 0, 0, 0, 0, 1], 2)
-    """
+    """Prepare an image and its instance map, or its maps of instances and classes, for cropping."""
     meaning = None
     if classes is None:
         labels = _without_gaps(instances)
@@ -156,23 +131,13 @@ def cut(
     margin: tuple[int, int],
     scale: float = 1.0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cut a crop with a margin around it.
+    """Cut a crop of a size with a margin around it.
 
     Outside an image that is as large as the crop, the margin goes on by reflection, of the
     image and the labels alike; an image smaller than the crop is continued by its edge pixels,
-    with background as labels, or void where there are classes.
-
-    Args:
-        item: the image with its instance map.
-        corner: the first row and column of the crop, without the margin.
-        size: height and width of the crop, without the margin.
-        margin: rows above and below, and columns left and right of the crop.
-        scale: pixels of the image, along a side, that a pixel of the crop stands for: below 1 the
-            crop is enlarged. Pixels are interpolated linearly then, labels taken from the nearest.
-
-    Returns:
-        The pixels, as stored or float32 where they are interpolated, and the labels, both of
-        `size` plus twice the `margin`.
+    with background as labels, or void where there are classes. `scale` is the number of pixels of
+    the image, along a side, that a pixel of the crop stands for: below 1 the crop is enlarged.
+    Pixels are interpolated linearly then, labels taken from the nearest.
 
     Example:
         >>> import numpy as np
@@ -180,8 +145,6 @@ def cut(
         >>> item = labelled_image(np.arange(64).reshape(8, 8), np.ones((8, 8), int))
         >>> cut(item, (0, 0), (2, 2), (0, 1))[0].tolist()
         [[1, 0, 1, 2], [9, 8, 9, 10]]
-        >>> cut(item, (2, 2), (1, 4), (0, 0), scale=0.5)[0].tolist()
-        [[15.75, 16.25, 16.75, 17.25]]
     """
     rows, columns = map(_sampled, item.labels.shape, corner, size, margin, (scale, scale))
     known = rows.known[:, None] & columns.known
@@ -225,7 +188,7 @@ def _sampled(extent: int, corner: int, size: int, margin: int, scale: float) -> 
     return _Sampled(inside(below), inside(below + 1), share, inside(nearest), known)
 
 
-def chosen_pairs(pairs: list[Item], names: Sequence[str] | None) -> list[Item]:
+def chosen_pairs(pairs: list[Any], names: Sequence[str] | None) -> list[Any]:
     """Keep the pairs of some names, or all where `names` is `None`."""
     if names is None:
         return pairs
@@ -267,8 +230,13 @@ class CropOptions:
             raise ValueError(
                 f"`zoom` must be two factors in order, from 0.1 to 10. Received: zoom={self.zoom!r}"
             )
-        if not callable(self.augment):
-            check_choice("augment", self.augment, (True, False, "photo"))
+        if not (
+            callable(self.augment) or isinstance(self.augment, bool) or self.augment == "photo"
+        ):
+            raise ValueError(
+                '`augment` must be True, False, "photo", or a layer or function on a dictionary of '
+                f"images and segmentation_masks. Received: augment={self.augment!r}"
+            )
         check_choice("split_pieces", self.split_pieces, (True, False))
         if self.size is None and self.batch_size != 1:
             raise ValueError(
@@ -303,19 +271,19 @@ class CropOptions:
 
 
 def crop_batches(
-    items: Sequence[Item],
-    load: Callable[[Item], Any],
+    items: Sequence[Any],
+    load: Callable[[Any], Any],
     crop: Callable[[Any, np.random.Generator], tuple[np.ndarray, ...]],
     specs: Sequence[tf.TensorSpec],
     options: CropOptions,
     seed: int,
     finish: Callable[..., Any] | None = None,
-    cache: dict[str, Any] | None = None,
+    load_first: bool = False,
 ) -> tf.data.Dataset:
-    """Make batches of crops.
+    """Make batches of crops of items, each of which has a name of its own.
 
     Args:
-        items: What there is to load, each with a name of its own.
+        items: What there is to load.
         load: Reads one, as something that has `nbytes`; an `ImageFileError` that it raises ends
             the dataset with that sentence.
         crop: Cuts arrays, without the axis of the batch, out of what was loaded.
@@ -323,13 +291,12 @@ def crop_batches(
         options: Batch size, order and number of crops.
         seed: Where the random numbers start.
         finish: Turns a batch of the arrays into what the dataset gives.
-        cache: What is loaded already, by name; it is filled up to `CACHE_BYTES`.
+        load_first: Whether all items are loaded before anything else, to find those that cannot be.
     """
-    cache = {} if cache is None else cache
-    held = sum(one.nbytes for one in cache.values())
-    epoch = 0
+    cache: dict[str, Any] = {}
+    held = epoch = 0
 
-    def loaded(item: Item) -> Any:
+    def loaded(item: Any) -> Any:
         nonlocal held
         if item.name in cache:
             return cache[item.name]
@@ -338,6 +305,16 @@ def crop_batches(
             cache[item.name] = found
             held += found.nbytes
         return found
+
+    def problem(item: Any) -> str | None:
+        try:
+            loaded(item)
+        except (ImageFileError, OSError) as error:
+            return str(error).removesuffix(".")
+        return None
+
+    if load_first:
+        raise_problems(map(problem, items), "images")
 
     def generate() -> Iterator[tuple[Any, ...]]:
         nonlocal epoch
@@ -394,22 +371,15 @@ def counted_dataset(dataset: tf.data.Dataset, length: int) -> tf.data.Dataset:
 
 
 def labelled_dataset(
-    items: Sequence[Item],
-    load: Callable[[Item], tuple[np.ndarray, np.ndarray, np.ndarray | None]],
+    items: Sequence[Any],
+    load: Callable[[Any], tuple[np.ndarray, np.ndarray, np.ndarray | None]],
     options: CropOptions,
     classes: bool = True,
 ) -> tf.data.Dataset:
-    """Make batches for `fit` of labelled images.
+    """Make batches for `fit`: float32 images (B, h, w, 3) and their labels.
 
-    Args:
-        items: What there is to load, each with a name of its own.
-        load: Reads the image, its map of instances, and that of classes or `None`, as
-            `labelled_image` takes them; an `ImageFileError` ends the dataset with that sentence.
-        options: How crops are made.
-        classes: Whether labels are a dictionary of instances and classes, or only instances.
-
-    Returns:
-        A dataset of float32 images (B, h, w, 3) and labels, of known length.
+    `load` reads the image, its map of instances, and that of classes or `None`, of an item, which
+    has a `name` of its own. With `classes`, labels are a dictionary of instances and classes.
     """
     size, margin = options.size, options.margin
     seed = random.randrange(SEEDS) if options.seed is None else int(options.seed)

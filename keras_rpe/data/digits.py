@@ -71,44 +71,17 @@ def digit_scene(
     same_class_share: float = 1 / 3,
     threshold: int = 0,
 ) -> Scene:
-    """Draw a scene of the digits tutorial of Kong & Fowlkes (CVPR 2018).
+    """Draw a scene of the digits tutorial of Kong & Fowlkes (CVPR 2018), as `digits` describes it.
 
-    Digits lie on a black canvas of 64×64 pixels, their upper left corners at {0, 17, 35}² in
-    random order, and each has the color of its class. Their number is uniform; the class of each
-    is uniform, or, in a share of the scenes, one class is that of all digits, so that only the
-    instance tells them apart.
-
-    The mask of a digit is the pixels whose gray value is above `threshold`; only these are drawn,
-    and a digit drawn later overwrites those before it. A digit of which fewer than `MIN_PIXELS`
-    pixels are left is left out: it takes no id, and its pixels show what is beneath. The ids of
-    the others run from 1 without gaps, in the order in which they were drawn.
-
-    Args:
-        rng: Where the scene is drawn from; the same state gives the same scene.
-        images_by_digit: Ten arrays, uint8 (N, 28, 28), the images of the digits 0 to 9: strokes
-            are bright, and each array has one image at least.
-        min_digits: The smallest number of digits, from 0.
-        max_digits: The largest number of digits, up to 9.
-        same_class_share: Share of the scenes whose digits are all of one class, in [0, 1].
-        threshold: Gray value from 0 to 254 above which a pixel belongs to the digit.
+    The arrays of `images_by_digit` are uint8 (N, 28, 28), the images of the digits 0 to 9. Corners
+    are drawn in random order, the number of digits uniformly; the class of each is uniform too,
+    or, in a share of the scenes, one class is that of all digits, so that only the instance tells
+    them apart. A digit drawn later overwrites those before it. One of which fewer than
+    `MIN_PIXELS` pixels are left is left out: it takes no id, and its pixels show what is beneath.
+    Ids run from 1 without gaps, in the order in which the digits were drawn.
 
     Returns:
-        The image, uint8 (64, 64, 3); the instances, int32 (64, 64), 0 for the background; and the
-        classes, int32 (64, 64): 0 for the background, 1 to 9 for these digits, and 10 for the 0.
-
-    Source:
-        Kong & Fowlkes, "Recurrent Pixel Embedding for Instance Grouping", CVPR 2018, and the
-        first tutorial of its code, whose colors and classes these are.
-
-    Example:
-        >>> import numpy as np
-        >>> from keras_rpe.data.digits import digit_scene
-        >>> bars = np.zeros((1, 28, 28), "uint8")
-        >>> bars[:, 6:22, 12:16] = 255
-        >>> rng = np.random.default_rng(0)
-        >>> image, instances, classes = digit_scene(rng, [bars] * 10, min_digits=3, max_digits=3)
-        >>> np.bincount(instances.ravel()).tolist()
-        [3904, 64, 64, 64]
+        The image, uint8 (64, 64, 3); the instances and the classes, int32 (64, 64).
     """
     count = int(rng.integers(min_digits, max_digits + 1))
     one_class = rng.random() < same_class_share
@@ -137,42 +110,23 @@ def digit_scene(
 
 
 def digit_images(source: Any = None, split: str = "train") -> list[np.ndarray]:
-    """Load the images of the digits 0 to 9.
+    """Load the images of the digits 0 to 9, uint8 (N, 28, 28) each, as `digits` takes them.
 
-    MNIST is that of LeCun, Bottou, Bengio and Haffner, "Gradient-Based Learning Applied to
-    Document Recognition", Proceedings of the IEEE 1998.
-
-    Args:
-        source: As `digits` takes it.
-        split: "train" or "test". Where the source has no split, the first and every seventh image
-            after it of each class are for the test, in the order of the source.
-
-    Returns:
-        Ten arrays, uint8 (N, 28, 28), for the digits 0 to 9, each of one image at least.
-
-    Raises:
-        ValueError: If an argument is not as above, or MNIST cannot be downloaded.
-        ImageFileError: If the file cannot be used; it is a ValueError.
-
-    Example:
-        >>> import numpy as np
-        >>> from keras_rpe.data.digits import digit_images
-        >>> x, y = np.zeros((140, 28, 28), "uint8"), np.arange(140) % 10
-        >>> [len(images) for images in digit_images((x, y), "test")]
-        [2, 2, 2, 2, 2, 2, 2, 2, 2, 2]
+    Where the source has no split, the first and every seventh image after it of each class are
+    for the test, in the order of the source.
     """
     check_choice("split", split, SPLITS)
     if source is None:
         return _by_digit(*_mnist(split))
     if isinstance(source, (str, Path)):
         if not Path(source).is_file():
-            raise ImageFileError(f"{source} does not exist, or is no file.")
+            raise ImageFileError(f"{source} does not exist, or is not a file.")
         try:
             x, y, has_splits = _read_npz(Path(source), split)
             return _by_digit(x, y, None if has_splits else split)
         except Exception as error:
             reason = " ".join(str(error).split()).rstrip(".")[:200] or type(error).__name__
-            raise ImageFileError(f"{source} is no .npz file of digits: {reason}.") from None
+            raise ImageFileError(f"{source} is not an .npz file of digits: {reason}.") from None
     try:
         x, y = map(np.asarray, source)
         return _by_digit(x, y, split)
@@ -251,9 +205,10 @@ def digits(
 ) -> tf.data.Dataset:
     """Draw the scenes of the digits tutorial of Kong & Fowlkes (CVPR 2018) as batches for `fit`.
 
-    A scene is 0 to 9 digits of MNIST on black, some of which cover others, and each class has its
-    color: see `keras_rpe.data.digits.digit_scene`. Scenes are drawn while the data set
-    is read, and are not kept.
+    A scene is 0 to 9 digits of MNIST on a black canvas of 64×64 pixels, their upper left corners
+    at {0, 17, 35}², so that some cover others, and each class has its color. Scenes are drawn
+    while the dataset is read, and are not kept. MNIST is that of LeCun, Bottou, Bengio and
+    Haffner, "Gradient-Based Learning Applied to Document Recognition", 1998.
 
     Each scene follows from the seed, the split and its number, whatever the batch size. With
     `fresh`, every epoch goes on where the one before it ended, so that no scene comes twice.

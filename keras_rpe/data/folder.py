@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -20,13 +20,13 @@ from keras_rpe.data.images import (
     ImageFileError,
     LabelFolderError,
     check_label_header,
+    raise_problems,
     read_header,
     read_image,
     read_labels,
 )
 from keras_rpe.data.labels import VOID, agreed_maps, size_text
 
-_SHOWN = 20
 _THREADS = 4
 
 
@@ -81,13 +81,12 @@ def find_label_pairs(
     """
     path = Path(path)
     if not path.is_dir():
-        raise LabelFolderError(f"path needs an existing folder. Received: path={str(path)!r}")
-    patterns = {"images": images, "instances": instances, "classes": classes}
-    by_name = [
-        _files_by_name(path, argument, pattern) if pattern is not None else {}
-        for argument, pattern in patterns.items()
-    ]
-    found, labels, kinds = by_name
+        raise LabelFolderError(f"`path` must be an existing folder. Received: path={str(path)!r}")
+    found, labels = (
+        _files_by_name(path, argument, pattern)
+        for argument, pattern in (("images", images), ("instances", instances))
+    )
+    kinds = {} if classes is None else _files_by_name(path, "classes", classes)
     names = sorted(found.keys() | labels.keys() | kinds.keys())
     return [LabelPair(found.get(one), labels.get(one), one, kinds.get(one)) for one in names]
 
@@ -113,23 +112,11 @@ def check_label_pairs(pairs: Sequence[LabelPair], classes: bool = False) -> None
         >>> check_label_pairs([LabelPair(Path("cell.png"), None, "cell")])
         Traceback (most recent call last):
         ...
-        keras_rpe.data.folder.LabelFolderError: 1 of 1 image pairs cannot be used:
+        keras_rpe.data.images.LabelFolderError: 1 of 1 image pairs cannot be used:
         cell.png: it has no mask.
     """
     with ThreadPoolExecutor(_THREADS) as pool:
         raise_problems(pool.map(partial(_problem, classes=classes), pairs), "image pairs")
-
-
-def raise_problems(problems: Iterable[str | None], of_what: str) -> None:
-    """Raise one `LabelFolderError` that names the first problems, where there is any."""
-    problems = list(problems)
-    reasons = [reason for reason in problems if reason]
-    if reasons:
-        more = f"; and {len(reasons) - _SHOWN} more" if len(reasons) > _SHOWN else ""
-        raise LabelFolderError(
-            f"{len(reasons)} of {len(problems)} {of_what} cannot be used: "
-            f"{'; '.join(reasons[:_SHOWN])}{more}."
-        )
 
 
 def split_pairs(
@@ -280,17 +267,6 @@ def read_label_pair(
     return image, *agreed_maps(pair.classes, instances, classes)
 
 
-def check_label_numbers(ignore_label: Any, num_classes: Any, classes: Any) -> None:
-    """Refuse a number of void pixels, or of classes, that no files have."""
-    for argument, value in (("ignore_label", ignore_label), ("num_classes", num_classes)):
-        if value is not None:
-            check_integer(argument, value, 1, 2**31 - 1)
-    if num_classes is not None and classes is None:
-        raise ValueError(
-            f"`num_classes` needs `classes`. Received: num_classes={num_classes}, classes=None"
-        )
-
-
 def label_folder(
     path: str | Path,
     *,
@@ -319,7 +295,7 @@ def label_folder(
     `ignore_label`. Gray images become three equal channels and alpha is dropped. Up to 1 GiB of
     decoded images stays in memory.
 
-    After cropping and augmenting, every connected piece (eight neighbours) becomes an instance
+    After cropping and augmenting, every connected piece (eight neighbors) becomes an instance
     of its own, with ids from 1 without gaps: a crop can cut an instance in two. An instance
     that is meant to have pieces far apart, such as an object behind a pole, is split as well,
     unless `split_pieces=False`.
@@ -385,7 +361,13 @@ def label_folder(
     options = CropOptions(
         crop_size, batch_size, shuffle, augment, zoom, repeats, seed, split_pieces
     )
-    check_label_numbers(ignore_label, num_classes, classes)
+    for argument, value in (("ignore_label", ignore_label), ("num_classes", num_classes)):
+        if value is not None:
+            check_integer(argument, value, 1, 2**31 - 1)
+    if num_classes is not None and classes is None:
+        raise ValueError(
+            f"`num_classes` needs `classes`. Received: num_classes={num_classes}, classes=None"
+        )
     check_choice("subset", subset, (None, "training", "validation"))
     if (validation_split is None) != (subset is None):
         raise ValueError(

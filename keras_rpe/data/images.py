@@ -7,7 +7,7 @@ import glob
 import io
 import logging
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,6 +40,18 @@ class LabelFolderError(ValueError):
     """
 
 
+def raise_problems(problems: Iterable[str | None], of_what: str) -> None:
+    """Raise one `LabelFolderError` that names the first problems, where there is any."""
+    problems = list(problems)
+    reasons = [reason for reason in problems if reason]
+    if reasons:
+        more = f"; and {len(reasons) - _SHOWN} more" if len(reasons) > _SHOWN else ""
+        raise LabelFolderError(
+            f"{len(reasons)} of {len(problems)} {of_what} cannot be used: "
+            f"{'; '.join(reasons[:_SHOWN])}{more}."
+        )
+
+
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 """The file endings, in lower case, that count as images in a folder or a glob."""
 
@@ -51,6 +63,7 @@ MAX_PIXELS = 2**28
 
 PILLOW_FORMATS = ("PNG", "JPEG")
 
+_SHOWN = 20
 _MAX_ID = 2**31 - 1
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PNG_END = b"IEND\xaeB`\x82"
@@ -74,7 +87,7 @@ class ImageHeader(NamedTuple):
 
 
 def read_header(path: Path) -> ImageHeader:
-    """Read the header of a PNG, JPEG or TIFF file; an `ImageFileError` where it is of no use."""
+    """Read the header of a PNG, JPEG or TIFF file, or raise `ImageFileError`."""
     with _one_sentence(path):
         if path.is_dir():
             raise ImageFileError(f"{path} is a folder, not an image file.")

@@ -36,13 +36,9 @@ class LabelMaps(NamedTuple):
 
 
 def unique_codes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Number the values that occur in an array of integers from 0.
-
-    Returns:
-        The number of each value, the values in order, and how often each occurs.
-    """
+    """Number the integers that occur: the numbers, the values in order, and their counts."""
     highest = int(values.max())
-    if highest >= _COUNTABLE:
+    if highest >= _COUNTABLE or values.min() < 0:
         found, codes, counts = np.unique(values, return_inverse=True, return_counts=True)
         return codes.reshape(values.shape), found, counts
     # Counting is many times faster than the sort inside np.unique.
@@ -58,9 +54,7 @@ def pair_codes(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Number the pairs of instance and class that occur in two maps (H, W) of integers from -1.
 
-    Returns:
-        The number of the pair of each pixel (H, W), the pairs int64 (K, 2), sorted, and how many
-        pixels each has (K,).
+    Returns the number of each pixel's pair (H, W), the sorted pairs (K, 2), and their counts (K,).
     """
     base = int(classes.max()) + 2
     keys = (instances.astype(np.int64) + 1) * base + (classes + 1)
@@ -74,16 +68,8 @@ def agreed_maps(
     """Make a map of instances and a map of classes, both integers (H, W), agree.
 
     A pixel that is void in one map becomes void in both. An object has the class that most of its
-    pixels have; its other pixels become void. Classes without an object, such as sky, stay. An
-    `ImageFileError` that names `where` tells that sizes differ, or no pixel of an object has a
-    class.
-
-    Example:
-        >>> import numpy as np
-        >>> from keras_rpe.data.labels import agreed_maps
-        >>> instances, classes = np.array([[0, 1, 1, 1, -1]]), np.array([[0, 4, 4, 0, 4]])
-        >>> [one.tolist() for one in agreed_maps("cat.png", instances, classes)]
-        [[[0, 1, 1, -1, -1]], [[0, 4, 4, -1, -1]]]
+    pixels have; its other pixels become void. Classes without an object, such as sky, stay.
+    Raises `ImageFileError`, which names `where`, if the sizes differ or an object has no class.
     """
     if instances.shape != classes.shape:
         raise ImageFileError(
@@ -172,7 +158,7 @@ def read_class_names(path: str | Path) -> tuple[str, ...]:
 def read_json(path: Path, max_bytes: int) -> Any:
     """Read a JSON file; an `ImageFileError` where it is missing, too large or damaged."""
     if not path.is_file():
-        raise ImageFileError(f"{path} does not exist, or is no file.")
+        raise ImageFileError(f"{path} does not exist, or is not a file.")
     size = path.stat().st_size
     if size > max_bytes:
         raise ImageFileError(f"{path} has {size} bytes, more than the {max_bytes} that are read.")
@@ -186,19 +172,11 @@ def read_json(path: Path, max_bytes: int) -> Any:
 def class_numbers(
     where: Any, known: Sequence[str], class_names: Sequence[str] | None
 ) -> np.ndarray:
-    """Make the table that numbers the chosen classes anew.
+    """Make the table that numbers the classes of a file anew, int32 (len(known) + 2,).
 
-    Args:
-        where: The file that has the classes, for the error.
-        known: Names of its classes; the first is number 1.
-        class_names: The classes to keep, to be numbered from 1 in this order; the others become
-            background. `None` keeps all.
-
-    Returns:
-        int32 (len(known) + 2,): what each number becomes; the last entry is for `VOID`.
-
-    Raises:
-        ValueError: If `class_names` is no list of names, or has one that is unknown or twice.
+    `class_names` are the classes to keep, numbered from 1 in this order (None keeps all); the
+    others become background. The last entry of the table is for `VOID`. Raises `ValueError` if a
+    name is unknown or comes twice.
 
     Example:
         >>> from keras_rpe.data.labels import class_numbers

@@ -23,8 +23,7 @@ from keras_rpe.data.archives import (
     tar_index,
 )
 from keras_rpe.data.crops import CropOptions, chosen_pairs, labelled_dataset
-from keras_rpe.data.folder import raise_problems
-from keras_rpe.data.images import ImageFileError, LabelFolderError
+from keras_rpe.data.images import ImageFileError, LabelFolderError, raise_problems
 from keras_rpe.data.labels import VOC_CLASSES, VOID, LabelMaps, agreed_maps, class_numbers
 
 SPLITS = ("train", "val", "trainval")

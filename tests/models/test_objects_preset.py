@@ -37,7 +37,7 @@ def test_photographs_of_single_objects(objects: ObjectProposer, data_root: Path)
     pairs = split_pairs(find_label_pairs(data_root / "dali_coco" / "all"), 0.2)[1]
     recall = AverageRecall((10,), exclude_void=True)
     for pair in pairs:
-        image, labels, _ = read_label_pair(pair, void=255)
+        image, labels, _ = read_label_pair(pair, ignore_label=255)
         proposals = objects.predict_proposals(image, max_proposals=10)
         recall.update(GroundTruth(labels, ignore_label=VOID), proposals.masks)
     assert recall.result()["AR@10"] > 0.4

@@ -1,4 +1,3 @@
-import errno
 import struct
 import zlib
 from pathlib import Path
@@ -50,20 +49,20 @@ def raw_png(height: int, width: int, bits: int, color: int, rows: bytes) -> byte
 
 
 @pytest.mark.parametrize("shape", [(9, 12), (9, 12, 3), (9, 12, 4)])
-def test_png_keeps_uint8(tmp_path, shape):
-    image = random_values("uint8", *shape)
-    Image.fromarray(image).save(tmp_path / "a.png")
-    read = read_image(tmp_path / "a.png")
-    assert read.dtype == np.uint8
-    np.testing.assert_array_equal(read, image)
-
-
-def test_png_keeps_uint16(tmp_path):
-    image = random_values("uint16", 9, 12)
-    Image.fromarray(image).save(tmp_path / "a.png")
-    read = read_image(tmp_path / "a.png")
-    assert read.dtype == np.uint16
-    np.testing.assert_array_equal(read, image)
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_values_are_kept(tmp_path, shape, dtype):
+    image = random_values(dtype, *shape)
+    photometric = "rgb" if len(shape) == 3 else "minisblack"
+    tifffile.imwrite(tmp_path / "a.tif", image, photometric=photometric)
+    names = ["a.tif"]
+    if dtype == "uint8" or (dtype == "uint16" and len(shape) == 2):
+        Image.fromarray(image).save(tmp_path / "a.png")
+        Image.fromarray(image).save(tmp_path / "b.tif", compression="tiff_lzw")
+        names += ["a.png", "b.tif"]
+    for name in names:
+        read = read_image(tmp_path / name)
+        assert read.dtype == dtype
+        np.testing.assert_array_equal(read, image)
 
 
 @pytest.mark.parametrize(("color", "channels"), [(2, 3), (6, 4), (4, 2)])
@@ -77,81 +76,51 @@ def test_png_keeps_sixteen_bits_of_several_channels(tmp_path, color, channels):
     np.testing.assert_array_equal(read, wanted)
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
-@pytest.mark.parametrize("shape", [(9, 12), (9, 12, 3), (9, 12, 4)])
-def test_tiff_keeps_type_and_values(tmp_path, dtype, shape):
-    image = random_values(dtype, *shape)
-    photometric = "rgb" if len(shape) == 3 else "minisblack"
-    tifffile.imwrite(tmp_path / "a.tif", image, photometric=photometric)
-    read = read_image(tmp_path / "a.tif")
-    assert read.dtype == dtype
-    np.testing.assert_array_equal(read, image)
-
-
 @pytest.mark.parametrize("channels", [3, 4])
-def test_planar_tiff_moves_channels_last(tmp_path, channels):
+@pytest.mark.parametrize("axes", [None, "CYX"])
+def test_channels_of_a_tiff_come_last(tmp_path, channels, axes):
     image = random_values("uint8", channels, 9, 12)
-    tifffile.imwrite(tmp_path / "a.tif", image, photometric="rgb", planarconfig="separate")
+    options = {"photometric": "rgb", "planarconfig": "separate"}
+    if axes:  # a page for each
+        options = {"photometric": "minisblack", "metadata": {"axes": axes}}
+    tifffile.imwrite(tmp_path / "a.tif", image, **options)
     np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), np.moveaxis(image, 0, -1))
 
 
 @pytest.mark.parametrize("shape", [(1, 9, 12), (9, 12, 1)])
-def test_tiff_singleton_axis_is_squeezed(tmp_path, shape):
-    image = random_values("uint16", *shape)
+def test_axis_of_one_is_squeezed(tmp_path, shape):
+    image = RNG.normal(size=shape)
     tifffile.imwrite(tmp_path / "a.tif", image, photometric="minisblack")
-    np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), image.reshape(9, 12))
-
-
-def test_lzw_tiff_is_read(tmp_path):
-    image = random_values("uint16", 9, 12)
-    Image.fromarray(image).save(tmp_path / "a.tif", compression="tiff_lzw")
     read = read_image(tmp_path / "a.tif")
-    assert read.dtype == np.uint16
-    np.testing.assert_array_equal(read, image)
+    assert read.dtype == np.float32
+    np.testing.assert_array_equal(read, image.reshape(9, 12).astype("float32"))
 
 
-def test_float64_tiff_becomes_float32(tmp_path):
-    image = RNG.normal(size=(9, 12))
-    tifffile.imwrite(tmp_path / "a.tif", image)
-    np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), image.astype("float32"))
-
-
-def test_palette_becomes_rgb(tmp_path):
-    palette = Image.fromarray(np.arange(108, dtype="uint8").reshape(9, 12) % 3, "P")
-    palette.putpalette([255, 0, 0, 0, 255, 0, 1, 2, 3])
-    palette.save(tmp_path / "a.png")
+def test_other_modes_of_a_png(tmp_path):
+    indices = np.arange(108, dtype="uint8").reshape(9, 12) % 3
     colors = np.array([[255, 0, 0], [0, 255, 0], [1, 2, 3]])
-    wanted = colors[np.arange(108).reshape(9, 12) % 3]
-    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), wanted)
-
-
-def test_one_bit_becomes_0_and_255(tmp_path):
-    bits = RNG.random((9, 12)) < 0.5
-    Image.fromarray(bits).save(tmp_path / "a.png")
-    read = read_image(tmp_path / "a.png")
-    assert read.dtype == np.uint8
-    np.testing.assert_array_equal(read, bits * 255)
-
-
-def test_gray_with_alpha_becomes_rgba(tmp_path):
-    pixels = random_values("uint8", 9, 12, 2)
-    Image.fromarray(pixels, "LA").save(tmp_path / "a.png")
-    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), pixels[..., [0, 0, 0, 1]])
+    palette = Image.fromarray(indices, "P")
+    palette.putpalette(colors.ravel().tolist())
+    bits, pair = RNG.random((9, 12)) < 0.5, random_values("uint8", 9, 12, 2)
+    for image, wanted in (
+        (palette, colors[indices]),
+        (Image.fromarray(bits), bits * 255),
+        (Image.fromarray(pair, "LA"), pair[..., [0, 0, 0, 1]]),
+    ):
+        image.save(tmp_path / "a.png")
+        read = read_image(tmp_path / "a.png")
+        assert read.dtype == np.uint8
+        np.testing.assert_array_equal(read, wanted)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
-def test_jpeg_shape(tmp_path, mode):
-    Image.new(mode, (12, 9)).save(tmp_path / "a.jpg")
+def test_jpeg_has_no_other_shape_and_is_not_turned(tmp_path, mode):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new(mode, (12, 9)).save(tmp_path / "a.jpg", exif=exif)
     read = read_image(tmp_path / "a.jpg")
     assert read.shape == ((9, 12) if mode == "L" else (9, 12, 3))
     assert read.dtype == np.uint8
-
-
-def test_exif_orientation_is_left_alone(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.new("RGB", (12, 9)).save(tmp_path / "a.jpg", exif=exif)
-    assert read_image(tmp_path / "a.jpg").shape == (9, 12, 3)
 
 
 @pytest.mark.parametrize("reader", [read_image, read_labels])
@@ -173,10 +142,8 @@ def test_files_that_are_no_images(tmp_path, reader):
     [
         ("a.png", {}),
         ("a.jpg", {}),
-        ("a.jpg", {"progressive": True}),
         ("a.tif", {}),
         ("a.tif", {"compression": "tiff_lzw"}),
-        ("a.tif", {"compression": "tiff_adobe_deflate"}),
     ],
 )
 def test_file_cut_anywhere_is_an_error(tmp_path, name, options):
@@ -184,15 +151,14 @@ def test_file_cut_anywhere_is_an_error(tmp_path, name, options):
     Image.fromarray(random_values("uint8", 24, 24, 3)).save(path, **options)
     assert read_image(path).shape == (24, 24, 3)
     whole = path.read_bytes()
-    for length in [*range(0, len(whole), 41), *range(len(whole) - 30, len(whole))]:
+    for length in [*range(0, len(whole), 97), *range(len(whole) - 15, len(whole))]:
         path.write_bytes(whole[:length])
         fails(read_image, path)
 
 
 @pytest.mark.parametrize("axes", ["ZYX", "TYX", "QYX"])
-@pytest.mark.parametrize("depth", [3, 5])
-def test_stack_is_an_error(tmp_path, axes, depth):
-    stack = random_values("uint8", depth, 9, 12)
+def test_stack_is_an_error(tmp_path, axes):
+    stack = random_values("uint8", 3, 9, 12)
     tifffile.imwrite(tmp_path / "a.tif", stack, photometric="minisblack", metadata={"axes": axes})
     fails(read_image, tmp_path / "a.tif")
     fails(read_labels, tmp_path / "a.tif")
@@ -213,16 +179,11 @@ def test_not_finite_is_an_error(tmp_path, value):
     fails(read_image, tmp_path / "a.tif", "NaN or infinite")
 
 
-@pytest.mark.parametrize("shape", [(7, 12), (12, 7), (1, 12), (1, 1)])
+@pytest.mark.parametrize("shape", [(7, 12), (12, 7), (1, 1)])
 @pytest.mark.parametrize("name", ["a.png", "a.tif"])
 def test_small_image_is_an_error(tmp_path, shape, name):
     Image.fromarray(np.zeros(shape, "uint8")).save(tmp_path / name)
     fails(read_image, tmp_path / name, f"{shape[0]} x {shape[1]}", "fewer than 8")
-
-
-def test_smallest_image_is_read(tmp_path):
-    Image.fromarray(np.zeros((8, 8), "uint8")).save(tmp_path / "a.png")
-    assert read_image(tmp_path / "a.png").shape == (8, 8)
 
 
 def test_claim_of_too_many_pixels_is_an_error(tmp_path, monkeypatch):
@@ -266,20 +227,13 @@ def test_large_ids_go_into_a_32_bit_tiff(tmp_path):
     assert tifffile.imread(tmp_path / "a.tif").dtype == np.uint16
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "uint32", "int32"])
+@pytest.mark.parametrize("dtype", ["int8", "uint16", "uint32"])
 def test_labels_of_every_integer_type(tmp_path, dtype):
     labels = np.arange(108).reshape(9, 12).astype(dtype)
     tifffile.imwrite(tmp_path / "a.tif", labels)
     read = read_labels(tmp_path / "a.tif")
     assert read.dtype == np.int32
     np.testing.assert_array_equal(read, labels)
-
-
-@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
-def test_png_labels(tmp_path, dtype):
-    labels = random_values(dtype, 9, 12)
-    Image.fromarray(labels).save(tmp_path / "a.png")
-    np.testing.assert_array_equal(read_labels(tmp_path / "a.png"), labels)
 
 
 def test_palette_and_one_bit_labels_give_indices(tmp_path):
@@ -336,27 +290,6 @@ def test_write_image(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
 
 
-def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
-    path = tmp_path / "a.png"
-    write_labels(path, np.eye(3, dtype=int))
-    before = path.read_bytes()
-
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("pathlib.Path.replace", full)
-    with pytest.raises(OSError, match="No space left") as caught:
-        write_labels(path, np.zeros((3, 3), int))
-    assert caught.value.errno == errno.ENOSPC
-    assert path.read_bytes() == before
-    assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
-
-
-def test_write_into_a_missing_folder_is_an_os_error(tmp_path):
-    with pytest.raises(FileNotFoundError):
-        write_labels(tmp_path / "missing" / "a.png", np.eye(3, dtype=int))
-
-
 def test_find_images(tmp_path):
     for name in ("b.PNG", "a.tif", "c.jpeg", "notes.txt", ".hidden.png"):
         (tmp_path / name).touch()
@@ -367,13 +300,9 @@ def test_find_images(tmp_path):
     assert find_images(str(tmp_path / "b.PNG")) == [tmp_path / "b.PNG"]
     assert find_images(f"{tmp_path}/*.tif") == [tmp_path / "a.tif"]
     assert [file.name for file in find_images(f"{tmp_path}/inner/*")] == ["d.png"]
-
-
-def test_find_images_without_any(tmp_path):
-    (tmp_path / "notes.txt").touch()
     for path, words in [
-        (tmp_path, "holds no image files"),
-        (tmp_path / "*.png", "matches no image files"),
+        (tmp_path / "folder.png", "holds no image files"),
+        (tmp_path / "*.bmp", "matches no image files"),
         (tmp_path / "missing", "does not exist"),
     ]:
         with pytest.raises(ImageFileError, match=words):

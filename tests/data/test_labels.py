@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_rpe.data import VOID, ImageFileError
-from keras_rpe.data.labels import agreed_maps, pair_codes
+from keras_rpe.data import VOC_CLASSES, VOID, ImageFileError, read_class_names
+from keras_rpe.data.labels import agreed_maps, class_numbers, pair_codes
 
 
 def agreed_by_hand(instances: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -50,11 +50,62 @@ def test_pairs_are_numbered(highest):
     assert len(np.unique(pairs, axis=0)) == len(pairs)
 
 
-def test_object_without_class_is_named():
+def test_maps_that_cannot_agree():
     with pytest.raises(ImageFileError, match=r"^a\.png has no class for the object 7\.$"):
         agreed_maps("a.png", np.array([[7, 1, 0]]), np.array([[0, 1, 0]]))
-
-
-def test_sizes_differ():
     with pytest.raises(ImageFileError, match=r"a\.png has instances of 2 x 3 .* classes of 3 x 2"):
         agreed_maps("a.png", np.zeros((2, 3), int), np.zeros((3, 2), int))
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ('["cat", "dog"]', ("cat", "dog")),
+        ('["background", "cat"]', ("cat",)),
+        ('{"2": "cat", "1": "dog"}', ("dog", "cat")),
+        ('{"classes": ["background", "cat"], "images": {}}', ("cat",)),
+    ],
+)
+def test_names_of_each_form(tmp_path, text, names):
+    (tmp_path / "a.json").write_text(text)
+    assert read_class_names(tmp_path / "a.json") == names
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[", "cannot be read as JSON: Expecting value"),
+        ("[" * 100_000, "cannot be read as JSON"),
+        ("3", "needs a list of names"),
+        ('[""]', "needs a list of names"),
+        ('["background"]', "has 0 names"),
+        ('{"1": "a", "3": "b"}', "names of the classes 1 to 2"),
+        ('["a", "b", "a"]', "has the class 'a' twice"),
+    ],
+)
+def test_other_files(tmp_path, text, words):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(ImageFileError, match=rf"a\.json .*{words}") as caught:
+        read_class_names(tmp_path / "a.json")
+    assert "\n" not in str(caught.value)
+
+
+def test_chosen_classes():
+    assert class_numbers("VOC", VOC_CLASSES, None).tolist() == [*range(21), -1]
+    table = class_numbers("VOC", VOC_CLASSES, ["person", "cat"])
+    assert {i: n for i, n in enumerate(table.tolist()) if n} == {15: 1, 8: 2, 21: -1}
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["dgo"], "'dgo'"),
+        (["cat", "cat"], "'cat' twice"),
+        ([], r"class_names=\[\]"),
+        ("cat", "class_names='cat'"),
+        ([3], r"class_names=\[3\]"),
+    ],
+)
+def test_unknown_class_names(names, words):
+    with pytest.raises(ValueError, match=words):
+        class_numbers("VOC", VOC_CLASSES, names)
