@@ -59,7 +59,7 @@ def _truth(maps: LabelMaps) -> GroundTruth:
 def _evaluate_proposals(model: ObjectProposer, images: Iterator[LabelMaps]) -> dict[str, float]:
     recall = AverageRecall(PROPOSALS, exclude_void=True)
     for maps in images:
-        recall.update(_truth(maps), model.predict_proposals(maps.image, PROPOSALS[-1]))
+        recall.update_state(_truth(maps), model.predict_proposals(maps.image, PROPOSALS[-1]))
     found = recall.result()
     average = {f"average recall, {k} proposals": found[f"AR@{k}"] for k in PROPOSALS}
     return average | {f"recall at IoU 0.5, {k} proposals": found[f"AR50@{k}"] for k in PROPOSALS}
@@ -68,7 +68,7 @@ def _evaluate_proposals(model: ObjectProposer, images: Iterator[LabelMaps]) -> d
 def _evaluate_instances(model: InstanceSegmenter, images: Iterator[LabelMaps]) -> dict[str, float]:
     precision = MaskAveragePrecision("voc")
     for maps in images:
-        precision.update(_truth(maps), model.predict_instances(maps.image))
+        precision.update_state(_truth(maps), model.predict_instances(maps.image))
     found = precision.result()
     return {f"mAP^r at IoU 0.{k // 10}": found[f"AP{k}"] for k in (50, 70)}
 

@@ -6,6 +6,8 @@ import struct
 import zlib
 from dataclasses import dataclass, field
 
+import numpy as np
+
 Shape = tuple[int, ...]
 
 DAMAGE: tuple[type[Exception], ...] = (
@@ -32,6 +34,13 @@ class CheckpointError(ValueError):
 def shortened(name: str) -> str:
     """Quote a name from a file for a message: ASCII, one line, at most 80 characters."""
     return ascii(name if len(name) <= 80 else name[:77] + "...")
+
+
+def bfloat16_to_float32(bits: np.ndarray) -> np.ndarray:
+    """Widen bfloat16, given as uint16: it is the upper half of the bits of a float32."""
+    wide = np.array(bits, dtype=np.uint32, order="C")
+    wide <<= 16
+    return wide.view(np.float32)
 
 
 @dataclass

@@ -86,8 +86,15 @@ __all__ = [
 ]
 
 
+_BUILDERS = ("Bsds500", "CocoInstances", "CocoPanoptic", "Digits", "LabelFolder", "PascalVoc")
+
+
 def __getattr__(name: str) -> Any:
     # Their base class comes with an extra, which only those who ask for it need.
-    if name in ("Bsds500", "CocoInstances", "CocoPanoptic", "Digits", "LabelFolder", "PascalVoc"):
+    if name in _BUILDERS:
         return getattr(importlib.import_module("keras_rpe.data.builders"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_BUILDERS])
