@@ -37,7 +37,7 @@ _TOLERANCE = 1e-9  # A similarity that much above a margin still counts as at it
 # number of points. Dimension 3 is Tammes' problem: Schütte & van der Waerden (1951) for 7 to 9
 # points, Danzer (1986) for 10 and 11, Fejes Tóth (1943) for 12, Musin & Tarasov (2012, 2015) for 13
 # and 14, Robinson (1961) for 24. Dimension 4: Bachoc & Vallentin (2009) for 10, de Laat,
-# Leijenhorst & de Muinck Keizer (2024) for 24.
+# Leijenhorst & de Muinck Keizer (2024) for 24, Andreev (1999) for 120.
 _KNOWN_COSINES = {
     (3, 7): 0.210138312730603,  # a root of 3c³ - 9c² - 3c + 1
     (3, 8): (math.sqrt(8) - 1) / 7,
@@ -50,6 +50,7 @@ _KNOWN_COSINES = {
     (3, 24): 0.723078468333509,
     (4, 10): 1 / 6,
     (4, 24): 1 / 2,
+    (4, 120): (1 + math.sqrt(5)) / 4,
 }
 
 
@@ -317,7 +318,7 @@ def spread_points(dim: int, groups: int) -> np.ndarray:
 
     Returns:
         Unit vectors `(N, D)`, float64, the same at every call on one machine.
-        `largest_similarity` of them is the `margin` of `smallest_margin`, apart from rounding.
+        `largest_similarity` of them is the `margin` of `smallest_margin`, within 1e-6.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -417,7 +418,7 @@ def _found_points(dim: int, groups: int, enough: float | None = None) -> np.ndar
     goal = -1.0
     if enough is not None:
         restarts, goal = 1, enough
-    elif (dim, groups) in _KNOWN_COSINES:
+    elif (dim, groups) in _KNOWN_COSINES and dim * groups <= _MOST_POLISHED:
         restarts, goal = _MOST_RESTARTS_TO_KNOWN, _KNOWN_COSINES[dim, groups] + 1e-9
     best, least = np.empty(0), math.inf
     for restart in range(restarts):
