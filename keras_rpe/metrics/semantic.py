@@ -97,9 +97,9 @@ class SemanticMeanIoU(keras.metrics.IoU):
     occurs the result is 1.0. Runs inside a graph, under XLA and with dynamic shapes.
 
     It differs from `keras.metrics.MeanIoU` in this: a predicted label that is not a class is a miss
-    of the true class, whereas Keras leaves the pixel out; the matrix is int64, since int32 overflows
-    after some thousand images (JAX has int32 all the same, unless 64-bit types are enabled); and
-    `class_iou` tells the IoU of each class.
+    of the true class, whereas Keras leaves the pixel out; the matrix is int64, since int32
+    overflows after some thousand images (JAX has int32 all the same, unless 64-bit types are
+    enabled); and `class_iou` gives the IoU of each class.
 
     Args:
         num_classes: number of classes C, those of labels 0..C-1, from 1; background is one of them
