@@ -108,7 +108,7 @@ def crops(folders: list[Path], options: argparse.Namespace, epoch: int) -> tf.da
             seed=options.seed + 1000 * epoch,
             names=names,
             split_pieces=False,
-            void=VOID_IN_FILES,
+            ignore_label=VOID_IN_FILES,
         )
         datasets.append(dataset.unbatch().repeat())
         sizes.append(len(names))

@@ -3,14 +3,14 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from keras_rpe.data import VOID, LabelMaps, PascalVocExample, read_pascal_voc
+from keras_rpe.data import VOID, LabelMaps, read_pascal_voc
 from keras_rpe.metrics import AverageRecall, GroundTruth, MaskAveragePrecision, SemanticMeanIoU
 from keras_rpe.models import InstanceSegmenter, ObjectProposer, SemanticSegmenter
 
 PROPOSALS = (10, 60)  # Those of an image that are asked for all its objects.
 
 
-def adapt(model: Any, examples: Sequence[PascalVocExample]) -> None:
+def adapt(model: Any, examples: Sequence[Any]) -> None:
     """Calibrate the ranking of proposals, or choose the thresholds of instances.
 
     Args:
@@ -30,7 +30,7 @@ def adapt(model: Any, examples: Sequence[PascalVocExample]) -> None:
         print(f"The ranking stays as it was: {error}")
 
 
-def evaluate(model: Any, examples: Sequence[PascalVocExample]) -> dict[str, float]:
+def evaluate(model: Any, examples: Sequence[Any]) -> dict[str, float]:
     """Measure a model on images of VOC, whose void pixels count nowhere.
 
     Args:
@@ -47,7 +47,7 @@ def evaluate(model: Any, examples: Sequence[PascalVocExample]) -> dict[str, floa
     return _evaluate_classes(model, _read(examples))
 
 
-def _read(examples: Sequence[PascalVocExample]) -> Iterator[LabelMaps]:
+def _read(examples: Sequence[Any]) -> Iterator[LabelMaps]:
     """One after the other, as all of them would not fit into memory."""
     return map(read_pascal_voc, examples)
 

@@ -34,3 +34,7 @@ __all__ = [
     "matching_dataset",
     "panoptic_quality",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -204,7 +204,9 @@ def average_recall(
     Args:
         truths: true masks of each image, as `AverageRecall.update_state` takes them.
         predictions: as many images of proposals, as it takes them.
-        max_proposals, thresholds, exclude_void: as for `AverageRecall`.
+        max_proposals: as for `AverageRecall`.
+        thresholds: as for `AverageRecall`.
+        exclude_void: as for `AverageRecall`.
 
     Returns:
         The figures that `AverageRecall.result` names.
@@ -415,7 +417,10 @@ def mask_average_precision(
     Args:
         truths: `GroundTruth` of each image, with classes.
         predictions: as many `Detections` with scores and classes, or `Instances`.
-        protocol, thresholds, max_detections, area_range: as for `MaskAveragePrecision`.
+        protocol: as for `MaskAveragePrecision`.
+        thresholds: as for `MaskAveragePrecision`.
+        max_detections: as for `MaskAveragePrecision`.
+        area_range: as for `MaskAveragePrecision`.
 
     Returns:
         The figures that `MaskAveragePrecision.result` names.

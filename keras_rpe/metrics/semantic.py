@@ -96,10 +96,10 @@ class SemanticMeanIoU(keras.metrics.IoU):
     FN); classes that occur neither in the truth nor in the prediction do not count, and where none
     occurs the result is 1.0. Runs inside a graph, under XLA and with dynamic shapes.
 
-    It differs from `keras.metrics.MeanIoU` in this: a predicted label that is not a class is a miss
-    of the true class, whereas Keras leaves the pixel out; the matrix is int64, since int32
-    overflows after some thousand images (JAX has int32 all the same, unless 64-bit types are
-    enabled); and `class_iou` gives the IoU of each class.
+    Unlike in `keras.metrics.MeanIoU`, a predicted label that is not a class counts as a miss of the
+    true class, where Keras leaves the pixel out. The matrix is int64, as int32 overflows after some
+    thousand images (on JAX it is int32 unless 64-bit types are enabled). `class_iou` gives the IoU
+    of each class.
 
     Args:
         num_classes: number of classes C, those of labels 0..C-1, from 1; background is one of them

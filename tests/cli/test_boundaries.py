@@ -129,7 +129,7 @@ def test_disk_gets_full(run, labelled, boundary_preset, tmp_path, monkeypatch, f
 
 
 def test_ctrl_c_keeps_what_is_done(run, labelled, boundary_preset, tmp_path, monkeypatch):
-    from keras_rpe.cli import boundaries
+    from keras_rpe_cli import boundaries
 
     real = boundaries.read_photograph
 
