@@ -4,8 +4,9 @@
         "embedding=runs/embedding/preset" --peer-python peers/bin/python --out runs/table
 
 `examples/train_boundaries.py` trains the presets, and `benchmarks/hed_boundaries.py` tells how to
-make the environment `peers`. HED was trained on the validation images too, so that its row is one
-of unseen images only on the test images; the table says what each method was trained on.
+make the environment `peers`; the picture needs `pip install ".[plot]"`. HED was trained on the
+validation images too, so that only the test images are unseen for it; the table says what each
+method was trained on.
 
 - Networks: every map is thinned by `thin_boundaries`, and fades to 0 over `--border` pixels from
   the sides.

@@ -103,7 +103,9 @@ def _read(
     limits = _Limits(min(max_bytes, _FREE_BYTES + _MAX_EXPANSION * size))
     start = file.read(_USER_BLOCK + len(_HDF5_SIGNATURE))
     if _HDF5_SIGNATURE in (start[: len(_HDF5_SIGNATURE)], start[_USER_BLOCK:]):
-        with h5py.File(file, "r") as hdf5:
+        # By its name, a file is read a good deal faster than through Python's methods.
+        source = file if isinstance(file, io.BytesIO) else file.name
+        with h5py.File(source, "r") as hdf5:
             reader = _Version73(hdf5, limits)
             names = [name for name in hdf5 if not name.startswith("#")]
             wanted = names if variables is None else [name for name in variables if name in names]

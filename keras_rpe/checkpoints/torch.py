@@ -24,6 +24,7 @@ MAX_PICKLE_BYTES = 4 << 20
 MAX_EXPANSION = 8
 SMALL_BYTES = 1 << 20
 MAX_DIMENSIONS = 32
+_MAX_ARGUMENTS = 8
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 _DAMAGE: tuple[type[Exception], ...] = (*DAMAGE, pickle.UnpicklingError, zipfile.BadZipFile)
@@ -177,8 +178,13 @@ class _Tensor:
 class _Dict:
     """A dict of a pickle as its pairs: no key is hashed, so that crafted ones cannot be slow."""
 
+    __slots__ = ("_pairs",)
+
     def __init__(self, pairs: Any = ()) -> None:
         self._pairs = pairs if isinstance(pairs, list) else []
+
+    def __len__(self) -> int:
+        return len(self._pairs)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         self._pairs.append((key, value))
@@ -192,48 +198,36 @@ class _Dict:
 
 
 def _tensor(
-    storage: _Storage, offset: Any, shape: Any, strides: Any, *more: Any, dtype: Any = None
+    storage: Any, offset: Any, shape: Any, strides: Any, *more: Any, dtype: Any = None
 ) -> _Tensor:
     # More are whether a gradient is wanted, hooks, and in newer files flags of the view.
-    if any(isinstance(value, _Dict) and value.pairs() for value in more[2:]):
+    if any(isinstance(value, _Dict) and len(value) for value in more[2:]):
         raise CheckpointError("has a tensor that is conjugated or negated when it is read")
-    if not (isinstance(storage, _Storage) and isinstance(shape, tuple)):
+    if not all(map(isinstance, (storage, shape, strides), (_Storage, tuple, tuple))):
         raise CheckpointError("has a tensor with arguments that no tensor has")
     return _Tensor(storage, dtype or storage.dtype, offset, shape, strides)
 
 
-def _typed_tensor(
-    storage: Any,
-    offset: Any,
-    shape: Any,
-    strides: Any,
-    grad: Any,
-    hooks: Any,
-    dtype: Any,
-    *more: Any,
-) -> _Tensor:
-    if not isinstance(dtype, _Dtype):
+def _typed_tensor(*arguments: Any) -> _Tensor:
+    # The arguments of a tensor with its type in the seventh place.
+    if not isinstance(arguments[6], _Dtype):
         raise CheckpointError("has a tensor with arguments that no tensor has")
-    return _tensor(storage, offset, shape, strides, grad, hooks, *more, dtype=dtype)
+    return _tensor(*arguments[:6], *arguments[7:], dtype=arguments[6])
 
 
-def _parameter(tensor: Any, *_: Any) -> Any:
-    return tensor
-
-
-def _size(numbers: Any) -> Any:
-    return numbers
+def _first(value: Any, *_: Any) -> Any:
+    return value
 
 
 # All that a pickle may name, and what stands in for it.
 _NAMES: dict[str, Any] = {
     "collections.OrderedDict": _Dict,
-    "torch.Size": _size,
+    "torch.Size": _first,
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_tensor_v3": _typed_tensor,
-    "torch._utils._rebuild_parameter": _parameter,
-    "torch._utils._rebuild_parameter_with_state": _parameter,
+    "torch._utils._rebuild_parameter": _first,
+    "torch._utils._rebuild_parameter_with_state": _first,
     "torch.storage.UntypedStorage": _Dtype("uint8"),
     "torch.UntypedStorage": _Dtype("uint8"),
     **{f"torch.{name}Storage": _Dtype(dtype) for name, dtype in _STORAGES.items()},
@@ -281,7 +275,7 @@ class _Unpickler(pickle._Unpickler):
 
     def persistent_load(self, pid: Any) -> _Storage:
         # ("storage", type, key, location, count), then in older files the place of a view or None.
-        match pid:
+        match pid if isinstance(pid, tuple) and len(pid) <= _MAX_ARGUMENTS else ():
             case ("storage", _Dtype() as dtype, str(key), str(), int(count), *view):
                 if view not in ([], [None]):
                     raise CheckpointError("has views of storages, of a torch too old to be read")
@@ -299,11 +293,19 @@ class _Unpickler(pickle._Unpickler):
     def load_empty_dictionary(self) -> None:
         self.stack.append(_Dict())
 
+    def load_reduce(self) -> None:
+        arguments, function = self.stack.pop(), self.stack.pop()
+        # Long arguments would be copied at every call.
+        if not isinstance(arguments, tuple) or len(arguments) > _MAX_ARGUMENTS:
+            raise CheckpointError("has a tensor with arguments that no tensor has")
+        self.stack.append(function(*arguments))
+
     def load_build(self) -> None:
         # What is set on an OrderedDict are the versions of the modules: nothing here needs them.
         self.stack.pop()
 
     dispatch[pickle.EMPTY_DICT[0]] = load_empty_dictionary
+    dispatch[pickle.REDUCE[0]] = load_reduce
     dispatch[pickle.BUILD[0]] = load_build
 
 

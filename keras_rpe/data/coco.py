@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -23,8 +24,7 @@ _MAX_SEGMENT = 2**24 - 1
 _MAX_OUTLINE = 2**22  # Pixels; pycocotools takes 80 bytes for each.
 _OUTSIDE = re.compile(r"(?:^|[/\\])\.\.(?:[/\\]|$)|^[/\\]|^[A-Za-z]:|\0")
 # Run lengths as text have 5 bits a character, and those from "P" on are followed by another.
-# pycocotools reads past the end of a text that breaks off.
-_COMPRESSED = re.compile("(?:[P-o]{0,5}[0-O])*")
+_DAMAGED = re.compile(r"\A\Z|[^0-o]|[P-o]{6}|[P-o]\Z")
 
 
 class CocoMask(NamedTuple):
@@ -186,7 +186,6 @@ def find_coco_instances(
         ImageFileError: If the file is missing, damaged or of another form, or an annotation has an
             unknown image or category, a polygon of fewer than three points or far outside of the
             image, or run lengths that do not fill it; or an image is missing.
-        ImportError: If there are run lengths and pycocotools is missing; the extra `coco` has it.
 
     Example:
         >>> import json, tempfile
@@ -267,14 +266,13 @@ def read_coco_instances(
     return LabelMaps(image, instances, classes)
 
 
-def _api() -> Any:
-    return optional_import("pycocotools.mask", "coco")
-
-
 def _mask(pixels: list[np.ndarray] | dict[str, Any], height: int, width: int) -> np.ndarray:
+    api: Any = optional_import("pycocotools.mask", "coco")
     if isinstance(pixels, list):
-        pixels = _api().merge(_api().frPyObjects(pixels, height, width))
-    return _api().decode(pixels).astype(bool)
+        pixels = api.merge(api.frPyObjects(pixels, height, width))
+    elif not isinstance(pixels["counts"], str):
+        pixels = api.frPyObjects(pixels, height, width)
+    return api.decode(pixels).astype(bool)
 
 
 def _segmentation(
@@ -293,29 +291,30 @@ def _run_lengths(where: str, size: Any, counts: Any, height: int, width: int) ->
             f"{where} has a mask of the size {repr(size)[:40]}, but its image has "
             f"[{height}, {width}]."
         )
-    pixels = height * width
-    if isinstance(counts, str):
-        # pycocotools leaves pixels that no run covers to chance. It refuses runs of more pixels
-        # than the mask has, so that they must be too many for a mask of one pixel less.
-        fits = _COMPRESSED.fullmatch(counts) and _decodes(counts, pixels)
-        fits = fits and not _decodes(counts, pixels - 1)
-    else:
-        fits = isinstance(counts, list) and all(
-            type(one) is int and 0 <= one <= pixels for one in counts
-        )
-        fits = fits and sum(counts) == pixels
-    if not fits:
+    # pycocotools reads past the end of texts that break off, and leaves pixels that no run covers
+    # to chance.
+    runs = np.zeros(0, np.int64)
+    if isinstance(counts, str) and not _DAMAGED.search(counts):
+        runs = _runs(counts)
+    elif isinstance(counts, list) and all(type(n) is int and 0 <= n < 2**31 for n in counts):
+        runs = np.array(counts, np.int64)
+        counts = runs.astype(np.uint32)
+    if runs.min(initial=0) < 0 or runs.sum() != height * width:
         raise ImageFileError(f"{where} has run lengths that are damaged or do not fill its image.")
-    runs = {"size": size, "counts": counts}
-    return runs if isinstance(counts, str) else _api().frPyObjects(runs, height, width)
+    return {"size": size, "counts": counts}
 
 
-def _decodes(counts: str, pixels: int) -> bool:
-    try:
-        _api().decode({"size": [1, pixels], "counts": counts})
-    except ValueError:
-        return False
-    return True
+def _runs(text: str) -> np.ndarray:
+    """Run lengths, of which those from the fourth on are stored less the one two before."""
+    bits = np.frombuffer(text.encode(), np.uint8).astype(np.int64) - 48
+    ends = np.flatnonzero(bits < 32)
+    starts = np.append(0, ends[:-1] + 1)
+    lengths = ends - starts + 1
+    shifts = 5 * (np.arange(len(bits)) - np.repeat(starts, lengths))
+    runs = np.add.reduceat((bits & 31) << shifts, starts)
+    runs -= np.where(bits[ends] & 16, np.int64(1) << 5 * lengths, 0)  # the highest bit is the sign
+    runs[1::2], runs[2::2] = np.cumsum(runs[1::2]), np.cumsum(runs[2::2])
+    return runs
 
 
 def _polygon(where: str, value: Any, height: int, width: int) -> np.ndarray:
@@ -511,10 +510,7 @@ def coco_instances(
     )
     found, known = find_coco_instances(annotations, images)
     class_numbers(annotations, known, class_names)
-
-    def load(example: CocoExample) -> LabelMaps:
-        return read_coco_instances(example, known, class_names)
-
+    load = functools.partial(read_coco_instances, known_classes=known, class_names=class_names)
     return labelled_dataset(chosen_pairs(found, names), load, options)
 
 
@@ -598,8 +594,5 @@ def coco_panoptic(
     )
     found, known = find_coco_panoptic(annotations, images, segments)
     class_numbers(annotations, known, class_names)
-
-    def load(example: CocoExample) -> LabelMaps:
-        return read_coco_panoptic(example, known, class_names)
-
+    load = functools.partial(read_coco_panoptic, known_classes=known, class_names=class_names)
     return labelled_dataset(chosen_pairs(found, names), load, options)

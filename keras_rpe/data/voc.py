@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -380,8 +381,5 @@ def pascal_voc(
     )
     class_numbers("PASCAL VOC", VOC_CLASSES, class_names)
     examples = chosen_pairs(find_pascal_voc(path, split, sbd), names)
-
-    def load(example: PascalVocExample) -> LabelMaps:
-        return read_pascal_voc(example, class_names)
-
+    load = functools.partial(read_pascal_voc, class_names=class_names)
     return labelled_dataset(examples, load, options)

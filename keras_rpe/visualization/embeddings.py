@@ -14,10 +14,10 @@ from keras_rpe.visualization.overlay import displayed_image
 if TYPE_CHECKING:
     from keras_rpe.models import InstanceSegmenter
 
-
 Projection = Literal["principal", "random"]
 PROJECTIONS = get_args(Projection)
 MAX_SCALE = 16
+_GAP, _TITLE_HEIGHT = 6, 16
 
 # How many standard deviations of a uniformly random unit vector's coordinate make a full color.
 _DEVIATIONS = 2.0
@@ -105,10 +105,6 @@ def _principal_axes(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, axes * np.sign(strongest)
 
 
-_GAP = 6
-_TITLE_HEIGHT = 16
-
-
 def embedding_loops(
     model: InstanceSegmenter,
     image: Any,
@@ -123,7 +119,7 @@ def embedding_loops(
     that the model does not embed is gray.
 
     Args:
-        model: The model.
+        model: The model that embeds the image.
         image: One image as `InstanceSegmenter.predict_instances` takes it.
         titles: Whether to write above each part what it is.
         projection: `"principal"` or `"random"`, as in `embedding_colors`.
@@ -165,19 +161,12 @@ def embedding_loops(
         large = colors.repeat(stride, axis=0).repeat(stride, axis=1)
         panels.append(large[:height, :width])
     names = ["image", "embedding", *(f"loop {t}" for t in range(1, len(maps)))]
-    panels = [panel.repeat(scale, axis=0).repeat(scale, axis=1) for panel in panels]
-    return _side_by_side(panels, names if titles else None)
-
-
-def _side_by_side(panels: list[np.ndarray], names: list[str] | None) -> np.ndarray:
-    if names:
-        panels = [np.concatenate([_title(n, p.shape[1]), p]) for n, p in zip(names, panels)]
-    gap = np.full((panels[0].shape[0], _GAP, 3), 255, "uint8")
-    parts = [part for panel in panels for part in (gap, panel)]
+    parts: list[np.ndarray] = []
+    for name, panel in zip(names, panels):
+        large = panel.repeat(scale, axis=0).repeat(scale, axis=1)
+        if titles:
+            strip = Image.new("RGB", (large.shape[1], _TITLE_HEIGHT), "white")
+            ImageDraw.Draw(strip).text((2, 2), name, fill="black")
+            large = np.concatenate([np.asarray(strip), large])
+        parts += [np.full((len(large), _GAP, 3), 255, "uint8"), large]
     return np.concatenate(parts[1:], axis=1)
-
-
-def _title(text: str, width: int) -> np.ndarray:
-    strip = Image.new("RGB", (width, _TITLE_HEIGHT), "white")
-    ImageDraw.Draw(strip).text((2, 2), text, fill="black")
-    return np.asarray(strip)

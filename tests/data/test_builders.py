@@ -170,9 +170,15 @@ def test_label_folder(tmp_path):
 
 @pytest.mark.slow
 def test_bsds500(tmp_path):
+    inner = tmp_path / "BSR/BSDS500/data"
     for name in "ab":
-        add(tmp_path / "manual", name)
-    add(tmp_path / "manual", "v", "val", width=30)
+        add(inner, name)
+    add(inner, "v", "val", width=30)
+    for file in inner.glob("images/*/*.png"):
+        file.rename(file.with_suffix(".jpg"))
+    (tmp_path / "manual").mkdir()
+    with tarfile.open(tmp_path / "manual" / builders.BSDS_ARCHIVE, "w:gz") as tar:
+        tar.add(tmp_path / "BSR", "BSR")
     builder = prepared(tmp_path, "Bsds500")
     counts = {name: split.num_examples for name, split in builder.info.splits.items()}
     assert counts == {"train": 2, "val": 1}

@@ -16,11 +16,13 @@ from keras_rpe.models.backbones import (
     use_batch_statistics,
 )
 
+LARGE = ("resnet101", "resnet50_torchvision_os8", "efficientnet_v2_s", "efficientnet_lite1")
+
 
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.slow] * name.startswith("resnet101_"), id=name)
+        pytest.param(name, marks=[pytest.mark.slow] * name.startswith(LARGE), id=name)
         for name in backbone_names()
     ],
 )
@@ -35,12 +37,11 @@ def test_every_name_gives_a_pyramid(name: str) -> None:
     assert [tuple(m.shape[1:3]) for m in maps] == [(64 // s, 96 // s) for s in strides]
 
 
-@pytest.mark.parametrize("name", ["efficientnet_lite0", "mobilenet_v3_small"])
-def test_mixed_precision_and_xla(name: str) -> None:
+def test_mixed_precision_and_xla() -> None:
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_float16")
     try:
-        backbone = make_backbone(name)
+        backbone = make_backbone("mobilenet_v3_small")
     finally:
         keras.config.set_dtype_policy(policy)
     backbone.compile(jit_compile=True)
@@ -50,13 +51,12 @@ def test_mixed_precision_and_xla(name: str) -> None:
 
 
 def test_backbones_are_saved(tmp_path: Path) -> None:
-    for name in ("efficientnet_lite0", "resnet50_torchvision_os8"):
-        backbone = make_backbone(name)
-        backbone.save(tmp_path / f"{name}.keras")
-        loaded = keras.saving.load_model(tmp_path / f"{name}.keras")
-        image = np.random.default_rng(0).random((1, 33, 40, 3)).astype("float32")
-        for level, feature in backbone(image).items():
-            np.testing.assert_allclose(loaded(image)[level], feature, rtol=1e-5, atol=1e-5)
+    backbone = make_backbone("efficientnet_lite0")
+    backbone.save(tmp_path / "backbone.keras")
+    loaded = keras.saving.load_model(tmp_path / "backbone.keras")
+    image = np.random.default_rng(0).random((1, 33, 40, 3)).astype("float32")
+    for level, feature in backbone(image).items():
+        np.testing.assert_allclose(loaded(image)[level], feature, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -162,13 +162,12 @@ def test_masks_are_refused() -> None:
         BatchStatisticsNormalization()(np.ones((1, 2, 2, 1)), mask=np.ones((1, 2, 2), "bool"))
 
 
-@pytest.mark.parametrize("name", ["digits", "resnet50"])
-def test_backbones_switch_on_and_off(name: str) -> None:
-    model = digits_network() if name == "digits" else make_backbone(name)
+def test_backbones_switch_on_and_off() -> None:
+    model = digits_network()
     images = _images(2, 32, 32, 3)
     on = use_batch_statistics(model)
     norms = [layer for layer in on.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    assert len(norms) > 40
+    assert len(norms) == 41
     assert all(type(layer) is BatchStatisticsNormalization for layer in norms)
     assert list(on.output) == list(model.output)
     # In training, both use the batch: what the copy predicts is what the model trains with.
