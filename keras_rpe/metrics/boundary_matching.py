@@ -207,7 +207,7 @@ def _serve() -> None:
     while True:
         try:
             arguments = pickle.load(sys.stdin.buffer)
-        except EOFError:
+        except (EOFError, pickle.UnpicklingError):  # the end, or that of who asked
             return
         try:
             answer: np.ndarray | ValueError = boundary_counts(*arguments)

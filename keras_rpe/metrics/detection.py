@@ -203,17 +203,16 @@ def average_recall(
 
     Args:
         truths: true masks of each image, as `AverageRecall.update_state` takes them.
-        predictions: as many proposals, likewise.
-        max_proposals: the numbers k of proposals of an image, ascending, each from 1.
-        thresholds: IoU thresholds in (0, 1].
-        exclude_void: whether void pixels leave all masks before the IoU.
+        predictions: as many images of proposals, as it takes them.
+        max_proposals: as for `AverageRecall`.
+        thresholds: as for `AverageRecall`.
+        exclude_void: as for `AverageRecall`.
 
     Returns:
         The figures that `AverageRecall.result` names.
 
     Raises:
-        ValueError: if the numbers of images differ, an image is malformed (the message then starts
-            with its number, from 0), or an argument lies outside its range.
+        ValueError: as there; the message about an image starts with its number, from 0.
 
     Example:
         >>> import numpy as np
@@ -366,7 +365,7 @@ class MaskAveragePrecision:
             self._wrong[label].append(~matched & ~excused[rows])
 
     def _other(self, areas: np.ndarray) -> np.ndarray:
-        """Which masks are of another size than those of interest."""
+        """Which masks have an area outside of `area_range`."""
         low, high = self.area_range
         return (areas < low) | (areas > high)
 
@@ -418,18 +417,16 @@ def mask_average_precision(
     Args:
         truths: `GroundTruth` of each image, with classes.
         predictions: as many `Detections` with scores and classes, or `Instances`.
-        protocol: `"coco"` or `"voc"`.
-        thresholds: IoU thresholds in (0, 1], or None for those of the protocol.
-        max_detections: how many predictions of each class and image count, or None for the number
-            of the protocol.
-        area_range: smallest and largest area of a true mask in pixels, or None.
+        protocol: as for `MaskAveragePrecision`.
+        thresholds: as for `MaskAveragePrecision`.
+        max_detections: as for `MaskAveragePrecision`.
+        area_range: as for `MaskAveragePrecision`.
 
     Returns:
         The figures that `MaskAveragePrecision.result` names.
 
     Raises:
-        ValueError: if the numbers of images differ, an image is malformed (the message then starts
-            with its number, from 0), or an argument lies outside its range.
+        ValueError: as there; the message about an image starts with its number, from 0.
 
     Example:
         >>> import numpy as np

@@ -166,8 +166,7 @@ def panoptic_quality(
         The figures that `PanopticQuality.result` names.
 
     Raises:
-        ValueError: if the numbers of images differ, an image is malformed (the message then starts
-            with its number, from 0), or `things` holds anything but classes.
+        ValueError: as there; the message about an image starts with its number, from 0.
 
     Example:
         >>> import numpy as np

@@ -100,7 +100,7 @@ def test_unseen_digits_have_their_classes(data_root) -> None:
         # Digits that others cover altogether leave a gap in the ids.
         dense = np.unique(np.append(0, instances), return_inverse=True)[1][1:]
         truth = GroundTruth(dense.reshape(instances.shape), classes=classes)
-        precision.update(truth, model.predict_instances(images[0].numpy()))
+        precision.update_state(truth, model.predict_instances(images[0].numpy()))
     assert precision.result()["AP50"] >= 0.85
 
 
@@ -136,7 +136,7 @@ def test_objects_in_photographs_of_single_ones(objects, data_root) -> None:
     for pair in pairs:
         image, labels, _ = read_label_pair(pair, void=255)
         proposals = objects.predict_proposals(image, max_proposals=10)
-        recall.update(GroundTruth(labels, ignore_label=VOID), proposals.masks)
+        recall.update_state(GroundTruth(labels, ignore_label=VOID), proposals.masks)
     assert recall.result()["AR@10"] > 0.4
     assert recall.result()["AR50@10"] > 0.6
 
