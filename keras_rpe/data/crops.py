@@ -336,16 +336,15 @@ def crop_batches(
             yield *map(_stacked, zip(*crops)), ""
 
     @tf.autograph.experimental.do_not_convert
-    def checked(*batch: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def checked(*batch: tf.Tensor) -> Any:
         # An exception inside the generator would show its whole traceback; this shows a sentence.
         *arrays, problem = batch
         with tf.control_dependencies([tf.debugging.Assert(tf.equal(problem, ""), [problem])]):
-            return tuple(tf.identity(array) for array in arrays)
+            arrays = [tf.identity(array) for array in arrays]
+        return tuple(arrays) if finish is None else finish(*arrays)
 
     signature = (*specs, tf.TensorSpec((), tf.string))
     dataset = tf.data.Dataset.from_generator(generate, output_signature=signature).map(checked)
-    if finish is not None:
-        dataset = dataset.map(finish)
     return counted_dataset(dataset, math.ceil(len(items) * options.repeats / options.batch_size))
 
 
