@@ -126,7 +126,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         export_all(options.preset, Path(folder))
         print(f"preset {options.preset}, median of {options.runs} runs in turn; the ratio is to")
-        print("predict_instances, the median of the ratios of neighbouring runs")
+        print("predict_instances, the median of the ratios of neighboring runs")
         print("size   method                  seconds   ratio       MB  file MB  agreement")
         for side in options.sides:
             methods = [*KERAS, *FILES]

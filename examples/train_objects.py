@@ -108,7 +108,7 @@ def crops(folders: list[Path], options: argparse.Namespace, epoch: int) -> tf.da
             seed=options.seed + 1000 * epoch,
             names=names,
             split_pieces=False,
-            void=VOID_IN_FILES,
+            ignore_label=VOID_IN_FILES,
         )
         datasets.append(dataset.unbatch().repeat())
         sizes.append(len(names))
@@ -178,7 +178,7 @@ def main() -> None:
     images, maps = read([pair for part in parts for pair in part["test"]])
     for image, labels in zip(images, maps):
         proposals = model.predict_proposals(image)
-        recall.update(GroundTruth(labels, ignore_label=VOID), proposals.masks)
+        recall.update_state(GroundTruth(labels, ignore_label=VOID), proposals.masks)
         pictures.append(draw(image, labels, proposals))
     figures = {name: round(value, 4) for name, value in recall.result().items()}
     print(f"{len(images)} test images: {figures}")

@@ -417,9 +417,32 @@ class Task(keras.Model):
             >>> path.name
             'nuclei.tflite'
         """
-        from keras_rpe.export import export_model
+        from keras_rpe import export
+        from keras_rpe.arguments import check_choice
 
-        return export_model(self, filepath, format, quantize, representative_data, max_pixels)
+        if keras.backend.backend() != "tensorflow":
+            raise RuntimeError(
+                "Models are exported on the TensorFlow backend: save this one as .keras, and load "
+                "it with KERAS_BACKEND=tensorflow. "
+                f"Received: backend={keras.backend.backend()!r}"
+            )
+        check_choice("format", format, ("tf_saved_model", "litert", "onnx"))
+        if format != "litert" and (quantize is not None or representative_data is not None):
+            raise ValueError(
+                "`quantize` and `representative_data` go with format='litert'. "
+                f"Received: format={format!r}, quantize={quantize!r}"
+            )
+        if format != "tf_saved_model" and max_pixels is not None:
+            raise ValueError(
+                "`max_pixels` goes with format='tf_saved_model'. "
+                f"Received: format={format!r}, max_pixels={max_pixels!r}"
+            )
+        if format == "litert":
+            return export.export_litert(self, filepath, quantize, representative_data)
+        if format == "onnx":
+            return export.export_onnx(self, filepath)
+        limit = {} if max_pixels is None else {"max_pixels": max_pixels}
+        return export.export_saved_model(self, filepath, **limit)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compile as a saved model was; Keras calls this when it loads one."""
@@ -452,7 +475,7 @@ def _remade(model: Any, overrides: dict[str, Any], transfer: bool) -> Any:
             names = [f"{name} {shape}" for name, shape in report.unmatched_weights[:_NAMED]]
             more = len(report.unmatched_weights) - len(names)
             warnings.warn(
-                f"Re-initialised, as the preset has no weights of these shapes: {', '.join(names)}"
+                f"Re-initialized, as the preset has no weights of these shapes: {', '.join(names)}"
                 + (f" and {more} more." if more else "."),
                 UserWarning,
                 stacklevel=3,

@@ -22,7 +22,6 @@ from checkpoints.checkpoint_fixtures import (
     older_file,
     pickled,
     tensor,
-    zip_file,
     zipped,
 )
 from checkpoints.matconvnet_fixtures import Dagnn, write
@@ -85,7 +84,7 @@ def zip_around(data: bytes) -> bytes:
     return zipped({f"archive/{name}": content for name, content in members.items()})
 
 
-def safetensors_header() -> bytes:
+def safetensors_file() -> bytes:
     header = {
         "__metadata__": {"format": "pt"},
         "a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]},
@@ -93,56 +92,27 @@ def safetensors_header() -> bytes:
         "c": {"dtype": "BOOL", "shape": [], "data_offsets": [32, 33]},
         "d": {"dtype": "I64", "shape": [0, 3], "data_offsets": [33, 33]},
     }
-    return json.dumps(header).encode()
-
-
-def around_header(header: bytes) -> bytes:
-    return struct.pack("<Q", len(header)) + header + bytes(range(33))
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + bytes(range(33))
 
 
 def matlab(writer: str) -> bytes:
     net = Dagnn()
     net.norm("bn", net.conv("conv", "x", (1, 1, 3, 2), bias=True), 2)
+    net.conv("large", "conv", (3, 3, 8, 9))  # Compressed in pieces in version 7.3.
     net.average_image = np.ones((1, 1, 3))
     with tempfile.TemporaryDirectory() as folder:
         return write(Path(folder) / "net.mat", net.tree(), writer, snapshot=True).read_bytes()
 
 
-def compressed_element(element: bytes) -> bytes:
-    data = zlib.compress(element, 1)
-    header = b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM"
-    return header + struct.pack("<II", 15, len(data)) + data
-
-
-def matlab_with_chunks() -> bytes:
-    net = Dagnn()
-    net.conv("conv", "x", (3, 3, 8, 9))
-    with tempfile.TemporaryDirectory() as folder:
-        return write(Path(folder) / "net.mat", net.tree(), "v7.3", nested=False).read_bytes()
-
-
 ROWS = [
     Row("matlab-5", ".mat", lambda: [matlab("v5")], read_matconvnet),
-    Row("matlab-7", ".mat", lambda: [matlab("v5_compressed")], read_matconvnet),
-    Row(
-        "matlab-7-element", ".mat", lambda: [matlab("v5")[128:]], read_matconvnet,
-        pack=compressed_element,
-    ),
-    Row("matlab-7.3", ".mat", lambda: [matlab("v7.3"), matlab_with_chunks()], read_matconvnet),
-    Row("torch-zip", ".pth", lambda: [zip_file(*torch_values())], read_torch_file),
+    Row("matlab-7.3", ".mat", lambda: [matlab("v7.3")], read_matconvnet),
+    Row("torch-pickle", ".pth", lambda: [pickled(torch_values()[0])], read_torch_file,
+        pack=zip_around),
+    Row("torch-zip", ".pth", lambda: [zip_around(pickled(torch_values()[0]))], read_torch_file),
     Row("torch-older", ".pth", lambda: [older_file(*torch_values())], read_torch_file),
-    Row(
-        "torch-pickle", ".pth", lambda: [pickled(torch_values()[0])], read_torch_file,
-        pack=zip_around,
-    ),
-    Row(
-        "safetensors", ".safetensors", lambda: [around_header(safetensors_header())],
-        read_safetensors,
-    ),
-    Row(
-        "safetensors-header", ".safetensors", lambda: [safetensors_header()], read_safetensors,
-        pack=around_header,
-    ),
+    Row("safetensors", ".safetensors", lambda: [safetensors_file()], read_safetensors),
 ]  # fmt: skip
 
 
@@ -152,35 +122,26 @@ def mutant(seeds: list[bytes], random: np.random.Generator) -> bytes:
     for _ in range(random.integers(1, 5)):
         at, other = (int(i) for i in random.integers(0, len(content) + 1, 2))
         length = int(2 ** random.uniform(0, np.log2(len(content) + 2)))
-        match random.integers(8):
-            case 0:
-                at = min(at, len(content) - 1)
-                content[at:] = bytes([content[at] ^ (1 << random.integers(8))]) + content[at + 1 :]
-            case 1:
-                content[at : at + length] = random.bytes(length)
-            case 2:
-                del content[at : at + length]
-            case 3:
-                content[at:at] = content[other : other + length]
-            case 4:
-                source = seeds[random.integers(len(seeds))]
-                content[at : at + length] = source[other : other + length]
-            case 5 if random.random() < 0.3:
-                del content[at:]
-            case 6:
-                digits = [i for i, byte in enumerate(content) if 0x30 <= byte <= 0x39]
-                if digits:
-                    i = digits[random.integers(len(digits))]
-                    number = str(INTERESTING[random.integers(len(INTERESTING))])
-                    content[i : i + 1] = number.encode()
-            case _:
-                width = int(random.choice([1, 2, 4, 8]))
-                number = INTERESTING[random.integers(len(INTERESTING))] + int(random.integers(3))
-                order = "little" if random.random() < 0.7 else "big"
-                field = (number % 2 ** (8 * width)).to_bytes(width, order)
-                content[at : at + width] = field
-        if not content:
-            break
+        digits = [i for i, byte in enumerate(content) if 0x30 <= byte <= 0x39]
+        kind = random.integers(7)
+        if kind == 0:
+            content[at : at + 1] = bytes([int(random.integers(256))])
+        elif kind == 1:
+            content[at : at + length] = random.bytes(length)
+        elif kind == 2:
+            del content[at : at + length]
+        elif kind == 3:
+            content[at:at] = content[other : other + length]
+        elif kind == 4 and random.random() < 0.2:
+            del content[at:]
+        elif kind == 5 and digits:
+            i = digits[random.integers(len(digits))]
+            content[i : i + 1] = str(INTERESTING[random.integers(len(INTERESTING))]).encode()
+        else:
+            width = int(random.choice([1, 2, 4, 8]))
+            number = INTERESTING[random.integers(len(INTERESTING))] + int(random.integers(3))
+            field = number % 2 ** (8 * width)
+            content[at : at + width] = field.to_bytes(width, random.choice(["little", "big"]))
     return bytes(content)
 
 
@@ -198,7 +159,7 @@ def run(row: Row, folder: Path, count: int) -> dict[str, int]:
             random = np.random.default_rng([zlib.crc32(row.name.encode()), index])
             path.write_bytes(row.pack(mutant(seeds, random)))
             tracemalloc.reset_peak()
-            before, start = tracemalloc.get_traced_memory()[0], time.perf_counter()
+            before, start = tracemalloc.get_traced_memory()[0], time.process_time()
             message = ""
             try:
                 row.reader(path)
@@ -210,7 +171,7 @@ def run(row: Row, folder: Path, count: int) -> dict[str, int]:
                 error.add_note(f"mutant {index} of {row.name}")
                 raise
             assert "\n" not in message, (row.name, index)
-            assert time.perf_counter() - start < MAX_SECONDS, (row.name, index)
+            assert time.process_time() - start < MAX_SECONDS, (row.name, index)
             assert tracemalloc.get_traced_memory()[1] - before < MAX_BYTES, (row.name, index)
     finally:
         tracemalloc.stop()
@@ -219,8 +180,8 @@ def run(row: Row, folder: Path, count: int) -> dict[str, int]:
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_mutants(row: Row, tmp_path: Path) -> None:
-    outcomes = run(row, tmp_path, 300)
-    assert outcomes["refused"] > 100
+    outcomes = run(row, tmp_path, 150)
+    assert outcomes["refused"] > 50
 
 
 @pytest.mark.slow

@@ -16,22 +16,7 @@ _DEVIATION = (0.229, 0.224, 0.225)
 
 
 def imagenet_input(image: keras.KerasTensor, mode: str) -> keras.KerasTensor:
-    """Scale images as a network was trained with.
-
-    Args:
-        image: Images `(batch, H, W, 3)`, floats in [0, 1].
-        mode: "pixels" for [0, 255], "signed" for [-1, 1], "caffe" for blue, green and red in
-            [0, 255] less their means, or "torchvision" for colours of mean 0 and deviation 1.
-
-    Returns:
-        The scaled images, of the same shape.
-
-    Example:
-        >>> import keras
-        >>> from keras_rpe.models.backbones.applications import imagenet_input
-        >>> imagenet_input(keras.Input((None, None, 3)), "caffe").shape
-        (None, None, None, 3)
-    """
+    """Scale images in [0, 1] to what a network was trained with, see `_NETWORKS`."""
     if mode == "torchvision":
         variances = [deviation**2 for deviation in _DEVIATION]
         return keras.layers.Normalization(mean=list(_MEAN), variance=variances)(image)
@@ -44,27 +29,7 @@ def imagenet_input(image: keras.KerasTensor, mode: str) -> keras.KerasTensor:
 
 
 def with_imagenet_weights(name: str, build: Callable[[], keras.Model]) -> keras.Model:
-    """Build a network whose weights Keras downloads, or say why it cannot be had.
-
-    Args:
-        name: Name of the backbone.
-        build: Builds the network of keras.applications with `weights="imagenet"`.
-
-    Returns:
-        The network.
-
-    Raises:
-        ValueError: If the weights can neither be downloaded nor read from Keras' cache.
-
-    Example:
-        >>> from keras_rpe.models.backbones.applications import with_imagenet_weights
-        >>> with_imagenet_weights("vgg16", lambda: open("/no/network"))
-        Traceback (most recent call last):
-        ...
-        ValueError: `weights='imagenet'` of vgg16 are downloaded by Keras, which failed
-        ([Errno 2] No such file or directory: '/no/network'): pass the path of a weights file
-        instead, such as weights='vgg16.weights.h5'. Received: weights='imagenet'
-    """
+    """Build a network whose weights Keras downloads, or say in one sentence why it failed."""
     try:
         return build()
     except Exception as error:
@@ -77,22 +42,17 @@ def with_imagenet_weights(name: str, build: Callable[[], keras.Model]) -> keras.
 
 
 def no_imagenet_weights(name: str) -> ValueError:
-    """The error of a backbone that has the weights of another framework.
-
-    Args:
-        name: Name of the backbone, one of torchvision.
-
-    Returns:
-        The error to raise.
-    """
+    """The error of a backbone for which Keras has no weights to download."""
     return ValueError(
-        f"`weights` of {name} must be None or the path of a file, such as the .pth file of "
-        "torchvision. Received: weights='imagenet'"
+        f"`weights` of {name} must be None or the path of a weights file, such as the .pth file of "
+        "torchvision for its networks. Received: weights='imagenet'"
     )
 
 
 _VGG16_TAPS = ("block2_conv2", "block3_conv3", "block4_conv3", "block5_conv3", "block5_pool")
-# Constructor, the range of pixels it takes, and the last layer at strides 2, 4, 8, 16 and 32.
+# Constructor; the pixels it takes: "pixels" in [0, 255], "signed" in [-1, 1], "caffe" blue, green
+# and red in [0, 255] minus their means, or "torchvision" of mean 0 and deviation 1; and the last
+# layer at strides 2, 4, 8, 16 and 32.
 _NETWORKS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "mobilenet_v2": (
         "MobileNetV2",
@@ -147,30 +107,9 @@ APPLICATIONS = tuple(_NETWORKS)
 def applications_backbone(name: str, weights: str | Path | None = None) -> keras.Model:
     """Build a network of keras.applications that gives its features at strides 2 to 32.
 
-    Those of VGG16 at strides 2 to 16 are taken before pooling; its map at stride 1 is left out.
-    `vgg16_torchvision` takes the range of pixels that torchvision's weights were trained with.
-
-    Args:
-        name: One of `APPLICATIONS`.
-        weights: `None` for random ones, "imagenet", which Keras downloads (not for
-            `vgg16_torchvision`), or the path of a file that `load_backbone_weights` takes.
-
-    Returns:
-        A model from images `(batch, H, W, 3)`, floats in [0, 1], to a dictionary of features `P1`
-        (stride 2) to `P5` (stride 32).
-
-    Raises:
-        ValueError: If the name is unknown, or the weights cannot be had.
-        CheckpointError: If the file is damaged or does not fit.
-
-    Example:
-        >>> from keras_rpe.models.backbones import applications_backbone
-        >>> model = applications_backbone("mobilenet_v2")
-        >>> model.output["P2"].shape[-1]
-        24
+    The features of VGG16 at strides 2 to 16 are taken before pooling; its map at stride 1 is left
+    out. `vgg16_torchvision` takes the pixels that torchvision's weights were trained with.
     """
-    if name not in _NETWORKS:
-        raise ValueError(f"`name` must be one of {', '.join(_NETWORKS)}. Received: name={name!r}")
     constructor, mode, taps = _NETWORKS[name]
     inputs = keras.Input((None, None, 3), name="image")
     x = imagenet_input(inputs, mode)
@@ -178,7 +117,7 @@ def applications_backbone(name: str, weights: str | Path | None = None) -> keras
     def build(source: str | None) -> keras.Model:
         network = getattr(keras.applications, constructor)
         with warnings.catch_warnings():
-            # MobileNet warns that its weights are of 224 x 224 pixels; convolutions do not mind.
+            # MobileNet warns that its weights are of 224 x 224 pixels; convolutions take any size.
             warnings.filterwarnings("ignore", "`input_shape` is undefined")
             return network(include_top=False, weights=source, input_tensor=x)
 

@@ -9,11 +9,15 @@ from typing import Any
 
 import keras
 
-from keras_rpe.models.backbones.applications import APPLICATIONS, applications_backbone
-from keras_rpe.models.backbones.digits_network import digits_network
+from keras_rpe.layers import BatchStatisticsNormalization
+from keras_rpe.models.backbones.applications import (
+    APPLICATIONS,
+    applications_backbone,
+    no_imagenet_weights,
+)
 from keras_rpe.models.backbones.efficientnet_lite import EFFICIENTNET_LITE, efficientnet_lite
+from keras_rpe.models.backbones.encoders import digits_network, unet_encoder
 from keras_rpe.models.backbones.resnet import RESNETS, resnet
-from keras_rpe.models.backbones.unet_encoder import unet_encoder
 from keras_rpe.models.backbones.weights import load_all_weights
 
 # Networks of this project, for which no weights of ImageNet exist.
@@ -59,20 +63,17 @@ def make_backbone(name: str, weights: str | Path | None = None) -> keras.Model:
         return resnet(name, weights)
     if name in APPLICATIONS:
         return applications_backbone(name, weights)
-    if name in _OWN:
-        model = _OWN[name]()
-        if weights == "imagenet":
-            raise ValueError(
-                f"`weights` of {name} must be None or the path of a weights file. "
-                "Received: weights='imagenet'"
-            )
-        if weights is not None:
-            load_all_weights(model, weights)
-        return model
-    raise ValueError(
-        f"`backbone` must be a keras.Model or one of {', '.join(backbone_names())}. "
-        f"Received: backbone={name!r}"
-    )
+    if name not in _OWN:
+        raise ValueError(
+            f"`backbone` must be a keras.Model or one of {', '.join(backbone_names())}. "
+            f"Received: backbone={name!r}"
+        )
+    if weights == "imagenet":
+        raise no_imagenet_weights(name)
+    model = _OWN[name]()
+    if weights is not None:
+        load_all_weights(model, weights)
+    return model
 
 
 def pyramid(backbone: keras.Model) -> tuple[keras.Model, list[int]]:
@@ -114,3 +115,49 @@ def pyramid(backbone: keras.Model) -> tuple[keras.Model, list[int]]:
         )
     maps = [finest[stride] for stride in strides]
     return keras.Model(backbone.inputs[0], maps, name=features.name), strides
+
+
+def use_batch_statistics(model: keras.Model, on: bool = True) -> keras.Model:
+    """Copy a model with batch normalization by the statistics of the batch, or by moving ones.
+
+    MatConvNet's checkpoints of Kong & Fowlkes (CVPR 2018) are evaluated with the statistics of the
+    batch, even of one image, and the moving ones in them may be far off. The choice is part of the
+    layers, so it lasts through saving, presets and exports.
+
+    Args:
+        model: A functional model, such as a backbone, or a task model, whose backbone is changed.
+        on: Whether to use the statistics of the batch.
+
+    Returns:
+        A copy with the same weights, not compiled.
+
+    Raises:
+        ValueError: If it is no such model.
+
+    Example:
+        >>> from keras_rpe.models.backbones import unet_encoder, use_batch_statistics
+        >>> model = use_batch_statistics(unet_encoder((8, 16)))
+        >>> type(model.get_layer("P1_norm0")).__name__
+        'BatchStatisticsNormalization'
+    """
+    backbone = getattr(model, "backbone", None)
+    if isinstance(backbone, keras.Model):
+        changed = keras.saving.serialize_keras_object(use_batch_statistics(backbone, on))
+        copy = type(model).from_config({**model.get_config(), "backbone": changed})
+    elif isinstance(model, keras.Sequential) or hasattr(model, "operations"):
+        copy = keras.models.clone_model(model, clone_function=lambda layer: _changed(layer, on))
+    else:
+        raise ValueError(
+            "`model` must be a functional Keras model or a task model with a backbone. "
+            f"Received: {type(model).__name__}"
+        )
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def _changed(layer: keras.layers.Layer, on: bool) -> keras.layers.Layer:
+    config: dict[str, Any] = layer.get_config()
+    kind = type(layer)
+    if kind in (keras.layers.BatchNormalization, BatchStatisticsNormalization):
+        kind = BatchStatisticsNormalization if on else keras.layers.BatchNormalization
+    return kind.from_config(config)

