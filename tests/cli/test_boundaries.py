@@ -1,6 +1,5 @@
 import errno
 import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,7 @@ from bad_images import BAD_IMAGES
 from cli_outcome import assert_one_line_error
 from PIL import Image
 
-from keras_rpe.data import read_image, write_image
+from keras_rpe.data import read_image
 from keras_rpe.models import BoundaryDetector
 
 
@@ -99,16 +98,3 @@ def test_disk_gets_full(run, labelled, boundary_preset, tmp_path, monkeypatch, f
     outcome = run("boundaries", labelled / "images", "--preset", boundary_preset, "--out", out)
     assert_one_line_error(outcome, "No space left")
     assert {path.name for path in out.iterdir()} == {"a.png", "a_thin.png"}
-
-
-def test_model_with_another_white(run, boundary_preset, tmp_path):
-    shutil.copytree(boundary_preset, tmp_path / "plain")
-    one = BoundaryDetector.from_preset(boundary_preset, max_value=1.0)
-    one.save_to_preset(tmp_path / "one")
-    pixels = np.random.default_rng(0).integers(0, 255, (20, 24, 3)).astype("uint8")
-    write_image(tmp_path / "a.png", pixels)
-    for preset in ("plain", "one"):
-        options = ("--preset", tmp_path / preset, "--out", tmp_path / f"{preset}_maps")
-        assert run("boundaries", tmp_path / "a.png", *options).code == 0
-    maps = [read_image(tmp_path / f"{preset}_maps" / "a.png") for preset in ("plain", "one")]
-    assert abs(maps[0].astype(int) - maps[1]).max() <= 1

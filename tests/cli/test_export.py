@@ -4,7 +4,7 @@ from cli_outcome import assert_one_line_error
 from PIL import Image
 
 from keras_rpe.data import write_image
-from keras_rpe.export import load_served, read_record
+from keras_rpe.export import read_record
 
 
 def test_litert_file(run, tiny_preset, tmp_path):
@@ -13,18 +13,6 @@ def test_litert_file(run, tiny_preset, tmp_path):
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out == f"{out}: {out.stat().st_size / 1e6:.1f} MB\n"
     assert read_record(out).source == str(tiny_preset)
-
-
-def test_boundary_detector(run, boundary_preset, tmp_path):
-    out = tmp_path / "lines"
-    outcome = run("export", boundary_preset, out)
-    assert (outcome.code, outcome.err) == (0, "")
-    assert read_record(out).source == str(boundary_preset)
-    tables = load_served(out).predict_tables(np.zeros((1, 16, 24, 3), "uint8"))
-    assert {name: value.shape for name, value in tables.items()} == {
-        "boundaries": (1, 16, 24),
-        "thin": (1, 16, 24),
-    }
 
 
 def test_saved_model_of_a_keras_file(run, tiny_model, tmp_path):

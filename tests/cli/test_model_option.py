@@ -105,3 +105,19 @@ def test_out_that_cannot_be_used(run, labelled, tiny_preset, tmp_path, monkeypat
     assert_one_line_error(outcome, "Read-only", str(tmp_path / "o"))
     assert not (tmp_path / "o").exists()
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_preset_or_model(run, labelled, tiny_preset, tmp_path):
+    both = ["--preset", tiny_preset, "--model", tmp_path / "m.keras"]
+    for command, options in (
+        ("segment", []),
+        ("segment", both),
+        ("boundaries", both),
+        ("evaluate", []),
+        ("train", ["--preset", "nuclei", "--backbone", "unet_small"]),
+    ):
+        out = [] if command == "evaluate" else ["--out", tmp_path / "out"]
+        outcome = run(command, labelled / "images", *options, *out)
+        assert outcome.code == 2
+        assert "either" in outcome.err
+    assert not (tmp_path / "out").exists()
