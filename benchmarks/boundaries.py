@@ -4,8 +4,9 @@
         "embedding=runs/embedding/preset" --peer-python peers/bin/python --out runs/table
 
 `examples/train_boundaries.py` trains the presets, and `benchmarks/hed_boundaries.py` tells how to
-make the environment `peers`. HED was trained on the validation images too, so that its row is one
-of unseen images on the test images alone; the table says what each method was trained on.
+make the environment `peers`; the picture needs `pip install ".[plot]"`. HED was trained on the
+validation images too, so that only the test images are unseen for it; the table says what each
+method was trained on.
 
 - Networks: every map is thinned by `thin_boundaries`, and fades to 0 over `--border` pixels from
   the sides.
@@ -36,27 +37,172 @@ import itertools
 import json
 import os
 import re
+import statistics
 import subprocess
+import sys
 import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from boundary_rows import (
-    Photograph,
-    Predict,
-    Row,
-    evaluate,
-    evaluate_people,
-    make_maps,
-    read_photographs,
-)
-from hed_boundaries import VERSION
+from hed_boundaries import VERSION, save_arrays
 
 HED = Path(__file__).with_name("hed_boundaries.py")
 CANNY_LEVELS, CANNY_LOW = 99, 0.4
 SEED = 0
+MAX_DISTANCE = 0.0075
+
+Predict = Callable[[np.ndarray], np.ndarray]
+Job = Callable[[], tuple[np.ndarray, np.ndarray]]
+
+
+class Photograph(NamedTuple):
+    """An image `(H, W, 3)` and its annotators' maps `(annotators, H, W)`."""
+
+    path: Path
+    pixels: np.ndarray
+    truths: np.ndarray
+
+    @property
+    def name(self) -> str:
+        """Its file name without ending."""
+        return self.path.stem
+
+
+@dataclass
+class Row:
+    """What is known of a method."""
+
+    counts: np.ndarray
+    figures: Any
+    seconds: float | None = None
+    parameters: int = 0
+    trained_on: str = "-"
+
+
+def read_photographs(options: argparse.Namespace) -> list[Photograph]:
+    """The first images of the part, with all annotations."""
+    from keras_rpe.data import find_boundary_pairs
+    from keras_rpe.data.bsds import read_boundary_pair
+
+    photographs = []
+    for pair in find_boundary_pairs(options.folder, options.split)[: options.images]:
+        pixels, annotations = read_boundary_pair(pair)
+        truths = np.stack([one.boundaries for one in annotations])
+        photographs.append(Photograph(pair.image, pixels, truths))
+    return photographs
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a file that `save_arrays` wrote."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def show_progress(text: str, done: int, total: int) -> None:
+    """Write over the line of the step before."""
+    end = "\n" if done == total else ""
+    print(f"\r{text} {done} of {total}", end=end, file=sys.stderr, flush=True)
+
+
+def make_maps(
+    photographs: list[Photograph], folder: Path, load: Callable[[], tuple[Predict, int]], runs: int
+) -> None:
+    """Write the map of each photograph; `runs` runs of what is timed make one map."""
+    if not photographs:
+        return
+    predict, parameters = load()
+    shapes = set()
+    for done, photograph in enumerate(photographs, start=1):
+        if photograph.pixels.shape not in shapes:
+            predict(photograph.pixels)
+            shapes.add(photograph.pixels.shape)
+        start = time.perf_counter()
+        boundaries = predict(photograph.pixels)
+        seconds = (time.perf_counter() - start) / runs
+        save_arrays(
+            folder / f"{photograph.name}.npz",
+            boundaries=boundaries,
+            seconds=seconds,
+            parameters=parameters,
+        )
+        show_progress(f"{folder.parent.name}: maps", done, len(photographs))
+
+
+def count(jobs: dict[str, Job], folder: Path, thresholds: np.ndarray, processes: int) -> np.ndarray:
+    """Match the maps of jobs to those of annotators; counts `(jobs, n, 4)`, kept in the folder."""
+    from keras_rpe.metrics.boundaries import count_images
+
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {name: folder / f"{name}.npz" for name in jobs}
+    missing = [name for name, file in files.items() if not file.exists()]
+    images = (jobs[name]() for name in missing)
+    counted = count_images(images, thresholds, MAX_DISTANCE, max(1, min(processes, len(missing))))
+    for done, (name, counts) in enumerate(zip(missing, counted), start=1):
+        save_arrays(files[name], counts=counts)
+        show_progress(f"{folder.parent.name}: counts", done, len(missing))
+    return np.stack([read_arrays(file)["counts"] for file in files.values()])
+
+
+def evaluate(
+    key: str,
+    make: Callable[[list[Photograph], Path], None],
+    photographs: list[Photograph],
+    options: argparse.Namespace,
+    thins_itself: bool = False,
+) -> Row:
+    """Let `make` write the maps that are missing, count what is not counted, and give the row."""
+    from keras_rpe.metrics import BoundaryFigures
+    from keras_rpe.ops import thin_boundaries
+
+    maps = options.cache / key / "maps"
+    maps.mkdir(parents=True, exist_ok=True)
+    files = {one.name: maps / f"{one.name}.npz" for one in photographs}
+    again = options.time_again
+    make([one for one in photographs if again or not files[one.name].exists()], maps)
+
+    def job(photograph: Photograph) -> tuple[np.ndarray, np.ndarray]:
+        found = read_arrays(files[photograph.name])["boundaries"].astype(np.float32)
+        if not thins_itself:
+            found = np.asarray(thin_boundaries(found[None], border=options.border))[0]
+        return found, photograph.truths
+
+    thinning = "" if thins_itself else f"_border_{options.border}"
+    counts = count(
+        {one.name: lambda one=one: job(one) for one in photographs},
+        options.cache / key / f"counts_{options.thresholds}{thinning}",
+        options.levels,
+        options.cores,
+    )
+    arrays = [read_arrays(file) for file in files.values()]
+    return Row(
+        counts,
+        BoundaryFigures.from_counts(counts, options.levels),
+        statistics.median(float(one["seconds"]) for one in arrays),
+        int(arrays[0]["parameters"]),
+    )
+
+
+def evaluate_people(photographs: list[Photograph], options: argparse.Namespace) -> Row:
+    """Match each annotator to the others, where there are any."""
+    from keras_rpe.metrics import BoundaryFigures
+
+    def job(truths: np.ndarray, index: int) -> tuple[np.ndarray, np.ndarray]:
+        return truths[index].astype(np.float32), np.delete(truths, index, axis=0)
+
+    jobs = {
+        f"{one.name}_{index}": lambda one=one, index=index: job(one.truths, index)
+        for one in photographs
+        if len(one.truths) > 1
+        for index in range(len(one.truths))
+    }
+    cut = np.array([0.5])
+    counts = count(jobs, options.cache / "human" / "counts", cut, options.cores)
+    return Row(counts, BoundaryFigures.from_counts(counts, cut))
 
 
 def load_preset(folder: Path) -> tuple[Predict, int]:
@@ -64,7 +210,7 @@ def load_preset(folder: Path) -> tuple[Predict, int]:
     from keras_rpe.models import BoundaryDetector
 
     model = BoundaryDetector.from_preset(folder)
-    return model.predict_boundaries, model.count_params()
+    return lambda pixels: model.predict_boundaries(pixels).probabilities, model.count_params()
 
 
 def canny_strengths(pixels: np.ndarray, sigma: float) -> np.ndarray:
@@ -133,18 +279,11 @@ def print_differences(rows: dict[str, Row], options: argparse.Namespace) -> list
 def ods_differences(
     first: np.ndarray, second: np.ndarray, thresholds: np.ndarray, draws: int
 ) -> np.ndarray:
-    """Differences `(draws,)` of the ODS where the images are drawn with replacement.
-
-    Args:
-        first: Counts `(images, n, 4)`.
-        second: Those of another method in the same images.
-        thresholds: Array `(n,)`.
-        draws: How many.
-    """
+    """Differences `(draws,)` of the ODS of two counts where images are drawn with replacement."""
     from keras_rpe.metrics import BoundaryFigures
 
     def ods(counts: np.ndarray, weights: np.ndarray) -> float:
-        # One image with all counts has the same ODS, and spares what each has alone.
+        # One image with all counts has the same ODS, without the figures of each.
         pooled = np.tensordot(weights, counts, 1)[None]
         return BoundaryFigures.from_counts(pooled, thresholds).ods
 
@@ -197,18 +336,6 @@ def named_preset(text: str) -> tuple[str, Path]:
     return name, Path(folder)
 
 
-def digest(folder: Path) -> str:
-    """What tells presets apart."""
-    content = b"".join((folder / name).read_bytes() for name in ("config.json", "model.weights.h5"))
-    return hashlib.sha256(content).hexdigest()[:12]
-
-
-def trained_on(folder: Path) -> str:
-    """What the preset notes of its training."""
-    notes = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
-    return str(notes.get("trained_on", "-"))
-
-
 def make_rows(photographs: list[Photograph], options: argparse.Namespace) -> dict[str, Row]:
     """The rows of all methods."""
     rows = {}
@@ -217,8 +344,11 @@ def make_rows(photographs: list[Photograph], options: argparse.Namespace) -> dic
         def make(missing: list[Photograph], maps: Path, folder: Path = folder) -> None:
             make_maps(missing, maps, lambda: load_preset(folder), 1)
 
-        rows[name] = evaluate(f"preset_{digest(folder)}", make, photographs, options)
-        rows[name].trained_on = trained_on(folder)
+        files = [folder / file for file in ("config.json", "model.weights.h5")]
+        digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
+        rows[name] = evaluate(f"preset_{digest}", make, photographs, options)
+        notes = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
+        rows[name].trained_on = str(notes.get("trained_on", "-"))
     if options.peer_python:
 
         def make_peer(missing: list[Photograph], maps: Path) -> None:

@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from boundaries import named_preset
-from boundary_rows import read_photographs
+from boundaries import named_preset, read_photographs
 
 
 def area_under_curve(positive: np.ndarray, negative: np.ndarray) -> float:

@@ -4,8 +4,8 @@
     python benchmarks/digits.py --models "every loop=runs/e0/preset,runs/e1/preset" \
         "before the loops=runs/b0/preset,runs/b1/preset" --authors mean_shift_digits.npz
 
-`examples/digits.py` trains the presets; those of one name, with a comma between, differ by their
-seed alone, and their row is the mean, with the lowest and the highest beside it. Scenes are test
+`examples/digits.py` trains the presets; those of one name, with a comma between, differ only by
+their seed, and their row is the mean, with the lowest and the highest beside it. Scenes are test
 scenes as `examples/digits.py` evaluates them, of digits that no training has seen.
 
 - PQ: panoptic quality, the counts of all scenes pooled, the background being a segment.
@@ -26,12 +26,12 @@ from typing import Any
 
 import numpy as np
 
-TOUCH = 1  # Pixels of touching digits are neighbours, diagonal ones too.
+TOUCH = 1  # Pixels of touching digits are neighbors, diagonal ones too.
 SIMILARITY, LEAST_AREA = 0.96, 16  # Of the decoder on the authors' embeddings.
 
 
 def named_presets(text: str) -> tuple[str, list[str]]:
-    """Split NAME=PRESET,PRESET or a PRESET alone."""
+    """Split NAME=PRESET,PRESET or only PRESET."""
     name, equals, presets = text.partition("=")
     return (name, presets.split(",")) if equals else (text, [text])
 

@@ -10,7 +10,7 @@
   scores are calibrated on 100 scenes of training digits. AR@k: average recall by the k best
   proposals over the same IoU thresholds.
 - `--semantic`: presets of `examples/digits_semantic.py`; those of one name, with a comma between,
-  differ by their seed alone. mIoU: over the background and the classes, all pixels pooled. With two
+  differ only by their seed. mIoU: over the background and the classes, all pixels pooled. With two
   names, the difference of the first and the second is printed seed by seed. `--gray` takes scenes
   without colors, which tell the class.
 """
@@ -51,7 +51,7 @@ def print_instances(presets: list[str], test: Scenes) -> None:
             numbers = np.unique(truth["instances"], return_inverse=True)[1]
             labels = numbers.reshape(truth["instances"].shape)
             labels += int(truth["instances"].min() > 0)  # A scene without background.
-            precision.update(
+            precision.update_state(
                 GroundTruth(labels, classes=truth["classes"]), model.predict_instances(image)
             )
         found = precision.result()
@@ -77,7 +77,7 @@ def as_proposer(preset: str) -> Any:
         keras.saving.deserialize_keras_object(given["backbone"]),
         **{name: given[name] for name in shared},
     )
-    # The network alone: what ranks proposals is new.
+    # Only the network: what ranks proposals is new.
     report = transfer_weights(segmenter.pixel_network, proposer.pixel_network)
     if report.unmatched_weights:
         raise ValueError(f"{preset} must be of one class, as proposals are. Received: {report}")
@@ -96,7 +96,9 @@ def print_proposals(presets: list[str], options: argparse.Namespace, test: Scene
             [image for image, _ in calibration], [truth["instances"] for _, truth in calibration]
         )
         for image, truth in test:
-            recall.update(truth["instances"], model.propose(image, NUMBERS[-1]).masks)
+            recall.update_state(
+                truth["instances"], model.predict_proposals(image, NUMBERS[-1]).masks
+            )
         rows[preset] = [list(recall.result().values())]
         columns = list(recall.result())
     print_rows(f"Proposals, {len(test)} scenes", rows, columns)
@@ -114,7 +116,7 @@ def print_semantic(models: list[tuple[str, list[str]]], gray: bool, test: Scenes
             for image, truth in test:
                 # As bright as its brightest color.
                 pixels = image.max(axis=-1, keepdims=True).repeat(3, axis=-1) if gray else image
-                metric.update_state(truth["classes"], model.predict_classes(pixels))
+                metric.update_state(truth["classes"], model.predict_classes(pixels).classes)
             values.setdefault(name, []).append(float(metric.result()))
     print_rows(
         f"Class maps, {len(test)} scenes{' in gray' if gray else ''}",

@@ -31,7 +31,7 @@ FILES = {
 
 def image_of(side: int) -> np.ndarray:
     """The stain of nuclei in a section of colon, uint8 `(side, side, 3)`."""
-    from keras_rpe.cli.demo import demo_image
+    from keras_rpe_cli.demo import demo_image
 
     stain = np.tile(demo_image(), (side // 512 + 1, side // 512 + 1))
     return np.repeat(stain[:side, :side, None], 3, axis=-1)
@@ -64,7 +64,7 @@ def load(method: str, preset: str, folder: Path):
         return lambda image: model.predict_instances(image).labels
     if method == "predict":
         return lambda image: model.predict(image[None], verbose=0)["labels"][0]
-    return lambda image: np.asarray(model.group(image[None].astype("float32"))["labels"])[0]
+    return lambda image: np.asarray(model.serve(image[None].astype("float32"))["labels"])[0]
 
 
 def measure(method: str, preset: str, folder: Path, side: int, runs: int) -> None:
@@ -126,7 +126,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         export_all(options.preset, Path(folder))
         print(f"preset {options.preset}, median of {options.runs} runs in turn; the ratio is to")
-        print("predict_instances, the median of the ratios of neighbouring runs")
+        print("predict_instances, the median of the ratios of neighboring runs")
         print("size   method                  seconds   ratio       MB  file MB  agreement")
         for side in options.sides:
             methods = [*KERAS, *FILES]

@@ -2,10 +2,10 @@
 
     pip install scikit-learn
     python benchmarks/grouping.py
-    python benchmarks/grouping.py --sizes --folder DSB2018  # Embeddings of real images alone.
+    python benchmarks/grouping.py --sizes --folder DSB2018  # Only embeddings of real images.
 
-Simulated instances have centres with pairwise cosines below a limit, log-normal sizes of at least
-30 points, and normal noise of a given length around the centre. Real embeddings are those of the
+Simulated instances have centers with pairwise cosines below a limit, log-normal sizes of at least
+30 points, and normal noise of a given length around the center. Real embeddings are those of the
 preset: of the images listed in `benchmarks/held_out`, the window of prediction that holds the most
 instances, for each group of images; its pixels inside instances, at the stride of the network.
 
@@ -15,7 +15,7 @@ instances, for each group of images; its pixels inside instances, at the stride 
   that has none with all those of calibrated similarity 0.96 to it, and so on;
 - NumPy, seeded: 100 seeds by farthest point, κ = 20, 10 loops, seeds joined where (1 - cos)/2 is at
   most 0.04, and points go to the nearest seed: as systems after the paper do it;
-- MeanShift (bin seeding), DBSCAN (at least 5 neighbours) and HDBSCAN of scikit-learn. Bandwidth,
+- MeanShift (bin seeding), DBSCAN (at least 5 neighbors) and HDBSCAN of scikit-learn. Bandwidth,
   radius and smallest group are the best of several, by the adjusted Rand index of up to 2,048
   points of the first such case; noise goes to the group of the nearest mean. In 64 dimensions the
   grid of MeanShift is far from all points, and no bandwidth does well.
@@ -30,9 +30,9 @@ at least 30 points that no group has an IoU above 0.5 with.
 
 import argparse
 import contextlib
+import resource
 import statistics
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,8 +40,7 @@ from pathlib import Path
 import numpy as np
 from grouping_methods import METHODS
 from nuclei import GROUPS, read_list
-from time_limit import FAILED, SLOW
-from turns import answer_turns, peak_memory, take_turns
+from turns import FAILED, SLOW, answer_turns, peak_memory, take_turns
 
 OURS, EXACT = "ours, seeded", "ours, exact"
 SMALLEST = 30
@@ -63,25 +62,25 @@ class Case:
 def simulate(
     n: int, depth: int, instances: int, noise: float, max_cosine: float, seed: int = 0
 ) -> Case:
-    """Draw unit vectors around centres that are apart."""
+    """Draw unit vectors around centers that are apart."""
     if n < SMALLEST * instances:
         raise SystemExit(f"{instances} instances need at least {SMALLEST * instances} points: {n}")
     rng = np.random.default_rng(seed)
-    centres = np.zeros((instances, depth))
+    centers = np.zeros((instances, depth))
     for i in range(instances):
         for _ in range(TRIES):
-            centre = rng.normal(size=depth)
-            centre /= np.linalg.norm(centre)
-            if (centres[:i] @ centre < max_cosine).all():
+            center = rng.normal(size=depth)
+            center /= np.linalg.norm(center)
+            if (centers[:i] @ center < max_cosine).all():
                 break
         else:
-            raise SystemExit(f"{instances} centres do not fit: --max-cosine {max_cosine}")
-        centres[i] = centre
+            raise SystemExit(f"{instances} centers do not fit: --max-cosine {max_cosine}")
+        centers[i] = center
     share = rng.lognormal(0, SPREAD, instances)
     sizes = SMALLEST + ((n - SMALLEST * instances) * share / share.sum()).astype(int)
     sizes[np.argmax(sizes)] += n - sizes.sum()
     truth = rng.permutation(np.repeat(np.arange(instances), sizes))
-    points = centres[truth] + noise / np.sqrt(depth) * rng.normal(size=(n, depth))
+    points = centers[truth] + noise / np.sqrt(depth) * rng.normal(size=(n, depth))
     points /= np.linalg.norm(points, axis=1, keepdims=True)
     return Case("simulated", points.astype(np.float32), truth)
 
@@ -143,24 +142,16 @@ def best_setting(method: str, case: Case) -> float:
     return max(scores, key=scores.get)
 
 
-def measure(method: str, setting: float, points: Path, runs: int, methods: int) -> None:
+def measure(options: argparse.Namespace) -> None:
     """Answer turns with a method, and write the groups beside the points."""
-    x = np.load(points, allow_pickle=False)
-    group = METHODS[method][0](setting)
+    memory = int(options.gigabytes * 2**30)
+    resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+    x = np.load(options.points, allow_pickle=False)
+    group = METHODS[options.method][0](options.setting)
     with contextlib.suppress(ValueError):  # Few points may be far from all seeds of a grid.
         group(x[:64])  # Threads are started and libraries loaded.
-    idle = peak_memory()
-    wait_for_all(points.parent, method, methods)
-    print("ready", flush=True)
-    answer_turns(lambda: np.save(points.with_name(f"{method}.npy"), group(x)), runs, idle)
-
-
-def wait_for_all(folder: Path, method: str, methods: int) -> None:
-    """Wait until all methods have started, which would disturb the first turns, or a minute."""
-    (folder / f"{method}.ready").touch()
-    end = time.monotonic() + 60
-    while len(list(folder.glob("*.ready"))) < methods and time.monotonic() < end:
-        time.sleep(0.1)
+    file = options.points.with_name(f"{options.method}.npy")
+    answer_turns(lambda: np.save(file, group(x)), options.runs, peak_memory())
 
 
 def compare(case: Case, settings: dict[str, float], options: argparse.Namespace) -> dict:
@@ -168,15 +159,13 @@ def compare(case: Case, settings: dict[str, float], options: argparse.Namespace)
     with tempfile.TemporaryDirectory() as folder:
         points = Path(folder) / "points.npy"
         np.save(points, case.points)
-        limits = [options.limit, options.limit / 30, options.gigabytes]
-        limit = [str(Path(__file__).with_name("time_limit.py")), *map(str, limits)]
-        common = [*limit, __file__, "--points", str(points), "--runs", str(options.runs)]
-        common += ["--together", str(len(settings))]
+        common = [__file__, "--points", str(points), "--runs", str(options.runs)]
+        common += ["--gigabytes", str(options.gigabytes)]
         commands = {
             method: [*common, "--method", method, "--setting", str(setting)]
             for method, setting in settings.items()
         }
-        results = take_turns(commands, options.runs)
+        results = take_turns(commands, options.runs, options.limit, options.limit / 30)
         files = {method: Path(folder) / f"{method}.npy" for method in settings}
         return {
             method: (results[method], np.load(file) if file.exists() else None)
@@ -263,7 +252,7 @@ def main() -> None:
     parser.add_argument("--depths", type=int, nargs="+", default=[16, 64])
     parser.add_argument("--instances", type=int, nargs="+", default=[60, 10, 300])
     parser.add_argument("--noise", type=float, default=0.3, help="length of the noise of a point")
-    parser.add_argument("--max-cosine", type=float, default=0.5, help="of two centres")
+    parser.add_argument("--max-cosine", type=float, default=0.5, help="of two centers")
     parser.add_argument("--folder", type=Path, help="images/ID.png and instances/ID.png")
     parser.add_argument("--lists", type=Path, default=Path(__file__).with_name("held_out"))
     parser.add_argument("--preset", default="nuclei", help="its name, or its folder")
@@ -272,15 +261,15 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=300, help="seconds of a run")
     parser.add_argument("--gigabytes", type=float, default=8, help="memory of a process")
     parser.add_argument("--runs", type=int, default=5)
-    for hidden in ("--method", "--setting", "--points", "--together"):
-        parser.add_argument(hidden, help=argparse.SUPPRESS)
+    parser.add_argument("--method", help=argparse.SUPPRESS)
+    parser.add_argument("--setting", type=float, help=argparse.SUPPRESS)
+    parser.add_argument("--points", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.points:
-        setting, points = float(options.setting), Path(options.points)
-        measure(options.method, setting, points, options.runs, int(options.together))
+        measure(options)
         return
     methods = [OURS, *(method for method in options.methods if method != OURS)]
-    print(f"Noise {options.noise}, cosines of centres below {options.max_cosine}; float32;")
+    print(f"Noise {options.noise}, cosines of centers below {options.max_cosine}; float32;")
     print(f"median of {options.runs} runs in turn; a number after a method is its setting.")
     print(
         "points             N   D instances  method           seconds    ratio      MB     ARI"

@@ -60,7 +60,7 @@ def farthest_points(_: float) -> Method:
             closest = np.maximum(closest, x @ x[chosen[-1]])
         seeds = x[chosen]
         for _ in range(LOOPS):
-            # The factor exp(-κ) cancels when the mean is normalised.
+            # The factor exp(-κ) cancels when the mean is normalized.
             seeds = np.exp(KAPPA * (seeds @ x.T - 1)) @ x
             seeds /= np.linalg.norm(seeds, axis=1, keepdims=True)
         # (1 - cos)/2 is at most 0.04 where the similarity (1 + cos)/2 is at least 0.96.

@@ -3,7 +3,7 @@
     python benchmarks/mean_shift.py
 
 Every case runs in a process of its own. The dense loop is the formula as the paper writes it, with
-automatic differentiation. "Bare" are the matrix products and exponentials alone that an exact loop
+automatic differentiation. "Bare" are the matrix products and exponentials only that an exact loop
 cannot do without when it uses that the kernel is symmetric and keeps no N x N matrix, for half of
 the N² pairs of points:
 
@@ -12,12 +12,12 @@ the N² pairs of points:
 - backward: the first product and the exponential again, a second product of depth 2 (D + 1), and
   the products of either tile with D values for rows and for columns.
 
-Nothing is added up, normalised, multiplied entry by entry or put in place. Tiles have the size,
+Nothing is added up, normalized, multiplied entry by entry or put in place. Tiles have the size,
 of several, that is fastest in this process before the first turn; framework, precision and threads
 are the same.
 
 The methods take turns, and the times are medians; a ratio is the median of the ratios of
-neighbouring runs. Memory is the peak of the process above that of the same process when it is
+neighboring runs. Memory is the peak of the process above that of the same process when it is
 idle, after a step of 64 points.
 """
 
@@ -35,7 +35,7 @@ TILES = ((2, 512), (8, 256), (32, 128), (1, 512), (4, 256), (8, 512))
 
 
 def dense(x, bandwidth, iterations):
-    """Section 4 of the paper: P = K D⁻¹, Y = Pᵀ X, rows normalised."""
+    """Section 4 of the paper: P = K D⁻¹, Y = Pᵀ X, rows normalized."""
     import tensorflow as tf
 
     for _ in range(iterations):

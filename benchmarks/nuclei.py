@@ -158,7 +158,7 @@ def compare_speed(options: argparse.Namespace, pairs: dict) -> None:
     names = names[:: max(1, len(names) // options.images)][: options.images]
     pixels = [rgb_array(read_image(pairs[name].image)) for name in names]
     print(f"\n{len(names)} images a turn, median of {options.turns} turns; the ratio is to")
-    print(f"{options.preset_name}, the median of the ratios of neighbouring turns")
+    print(f"{options.preset_name}, the median of the ratios of neighboring turns")
     print("size   method             seconds   ratio")
     for side in options.sides:
         with tempfile.TemporaryDirectory() as folder:

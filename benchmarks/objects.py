@@ -8,9 +8,9 @@ all masks. AR@k is the recall by the k best proposals of an image, averaged over
 .50, .55, …, .95, and AR50@k that at IoU .50; "s" are the median seconds of an image of the folder.
 
 - "boxes": the whole image, and boxes of 3/4, 1/2, 1/3, 1/4 … of its sides, each size in a grid of
-  which neighbours share half or more; the coarse ones first, and from the middle of the image on.
+  which neighbors share half or more; the coarse ones first, and from the middle of the image on.
 - "Felzenszwalb": the segments of `skimage.segmentation.felzenszwalb`, ranked by their size: of each
-  scale alone, and of all pooled without those of which a larger one is nearly the same.
+  single scale, and of all pooled without those of which a larger one is nearly the same.
 """
 
 import argparse
@@ -109,7 +109,9 @@ def main() -> None:
     methods: dict[str, Method] = {}
     for preset in options.models:
         model = ObjectProposer.from_preset(preset)
-        methods[preset] = lambda image, model=model: model.propose(image, NUMBERS[-1]).masks
+        methods[preset] = lambda image, model=model: (
+            model.predict_proposals(image, NUMBERS[-1]).masks
+        )
     methods["boxes"] = boxes
     methods |= {f"Felzenszwalb, scale {scale}": segments((scale,)) for scale in SCALES}
     methods["Felzenszwalb, all scales"] = segments(SCALES)
@@ -135,7 +137,7 @@ def main() -> None:
             truth = GroundTruth(labels, ignore_label=VOID)
             for table in ("all", name):
                 for method, masks in zip(methods, found):
-                    tables[table][method].update(truth, masks)
+                    tables[table][method].update_state(truth, masks)
                 images, objects = counts.get(table, [0, 0])
                 counts[table] = [images + 1, objects + len(np.unique(labels[labels > 0]))]
             if number % 4 == 0:

@@ -4,21 +4,26 @@ import json
 import os
 import re
 import resource
+import select
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+SLOW, FAILED, LEFT_OUT = "slow", "failed", "left out"
 
 
 def answer_turns(run: Callable[[], object], runs: int, idle: int) -> None:
-    """Run once for each line on stdin, and print the seconds and the peak memory as JSON.
+    """Say that all is ready, run once for each line on stdin, and print what it took as JSON.
 
     Args:
         run: What is measured.
         runs: How often.
         idle: Peak memory of the process before, in KiB, as `peak_memory` gives it.
     """
+    print("ready", flush=True)
     for _ in range(runs):
         sys.stdin.readline()
         start = time.perf_counter()
@@ -37,15 +42,23 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def take_turns(commands: dict[str, list[str]], runs: int) -> dict[str, list[dict[str, float]]]:
-    """Start a Python process for each method and let them run one after the other.
+def take_turns(
+    commands: dict[str, list[str]],
+    runs: int,
+    limit: float | None = None,
+    repeat_limit: float = float("inf"),
+) -> dict[str, list[dict[str, Any]]]:
+    """Start a Python process for each method, wait for all, and let them run one after the other.
 
     Args:
         commands: Script and arguments of each method, which ends in `answer_turns`.
         runs: How often each runs.
+        limit: Seconds after which a run is stopped; None waits.
+        repeat_limit: Seconds of a run after which the method does not run again.
 
     Returns:
-        What each printed, run by run.
+        The `seconds` and `megabytes` of each method, run by run. What did not run has an `outcome`
+        instead: `SLOW`, `FAILED` or `LEFT_OUT`.
     """
     workers = {
         method: subprocess.Popen(
@@ -53,17 +66,36 @@ def take_turns(commands: dict[str, list[str]], runs: int) -> dict[str, list[dict
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            text=True,
+            bufsize=0,
             env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
         )
         for method, command in commands.items()
     }
-    results: dict[str, list[dict[str, float]]] = {method: [] for method in commands}
-    for _ in range(runs):
+    results: dict[str, list[dict[str, Any]]] = {method: [] for method in commands}
+    ended: dict[str, str] = {}
+    try:
         for method, worker in workers.items():
-            worker.stdin.write("\n")
-            worker.stdin.flush()
-            results[method].append(json.loads(worker.stdout.readline()))
-    for worker in workers.values():
-        worker.communicate()
+            if not worker.stdout.readline():
+                ended[method] = FAILED
+        for _ in range(runs):
+            for method, worker in workers.items():
+                if method not in ended:
+                    worker.stdin.write(b"\n")
+                    in_time = select.select([worker.stdout], [], [], limit)[0]
+                    answer = worker.stdout.readline() if in_time else None
+                    if answer:
+                        results[method].append(json.loads(answer))
+                        if results[method][-1]["seconds"] <= repeat_limit:
+                            continue
+                        ended[method] = LEFT_OUT
+                    else:
+                        results[method].append({"outcome": FAILED if in_time else SLOW})
+                        ended[method] = results[method][-1]["outcome"]
+                    worker.kill()  # It would disturb the others.
+                else:
+                    results[method].append({"outcome": ended[method]})
+    finally:
+        for worker in workers.values():
+            worker.kill()
+            worker.communicate()
     return results

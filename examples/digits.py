@@ -102,7 +102,7 @@ def compiled_model(options: argparse.Namespace) -> InstanceSegmenter:
         warmup_target=LEARNING_RATE,
         warmup_steps=warmup,
     )
-    weights = dict.fromkeys(model.output_names_of_losses, 0.0) | {"semantic": 1.0}
+    weights = dict.fromkeys(model.output, 0.0) | {"semantic": 1.0}
     counted = ["embedding"]
     if options.loss_on == "every-loop":
         counted += [f"shift_{loop}" for loop in range(1, LOOPS + 1)]

@@ -46,7 +46,8 @@ def new_model(options: argparse.Namespace) -> BoundaryDetector:
 def write_picture(model: BoundaryDetector, folder: Path, path: Path) -> None:
     """One validation image, its boundaries and the thinned ones, side by side."""
     image = read_image(find_boundary_pairs(folder, "val")[0].image)[..., :3]
-    maps = [model.predict_boundaries(image, thin=thin) for thin in (False, True)]
+    found = model.predict_boundaries(image)
+    maps = [found.probabilities, found.thinned]
     gray = [np.repeat(255 * (1 - one[..., None]), 3, axis=-1) for one in maps]
     picture = np.concatenate([image, *gray], axis=1).astype("uint8")
     keras.utils.save_img(path, picture, scale=False)

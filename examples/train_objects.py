@@ -108,7 +108,7 @@ def crops(folders: list[Path], options: argparse.Namespace, epoch: int) -> tf.da
             seed=options.seed + 1000 * epoch,
             names=names,
             split_pieces=False,
-            void=VOID_IN_FILES,
+            ignore_label=VOID_IN_FILES,
         )
         datasets.append(dataset.unbatch().repeat())
         sizes.append(len(names))
@@ -177,8 +177,8 @@ def main() -> None:
     recall, pictures = AverageRecall(max_proposals=(10, 60), exclude_void=True), []
     images, maps = read([pair for part in parts for pair in part["test"]])
     for image, labels in zip(images, maps):
-        proposals = model.propose(image)
-        recall.update(GroundTruth(labels, ignore_label=VOID), proposals.masks)
+        proposals = model.predict_proposals(image)
+        recall.update_state(GroundTruth(labels, ignore_label=VOID), proposals.masks)
         pictures.append(draw(image, labels, proposals))
     figures = {name: round(value, 4) for name, value in recall.result().items()}
     print(f"{len(images)} test images: {figures}")

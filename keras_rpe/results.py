@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_rpe.arguments import check_integer
+
 MIN_SIDE = 8
 
 
@@ -187,7 +189,7 @@ class Proposals:
         """Take one image from the tables of a batch of one, as graphs give them.
 
         Args:
-            tables: The arrays of `ObjectProposer.group`.
+            tables: The arrays of `ObjectProposer.serve`.
             max_proposals: Proposals at most; default: all.
 
         Returns:
@@ -216,20 +218,9 @@ class Proposals:
 
 
 def check_max_proposals(max_proposals: int | None) -> None:
-    """Check a number of proposals.
-
-    Raises:
-        ValueError: If it is neither `None` nor a positive integer.
-    """
-    if max_proposals is not None and (
-        isinstance(max_proposals, bool)
-        or not isinstance(max_proposals, int | np.integer)
-        or max_proposals < 1
-    ):
-        raise ValueError(
-            "`max_proposals` must be None or an integer of at least 1. "
-            f"Received: max_proposals={max_proposals!r}"
-        )
+    """Raise a ValueError if a number of proposals is neither `None` nor a positive integer."""
+    if max_proposals is not None:
+        check_integer("max_proposals", max_proposals)
 
 
 @dataclass(frozen=True)

@@ -58,11 +58,11 @@ def outputs() -> dict[str, np.ndarray]:
         unet_encoder((4, 8), 1), embedding_dim=4, max_instances=16, min_area=4
     )
     proposer.set_weights([0.3 * rng.normal(size=w.shape) ** 2 for w in proposer.get_weights()])
-    proposals = proposer.propose(rng.random((21, 26)))
+    proposals = proposer.predict_proposals(rng.random((21, 26)))
     found |= {"proposals": proposals.masks, "proposal_scores": proposals.scores}
     semantic = SemanticSegmenter(unet_encoder((4, 8), 1), num_classes=3, embedding_dim=4)
     semantic.set_weights([0.3 * rng.normal(size=w.shape) ** 2 for w in semantic.get_weights()])
-    found["classes"] = semantic.predict_classes(rng.random((21, 26)))
+    found["classes"] = semantic.predict_classes(rng.random((21, 26))).classes
     return {name: ops.convert_to_numpy(value) for name, value in found.items()}
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pycocotools.mask
 from voc_layout import VOID_INDEX, save_jpeg, scene
 
 from keras_rpe.data import write_image
@@ -24,16 +25,9 @@ def run_lengths(mask: np.ndarray) -> list[int]:
 
 
 def compressed(runs: list[int]) -> str:
-    """COCO's text of run lengths, by its definition, one number after the other."""
-    text = ""
-    for place, run in enumerate(runs):
-        left = run - runs[place - 2] if place > 2 else run
-        more = True
-        while more:
-            bits, left = left & 31, left >> 5
-            more = left != (-1 if bits & 16 else 0)
-            text += chr(48 + bits + 32 * more)
-    return text
+    """COCO's text of run lengths."""
+    size = [1, sum(runs)]
+    return pycocotools.mask.frPyObjects({"size": size, "counts": runs}, *size)["counts"].decode()
 
 
 def annotation(key: int, image: int, category: int, mask: np.ndarray, form: str) -> dict[str, Any]:

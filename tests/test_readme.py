@@ -1,4 +1,4 @@
-"""The README's Python examples, run as they stand, one after the other."""
+"""The README's examples, run as they stand."""
 
 import os
 import re
@@ -8,16 +8,13 @@ from pathlib import Path
 
 import pytest
 
-README = Path(__file__).parents[1] / "README.md"
-BLOCKS = re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), re.M | re.S)
-
-
-def test_there_are_examples() -> None:
-    assert len(BLOCKS) >= 2
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.M | re.S)
+COMMANDS = re.findall(r"^(keras-rpe (?:export|serve-check) .*)$", README, re.M)
 
 
 def _case(number: int) -> object:
-    # Exports take minutes, and tests/export has their parts one by one.
+    # Exports take minutes; tests/export covers each of them.
     marks = [pytest.mark.slow] if ".export(" in BLOCKS[number] else []
     return pytest.param(number, marks=marks)
 
@@ -30,14 +27,9 @@ def test_example(number: int, tmp_path, monkeypatch) -> None:
 
 @pytest.mark.slow
 def test_export_commands(tmp_path) -> None:
-    section = README.read_text(encoding="utf-8").partition("\n## Export\n")[2].partition("\n## ")[0]
-    fences = re.findall(r"^```(\w*)\n(.*?)^```", section, re.M | re.S)
-    (block,) = [block for language, block in fences if not language]
-    commands = block.splitlines()
-    assert len(commands) >= 4
+    assert len(COMMANDS) >= 4
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    for command in commands:
-        assert command.startswith("keras-rpe ")
+    for command in COMMANDS:
         result = subprocess.run(
             command.split(),
             cwd=tmp_path,

@@ -9,7 +9,7 @@ from typing import Any
 DOCS = Path(__file__).parents[1]
 PACKAGE = DOCS.parent / "keras_rpe"
 
-_NOT_PUBLIC = ("cli", "presets")  # the names of the latter are those of `models`
+_NOT_PUBLIC = ("presets",)  # its names are those of `models`
 METHODS = {
     name: f"keras_rpe.models.{owner}.{name}"
     for owner, names in {
@@ -20,7 +20,7 @@ METHODS = {
             "predict_instances",
             "save_to_preset",
         ),
-        "ObjectProposer": ("calibrate", "propose"),
+        "ObjectProposer": ("calibrate", "predict_proposals"),
         "SemanticSegmenter": ("predict_classes",),
     }.items()
     for name in names

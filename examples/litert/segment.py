@@ -1,4 +1,4 @@
-"""Instances from a LiteRT model, with NumPy and ai-edge-litert alone.
+"""Instances from a LiteRT model, with NumPy and ai-edge-litert only.
 
     pip install numpy ai-edge-litert
     python segment.py nuclei.tflite photo.ppm --out labels.npy

@@ -1,4 +1,4 @@
-"""Segment one image on a server, over gRPC: labels as a PNG of 16 bit.
+"""Segment one image on a server, over gRPC: labels as a PNG of 16 bits.
 
     python grpc_client.py image.png --out labels.png
 

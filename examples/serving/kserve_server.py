@@ -17,8 +17,7 @@ from google.protobuf import json_format
 from kserve import Model, ModelServer, model_server
 from kserve.errors import InvalidInput
 from predict_json import answer
-from prometheus_client import Gauge
-from served_signatures import RequestError, ServedModel, function_count
+from served_signatures import RequestError, ServedModel
 from tensorflow_serving.apis import get_model_metadata_pb2
 
 
@@ -99,8 +98,8 @@ class WholeBody:
             return next(messages, None) or await receive()
 
         if scope["path"].endswith(":predict"):
-            # Of this type, KServe leaves the body to the model, which also takes NaN, and which
-            # like TensorFlow Serving does not mind what type curl states.
+            # KServe leaves a body of this type to the model, which takes NaN, and like TensorFlow
+            # Serving ignores the type that curl states.
             kept = [(key, value) for key, value in scope["headers"] if key != b"content-type"]
             scope = {**scope, "headers": [*kept, (b"content-type", b"text/plain")]}
         await self.app(scope, replay, send)
@@ -120,7 +119,6 @@ def main() -> None:
     served = ServedModel(options.saved_model)
     requests = served.warm_up()
     print(f"warmed up with {requests} requests: {json.dumps(list(served.signatures))}", flush=True)
-    Gauge("tensorflow_functions", "Graph functions held").set_function(function_count)
 
     model = SegmentationModel(options.name or options.saved_model.resolve().parent.name, served)
     app = model_server.app

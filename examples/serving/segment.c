@@ -1,4 +1,4 @@
-/* Segment an image with TensorFlow's C API alone: no Python, no server.
+/* Segment an image with only TensorFlow's C API: no Python, no server.
 
    The library comes with the TensorFlow wheel (or as libtensorflow, then with -ltensorflow):
 
@@ -7,7 +7,7 @@
          -l:libtensorflow_cc.so.2 -l:libtensorflow_framework.so.2 -Wl,-rpath,"$TF"
      TF_CPP_MIN_LOG_LEVEL=3 ./segment nuclei/1 image.ppm labels.pgm
 
-   image.ppm is a binary PPM (P6) of 8 bit; labels.pgm a PGM (P5) of 16 bit, 0 = background. The
+   image.ppm is a binary PPM (P6) of 8 bits; labels.pgm a PGM (P5) of 16 bits, 0 = background. The
    variable silences TensorFlow's log, but for a few lines when the library is loaded. */
 
 #include <errno.h>
@@ -111,7 +111,7 @@ static void write_pgm(const char* path, const int32_t* labels, size_t width, siz
       const int32_t label = labels[y * width + x];
       if (label < 0 || label > 65535) {
         remove(part);
-        fail("%s: label %d does not fit 16 bit", path, (int)label);
+        fail("%s: label %d does not fit 16 bits", path, (int)label);
       }
       row[2 * x] = (uint8_t)(label >> 8);
       row[2 * x + 1] = (uint8_t)label;
@@ -127,8 +127,8 @@ static void write_pgm(const char* path, const int32_t* labels, size_t width, siz
   free(part);
 }
 
-/* Which tensors a signature takes and gives stands in the MetaGraphDef, a protocol buffer. These
-   few lines walk through one, so that there is no need of its library. */
+/* The MetaGraphDef, a protocol buffer, says which tensors a signature takes and gives. These few
+   lines walk through one, so that its library is not needed. */
 
 static int read_varint(Slice* message, uint64_t* value) {
   *value = 0;

@@ -1,5 +1,6 @@
 """A SavedModel as a server runs it: signatures checked, warmed up, errors in one sentence."""
 
+import math
 import re
 import threading
 from pathlib import Path
@@ -8,12 +9,11 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
-from tensorflow.python.eager import context
 from tensorflow_serving.apis import prediction_log_pb2
 
 DEFAULT = "serving_default"
-# A tensor may say that it repeats one value 10^18 times; larger ones are refused unread. It is
-# far above what a model exported with the usual limits takes.
+# A message of a few bytes may state a tensor that repeats one value 10^18 times, so larger ones are
+# refused unread. A model exported with the default limit takes far less.
 MAX_TENSOR_BYTES = 2**28
 
 
@@ -96,7 +96,7 @@ class ServedModel:
         return dict(self.signatures[signature or DEFAULT].inputs)
 
     def warm_up(self) -> int:
-        """Answer the requests that the model brings along, so that no client waits for the first.
+        """Answer the requests that the model brings along, so that no client waits for it.
 
         Returns:
             How many there were.
@@ -111,26 +111,18 @@ class ServedModel:
         return len(records)
 
 
-def function_count() -> int:
-    """How many graph functions TensorFlow holds; it grows when something is traced again."""
-    return len(context.context().list_function_names())
-
-
 def array_of(name: str, proto: object) -> np.ndarray:
     """Turn a `TensorProto` into an array.
 
     Raises:
-        RequestError: If it is damaged, or says that it is larger than any request may be.
+        RequestError: If it is damaged, or states a size above that of any request.
     """
     try:
         dtype = tf.as_dtype(proto.dtype)
         dims = [dim.size for dim in proto.tensor_shape.dim]
-        count = 1
-        for dim in dims:
-            count *= dim
         if proto.tensor_shape.unknown_rank or min(dims, default=0) < 0:
             raise ValueError("its shape is not known")
-        if count * max(dtype.size or 1, 1) > MAX_TENSOR_BYTES:
+        if math.prod(dims) * max(dtype.size or 1, 1) > MAX_TENSOR_BYTES:
             raise ValueError(f"shape {tuple(dims)} takes more than {MAX_TENSOR_BYTES} bytes")
         return tf.make_ndarray(proto)
     except (ValueError, TypeError, OverflowError, KeyError, IndexError) as error:

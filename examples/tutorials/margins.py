@@ -10,26 +10,24 @@ see it. Kong & Fowlkes (CVPR 2018), section 3, relate margin and dimension in th
 """
 
 import argparse
+import math
 from pathlib import Path
 
+import keras
 import numpy as np
 from matplotlib import colormaps, rcParams
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from keras_rpe.losses import CosineMarginLoss
 from keras_rpe.margins import (
     capacity,
-    fejes_toth_margin,
-    fejes_toth_margin_of_many,
     loss_floor,
     margin_lower_bound,
     smallest_margin,
     spread_points,
 )
-from keras_rpe.visualization.overlay import instance_colors
-from keras_rpe.visualization.sphere import BEHIND, FRONT, SphereView, draw_sphere
+from keras_rpe.visualization import sphere_scatter
 
 rcParams.update({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False})
 
@@ -38,6 +36,16 @@ ON_SPHERES = (4, 5, 6, 7, 8, 9, 10, 11, 12, 24)
 TABLED = (4, 6, 12, 20, 32, 64, 128)
 BEYOND = (17, 20, 24, 32, 33, 48, 64, 96, 128, 129, 144, 192, 256, 384, 512)
 OF_FLOOR = (4, 8, 12, 16, 24, 32, 48, 64)
+
+
+def fejes_toth_margin(groups: int) -> float:
+    """Fejes Tóth's bound (1943) for D = 3, reached by 3, 4, 6 and 12 groups."""
+    return 0.25 / math.sin(math.pi * groups / (6 * (groups - 2))) ** 2
+
+
+def fejes_toth_margin_of_many(groups: int) -> float:
+    """The first terms of that bound for many groups, which are loose for few."""
+    return 1 - 2 * math.pi / (math.sqrt(3) * groups)
 
 
 def print_tables(dims: list[int], most: int) -> None:
@@ -102,44 +110,27 @@ def draw_margins(dims: list[int], most: int, path: Path) -> None:
 
 
 def draw_spheres(path: Path) -> None:
-    """Points of the ordinary sphere as far apart as can be."""
-    columns, side = 5, 150  # in points of 1/72 inch, as matplotlib's lines
-    rows = -(-len(ON_SPHERES) // columns)
-    figure = Figure(figsize=(columns * side / 72, rows * 1.13 * side / 72))
-    for index, groups in enumerate(ON_SPHERES):
-        row, column = divmod(index, columns)
-        axes = figure.add_axes((column / columns, 1 - (row + 1) / rows, 1 / columns, 0.885 / rows))
-        draw_sphere(axes, SphereView(25, 22), side)
-        draw_points(axes, SphereView(25, 22), spread_points(3, groups), side)
-        title = f"{groups} groups, margin {smallest_margin(3, groups).margin:.3f}"
-        axes.set_title(title, size=10.5, pad=2)
-    figure.savefig(path, dpi=180)
-
-
-def draw_points(axes: Axes, view: SphereView, points: np.ndarray, side: float) -> None:
-    """Each point, the cap that it has for itself, and lines between those that are nearest."""
-    cosines = points @ points.T - 2 * np.eye(len(points))
-    radius = 0.5 * np.arccos(cosines.max())
-    turn, along = np.linspace(0, 2 * np.pi, 121)[:, None], np.linspace(0, 1, 41)[:, None]
-    for point, shade in zip(points, instance_colors(np.arange(1, len(points) + 1))):
-        # Two directions at right angles to the point and to each other.
-        first, second = np.linalg.svd(point[None])[2][1:]
-        rim = np.cos(turn) * first + np.sin(turn) * second
-        places, near = view.project(np.cos(radius) * point + np.sin(radius) * rim)
-        ends = places / np.linalg.norm(places, axis=1, keepdims=True)
-        for zorder, shown, alpha in ((FRONT, near >= 0, 0.5), (BEHIND, near < 0, 0.3)):
-            if shown.any():  # What the horizon hides ends there.
-                outline = np.where(shown[:, None], places, ends)
-                axes.fill(*outline.T, color=shade, alpha=alpha, lw=0, zorder=zorder)
-        (x, y), near = view.project(point)
-        zorder = FRONT if near >= 0 else BEHIND
-        axes.scatter(x, y, 55, [shade], edgecolors="white", zorder=zorder + 0.5, clip_on=False)
-    for i, j in np.argwhere(np.triu(cosines > cosines.max() - 1e-4)):
-        arc = (1 - along) * points[i] + along * points[j]
-        places, near = view.project(arc / np.linalg.norm(arc, axis=1, keepdims=True))
-        for zorder, shown in ((FRONT, near >= 0), (BEHIND, near < 0)):
-            line = np.where(shown, places.T, np.nan)
-            axes.plot(*line, color=INK, lw=1.2, alpha=0.8, zorder=zorder + 0.3)
+    """Points of the ordinary sphere as far apart as can be, each with a cap for itself."""
+    pictures = []
+    turn = np.linspace(0, 2 * np.pi, 240, endpoint=False)[:, None]
+    for groups in ON_SPHERES:
+        margin = smallest_margin(3, groups).margin
+        radius = 0.5 * math.acos(2 * margin - 1)
+        x = []
+        for point in spread_points(3, groups):
+            # Two directions at right angles to the point and to each other.
+            first, second = np.linalg.svd(point[None])[2][1:]
+            rim = np.cos(turn) * first + np.sin(turn) * second
+            x += [np.tile(point, (100, 1)), math.cos(radius) * point + math.sin(radius) * rim]
+        labels = np.repeat(np.arange(1, groups + 1), 340)
+        title = f"{groups} groups, margin {margin:.3f}"
+        pictures.append(
+            sphere_scatter(
+                np.concatenate(x), labels=labels, titles=[title], view=(25, 22), side=360
+            )
+        )
+    rows = [np.concatenate(pictures[k : k + 5], axis=1) for k in range(0, len(pictures), 5)]
+    keras.utils.save_img(path, np.concatenate(rows), scale=False)
 
 
 def loss_of(points: np.ndarray, margin: float) -> float:

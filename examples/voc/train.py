@@ -27,7 +27,7 @@ from voc_evaluation import adapt, evaluate
 from voc_recipe import STATE_STEPS, TASKS, Recipe, check_run, read_recipe
 
 from keras_rpe.callbacks import TrainingState
-from keras_rpe.data import PascalVocExample, find_pascal_voc, pascal_voc
+from keras_rpe.data import find_pascal_voc, pascal_voc
 
 OVERRIDES = ("steps", "crop_size", "batch_size", "held_out", "backbone_weights")
 
@@ -73,9 +73,7 @@ def make_model(
     return model, epoch
 
 
-def split(
-    examples: list[PascalVocExample], recipe: Recipe
-) -> tuple[list[PascalVocExample], list[str]]:
+def split(examples: list[Any], recipe: Recipe) -> tuple[list[Any], list[str]]:
     """The images that are held out, which have VOC's labels, and the names of all others."""
     of_voc = [one for one in examples if one.instances.path.suffix != ".mat"]
     count = math.ceil(recipe.held_out * len(of_voc))
@@ -92,7 +90,7 @@ def split(
 
 
 def check_loss(epoch: int, logs: dict[str, float]) -> None:
-    """End the run before a state without use is written."""
+    """End the run before a useless state is written."""
     if not math.isfinite(logs["loss"]):
         sys.exit(
             f"The loss became {logs['loss']} after the last state: start again with a lower "
@@ -137,7 +135,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("recipe", type=Path, help="a TOML file")
     parser.add_argument("--voc", type=Path, required=True, help="VOCdevkit, or its tar archive")
-    parser.add_argument("--sbd", type=Path, help="benchmark_RELEASE; default: VOC's images alone")
+    parser.add_argument("--sbd", type=Path, help="benchmark_RELEASE; default: only VOC's images")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--val-images", type=int, help="evaluate on so many; default: all of val")
     parser.add_argument("--steps", type=int)
@@ -173,7 +171,7 @@ def main() -> None:
 
     train(model, epoch, recipe, names, options)
     adapt(model, held_out)
-    # Names begin with the year: the first ones would be of 2007 alone.
+    # Names begin with the year: the first ones would be only of 2007.
     count = min(options.val_images or len(val), len(val))
     val = [val[index * len(val) // count] for index in range(count)]
     figures = evaluate(model, val)

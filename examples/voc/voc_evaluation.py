@@ -3,14 +3,14 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from keras_rpe.data import VOID, LabelMaps, PascalVocExample, read_pascal_voc
+from keras_rpe.data import VOID, LabelMaps, read_pascal_voc
 from keras_rpe.metrics import AverageRecall, GroundTruth, MaskAveragePrecision, SemanticMeanIoU
 from keras_rpe.models import InstanceSegmenter, ObjectProposer, SemanticSegmenter
 
 PROPOSALS = (10, 60)  # Those of an image that are asked for all its objects.
 
 
-def adapt(model: Any, examples: Sequence[PascalVocExample]) -> None:
+def adapt(model: Any, examples: Sequence[Any]) -> None:
     """Calibrate the ranking of proposals, or choose the thresholds of instances.
 
     Args:
@@ -30,7 +30,7 @@ def adapt(model: Any, examples: Sequence[PascalVocExample]) -> None:
         print(f"The ranking stays as it was: {error}")
 
 
-def evaluate(model: Any, examples: Sequence[PascalVocExample]) -> dict[str, float]:
+def evaluate(model: Any, examples: Sequence[Any]) -> dict[str, float]:
     """Measure a model on images of VOC, whose void pixels count nowhere.
 
     Args:
@@ -47,7 +47,7 @@ def evaluate(model: Any, examples: Sequence[PascalVocExample]) -> dict[str, floa
     return _evaluate_classes(model, _read(examples))
 
 
-def _read(examples: Sequence[PascalVocExample]) -> Iterator[LabelMaps]:
+def _read(examples: Sequence[Any]) -> Iterator[LabelMaps]:
     """One after the other, as all of them would not fit into memory."""
     return map(read_pascal_voc, examples)
 
@@ -59,7 +59,7 @@ def _truth(maps: LabelMaps) -> GroundTruth:
 def _evaluate_proposals(model: ObjectProposer, images: Iterator[LabelMaps]) -> dict[str, float]:
     recall = AverageRecall(PROPOSALS, exclude_void=True)
     for maps in images:
-        recall.update(_truth(maps), model.propose(maps.image, PROPOSALS[-1]))
+        recall.update_state(_truth(maps), model.predict_proposals(maps.image, PROPOSALS[-1]))
     found = recall.result()
     average = {f"average recall, {k} proposals": found[f"AR@{k}"] for k in PROPOSALS}
     return average | {f"recall at IoU 0.5, {k} proposals": found[f"AR50@{k}"] for k in PROPOSALS}
@@ -68,7 +68,7 @@ def _evaluate_proposals(model: ObjectProposer, images: Iterator[LabelMaps]) -> d
 def _evaluate_instances(model: InstanceSegmenter, images: Iterator[LabelMaps]) -> dict[str, float]:
     precision = MaskAveragePrecision("voc")
     for maps in images:
-        precision.update(_truth(maps), model.predict_instances(maps.image))
+        precision.update_state(_truth(maps), model.predict_instances(maps.image))
     found = precision.result()
     return {f"mAP^r at IoU 0.{k // 10}": found[f"AP{k}"] for k in (50, 70)}
 
@@ -76,5 +76,5 @@ def _evaluate_instances(model: InstanceSegmenter, images: Iterator[LabelMaps]) -
 def _evaluate_classes(model: SemanticSegmenter, images: Iterator[LabelMaps]) -> dict[str, float]:
     iou = SemanticMeanIoU(model.num_classes + 1, ignore_label=VOID)
     for maps in images:
-        iou.update_state(maps.classes[None], model.predict_classes(maps.image)[None])
+        iou.update_state(maps.classes[None], model.predict_classes(maps.image).classes[None])
     return {"mean IoU of the background and the classes": float(iou.result())}

@@ -3,13 +3,11 @@
 import inspect
 import json
 import tomllib
-import types
-import typing
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from keras_rpe.arguments import check_choice, check_integer, check_number
 from keras_rpe.models import InstanceSegmenter, ObjectProposer, SemanticSegmenter
 from keras_rpe.written_file import write_file
 
@@ -21,26 +19,20 @@ TASKS: dict[str, Any] = {
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 STATE_STEPS = 500  # A state is written after so many steps, and at the end.
 
-_RANGES = {
+_INTEGERS = {
     "crop_size": (8, 4096),
     "batch_size": (1, 4096),
-    "held_out": (0.0, 0.5),
     "steps": (1, 10**7),
-    "learning_rate": (1e-8, 10.0),
-    "power": (0.0, 10.0),
-    "momentum": (0.0, 0.999),
-    "weight_decay": (0.0, 1.0),
     "seed": (0, 10**6),
 }
-_NONE = ("none", "")  # TOML has no word for None.
-_NOT_IN_A_FILE = {"self", "decoder", "name", "trainable"}
-_KINDS = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    str: "a text",
-    types.NoneType: '"none"',
+_NUMBERS = {
+    "held_out": "[0, 0.5]",
+    "learning_rate": "[1e-8, 10]",
+    "power": "[0, 10]",
+    "momentum": "[0, 0.999]",
+    "weight_decay": "[0, 1]",
 }
+_NOT_IN_A_FILE = {"self", "decoder", "name", "trainable"}
 
 
 @dataclass(frozen=True)
@@ -80,7 +72,7 @@ class Recipe:
 
 
 def read_recipe(path: Path, overrides: dict[str, Any] | None = None) -> Recipe:
-    """Read a recipe and check its keys and values.
+    """Read a recipe and check its keys, and the values that are not arguments of the model.
 
     Args:
         path: The TOML file.
@@ -95,39 +87,47 @@ def read_recipe(path: Path, overrides: dict[str, Any] | None = None) -> Recipe:
             have: one sentence that names the file and the key.
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # of its words, or of its encoding
-        raise ValueError(f"{path} is no TOML file: {error}.") from error
-    overrides = dict(overrides or {})
-    arguments = table.pop("model", {})
-    if not isinstance(arguments, dict):
-        raise ValueError(f"{path}: model needs to be a table. Received: {arguments!r}")
-    if "backbone_weights" in overrides:
-        arguments["backbone_weights"] = overrides.pop("backbone_weights")
-    table |= overrides
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = {"model": {}, **values, **(overrides or {})}
+        if "backbone_weights" in values:
+            weights = values.pop("backbone_weights")
+            values["model"] = {**values["model"], "backbone_weights": weights}
+        _check_keys(values, [field.name for field in fields(Recipe)])
+        missing = [field.name for field in fields(Recipe) if field.name not in values]
+        if missing:
+            raise ValueError(f"{missing[0]} is missing.")
+        check_choice("task", values["task"], TASKS)
+        check_choice("precision", values["precision"], PRECISIONS)
+        for name, bounds in _INTEGERS.items():
+            check_integer(name, values[name], *bounds)
+        for name, interval in _NUMBERS.items():
+            check_number(name, values[name], interval)
+        zoom = tuple(check_number("zoom", factor, "[0.1, 10]") for factor in values["zoom"])
+        if len(zoom) != 2 or zoom[0] > zoom[1]:
+            raise ValueError(f"`zoom` must be two factors in order. Received: zoom={zoom}")
+        if values["steps"] % min(STATE_STEPS, values["steps"]):
+            raise ValueError(
+                f"`steps` must be a multiple of {STATE_STEPS}, or less than that. "
+                f"Received: steps={values['steps']}"
+            )
+        known = inspect.signature(TASKS[values["task"]]).parameters
+        _check_keys(values["model"], [name for name in known if name not in _NOT_IN_A_FILE])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    model = {key: _value(value) for key, value in values["model"].items()}
+    return Recipe(**{**values, "zoom": zoom, "model": model})
 
-    hints = {field.name: field.type for field in fields(Recipe) if field.name != "model"}
-    _check_names(path, "", table, hints)
-    missing = [name for name in hints if name not in table]
-    if missing:
-        raise ValueError(f"{path}: {missing[0]} is missing.")
-    checked = {name: _checked(path, name, table[name], hint) for name, hint in hints.items()}
-    _check_values(path, checked)
 
-    hints = model_arguments(checked["task"])
-    _check_names(path, "model.", arguments, hints)
-    model = {k: _checked(path, f"model.{k}", value, hints[k]) for k, value in arguments.items()}
-    return Recipe(**checked, model=model)
+def _value(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(value)
+    return None if value in ("none", "") else value  # TOML has no word for None.
 
 
-def model_arguments(task: str) -> dict[str, Any]:
-    """The arguments of a task's model that a file can give, with their types."""
-    constructor = TASKS[task].__init__
-    hints = typing.get_type_hints(constructor)
-    return {k: hints[k] for k in inspect.signature(constructor).parameters if k in hints} | {
-        # A model as a backbone cannot be written into a file.
-        "backbone": str
-    }
+def _check_keys(values: dict[str, Any], known: list[str]) -> None:
+    for name in values:
+        if name not in known:
+            raise ValueError(f"{name} is no key, which are {', '.join(known)}.")
 
 
 def check_run(out: Path, recipe: Recipe) -> None:
@@ -152,55 +152,3 @@ def check_run(out: Path, recipe: Recipe) -> None:
             )
     out.mkdir(parents=True, exist_ok=True)
     write_file(file, json.dumps(settings, indent=2) + "\n")
-
-
-def _check_names(path: Path, prefix: str, table: dict[str, Any], hints: dict[str, Any]) -> None:
-    unknown = [name for name in table if name not in hints or name in _NOT_IN_A_FILE]
-    if unknown:
-        known = ", ".join(name for name in hints if name not in _NOT_IN_A_FILE)
-        raise ValueError(f"{path}: {prefix}{unknown[0]} is no key, which are {known}.")
-
-
-def _checked(path: Path, name: str, value: Any, hint: Any) -> Any:
-    kinds = _parts(hint)
-    if types.NoneType in kinds and value in _NONE:
-        return None
-    for kind in kinds:
-        if kind in _KINDS:
-            # A whole number is a number, but true is none.
-            if type(value) is kind or (kind is float and type(value) is int):
-                return value
-        elif isinstance(value, list) and all(type(one) in (int, float) for one in value):
-            return tuple(value)
-    accepted = " or ".join(_KINDS.get(kind, "a list of numbers") for kind in kinds)
-    raise ValueError(f"{path}: {name} needs {accepted}. Received: {value!r}")
-
-
-def _parts(hint: Any) -> Sequence[Any]:
-    """The types that a hint such as `float | None` admits."""
-    if typing.get_origin(hint) in (types.UnionType, typing.Union):
-        return typing.get_args(hint)
-    return (hint,)
-
-
-def _check_values(path: Path, values: dict[str, Any]) -> None:
-    for name, accepted in (("task", tuple(TASKS)), ("precision", PRECISIONS)):
-        if values[name] not in accepted:
-            raise ValueError(
-                f"{path}: {name} needs one of {', '.join(accepted)}. Received: {values[name]!r}"
-            )
-    for name, (low, high) in _RANGES.items():
-        if not low <= values[name] <= high:
-            raise ValueError(
-                f"{path}: {name} needs a number from {low:g} to {high:g}. Received: {values[name]}"
-            )
-    zoom = values["zoom"]
-    if len(zoom) != 2 or not 0.1 <= zoom[0] <= zoom[1] <= 10.0:
-        raise ValueError(
-            f"{path}: zoom needs two factors in order, from 0.1 to 10. Received: {list(zoom)}"
-        )
-    if values["steps"] % min(STATE_STEPS, values["steps"]):
-        raise ValueError(
-            f"{path}: steps needs a multiple of {STATE_STEPS}, or less than that. "
-            f"Received: {values['steps']}"
-        )

@@ -12,15 +12,10 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from keras_rpe.callbacks.frequency import checked_frequency
+from keras_rpe.arguments import check_choice, check_integer
 from keras_rpe.results import rgb_array
 from keras_rpe.visualization import embedding_loops, overlay_instances
-from keras_rpe.visualization.embeddings import (
-    MAX_SCALE,
-    Projection,
-    check_integer,
-    check_projection,
-)
+from keras_rpe.visualization.embeddings import MAX_SCALE, PROJECTIONS, Projection
 
 # DATA_CLASS_BLOB_SEQUENCE of TensorFlow's summary.proto, which TensorFlow exports no name for.
 _BLOB_SEQUENCE = 3
@@ -30,24 +25,24 @@ _METHODS = ("predict_instances", "embed", "shift")
 class EmbeddingBoard(keras.callbacks.Callback):
     """Write pictures of a few images for TensorBoard at the end of an epoch.
 
-    Of image i, `instances/i` is the image with the instances that the model finds, as
+    For image i, `instances/i` is the image with the instances that the model finds, as
     `overlay_instances` draws them, and `embedding/i` the image beside its embeddings before mean
     shift and after each loop, as `embedding_loops` draws them. The step is the epoch from 0, as in
-    `keras.callbacks.TensorBoard`. Only to look at them is the package tensorboard needed:
+    `keras.callbacks.TensorBoard`. The package tensorboard is needed only to look at them:
     `tensorboard --logdir FOLDER`.
 
     Args:
-        folder: Folder of the event files, made if it is missing.
-        images: Images as `predict_instances` takes them, one at least; sizes may differ.
-        frequency: Write every so many epochs, at least 1.
-        projection: How embeddings of more than three dimensions become colours, see
+        folder: Folder of the event files; it is made if it is missing.
+        images: Images as `predict_instances` takes them, at least one; sizes may differ.
+        frequency: The pictures are written every `frequency` epochs, at least 1.
+        projection: How embeddings of more than three dimensions become colors, see
             `embedding_colors`; random axes by default, which stay the same from epoch to epoch.
         seed: Seed of the random axes, at least 0.
         scale: Side of the square that is drawn for a pixel, from 1 to 16, for small images.
 
     Raises:
         ValueError: If an argument is not as above.
-        TypeError: If the model that is trained is no `InstanceSegmenter` or alike, before training.
+        TypeError: If the model lacks the methods of an `InstanceSegmenter`, before training.
         OSError: If the folder cannot be made.
 
     Source: the embeddings of Kong & Fowlkes (CVPR 2018), drawn while they are learned.
@@ -78,9 +73,11 @@ class EmbeddingBoard(keras.callbacks.Callback):
         scale: int = 1,
     ) -> None:
         super().__init__()
-        self.frequency = checked_frequency(frequency)
-        check_projection(projection, seed)
-        check_integer("scale", scale, 1, MAX_SCALE)
+        self.frequency = check_integer("frequency", frequency)
+        check_choice("projection", projection, PROJECTIONS)
+        self.projection: Projection = projection
+        self.seed = check_integer("seed", seed, 0)
+        self.scale = check_integer("scale", scale, 1, MAX_SCALE)
         try:
             self.images = [np.asarray(image) for image in images]
         except TypeError:
@@ -95,9 +92,6 @@ class EmbeddingBoard(keras.callbacks.Callback):
             except ValueError as error:
                 raise ValueError(f"Image {index} of `images`: {error}") from None
         self.folder = os.fspath(folder)
-        self.projection: Projection = projection
-        self.seed = seed
-        self.scale = scale
         self._writer: Any = None
 
     def set_model(self, model: Any) -> None:
@@ -121,11 +115,7 @@ class EmbeddingBoard(keras.callbacks.Callback):
             overlay = overlay_instances(image, labels)
             drawn[f"instances/{index}"] = overlay.repeat(self.scale, 0).repeat(self.scale, 1)
             drawn[f"embedding/{index}"] = embedding_loops(
-                self.model,
-                image,
-                projection=self.projection,
-                seed=self.seed,
-                scale=self.scale,
+                self.model, image, True, self.projection, self.seed, self.scale
             )
         return drawn
 

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_rpe.callbacks.frequency import checked_frequency
+from keras_rpe.arguments import check_integer
 from keras_rpe.metrics.matching import Matching, check_ignore_label, check_thresholds, matching
 
 
@@ -33,28 +33,28 @@ def _read_pair(index: int, pair: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 class InstanceEvaluation(keras.callbacks.Callback):
-    """Segments whole images at the end of an epoch and logs how well the instances match.
+    """Segment whole images at the end of an epoch and log how well the instances match.
 
-    Calls `model.predict_instances(image).labels` image by image, so the images may differ in
+    It calls `model.predict_instances(image).labels` image by image, so the images may differ in
     size, and adds `ap` and `pq` (average precision and panoptic quality, see `Matching`; counts
     pooled over all images) to the logs for each threshold: "val_ap50", "val_pq50" for 0.5. Put it
     before `EarlyStopping` or `ModelCheckpoint` in the list of callbacks, and they can monitor
     these names (with `mode="max"`). Epochs that `frequency` skips log nothing.
 
     Args:
-        data: pairs (image, labels) that can be read again every epoch: a list, or a finite
+        data: Pairs (image, labels) that can be read again every epoch: a list, or a finite
             `tf.data.Dataset` that is not batched. An image has shape (H, W) or (H, W, channels),
             in whatever value range the model's `predict_instances` takes; labels are an integer
             map (H, W) with 0 as background.
-        thresholds: the IoU thresholds, each in (0, 1].
-        frequency: evaluate every so many epochs, at least 1.
-        prefix: what the logged names start with.
-        ignore_label: label of void pixels in the label maps, or None.
+        thresholds: The IoU thresholds, each in (0, 1], all different.
+        frequency: The images are evaluated every `frequency` epochs, at least 1.
+        prefix: The logged names start with it.
+        ignore_label: Label of void pixels in the label maps, or `None`.
 
     Raises:
-        ValueError: if an argument is not as described; `data` is checked by its first pair here
-            and by every pair when it is read.
-        TypeError: if the model that is trained has no `predict_instances`, before training.
+        ValueError: If an argument is not as described; the first pair of `data` is checked here,
+            and every pair when it is read.
+        TypeError: If the model has no `predict_instances`, before training starts.
 
     Example:
         >>> import numpy as np
@@ -80,7 +80,7 @@ class InstanceEvaluation(keras.callbacks.Callback):
             raise ValueError(
                 f"`thresholds` must differ from each other. Received: thresholds={thresholds!r}"
             )
-        self.frequency = checked_frequency(frequency)
+        self.frequency = check_integer("frequency", frequency)
         if not isinstance(prefix, str):
             raise ValueError(f"`prefix` must be a string. Received: prefix={prefix!r}")
         self.names = tuple(
@@ -89,22 +89,18 @@ class InstanceEvaluation(keras.callbacks.Callback):
             for figure in ("ap", "pq")
         )
         self.data = data
-        self._check_data()
-
-    def _check_data(self) -> None:
-        """Refuse what cannot be read every epoch, by its first pair."""
         try:
-            pairs = iter(self.data)
+            pairs = iter(data)
         except TypeError:
             pairs = None
-        if pairs is None or pairs is self.data:
+        if pairs is None or pairs is data:
             raise ValueError(
                 "`data` must be a list or a dataset of pairs (image, labels) that can be read "
-                f"again every epoch. Received: {type(self.data).__name__}"
+                f"again every epoch. Received: {type(data).__name__}"
             )
-        # tf.data says -1 of a data set that repeats without end.
-        if hasattr(self.data, "cardinality") and int(self.data.cardinality()) == -1:
-            raise ValueError("`data` must end. Received: a data set of infinite cardinality")
+        # The cardinality of a tf.data.Dataset that repeats without end is -1.
+        if hasattr(data, "cardinality") and int(data.cardinality()) == -1:
+            raise ValueError("`data` must end. Received: a dataset of infinite cardinality")
         first = next(pairs, None)
         if first is None:
             raise ValueError("`data` must hold at least one pair (image, labels). Received: none")
@@ -120,10 +116,13 @@ class InstanceEvaluation(keras.callbacks.Callback):
         super().set_model(model)
 
     def evaluate(self) -> dict[str, float]:
-        """Segment all images with the model as it is, and return the figures by name.
+        """Segment all images with the model as it is.
+
+        Returns:
+            The figures, by the names that are logged.
 
         Raises:
-            ValueError: if a pair is not as `data` asks for, or a prediction differs from its
+            ValueError: If a pair is not as `data` asks for, or a prediction differs from its
                 labels in shape.
         """
         images: list[list[Matching]] = []

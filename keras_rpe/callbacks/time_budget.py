@@ -11,6 +11,9 @@ from typing import Any
 
 import keras
 
+from keras_rpe.arguments import check_number
+from keras_rpe.written_file import write_file
+
 _FILE = "time_budget.json"
 
 
@@ -18,16 +21,16 @@ class TimeBudget(keras.callbacks.Callback):
     """Train for given minutes of wall clock, with a learning rate that follows the clock.
 
     The rate rises linearly from a hundredth of its peak, then falls to that again along half a
-    cosine, so that training ends annealed on any machine, however many steps it could take. Give
-    `fit` more epochs than the time allows. The clock runs from the first step, with what other
-    callbacks do between epochs; each epoch's end writes what has passed, and a run that was killed
-    goes on from there.
+    cosine, so that training ends annealed on any machine, however many steps it takes. Give `fit`
+    more epochs than the time allows. The clock starts at the first step and includes what other
+    callbacks do between epochs. The time that has passed is written at the end of every epoch, and
+    a run that was killed goes on from there.
 
     Args:
-        minutes: Wall clock, in minutes.
+        minutes: Wall-clock time of the training, in minutes.
         learning_rate: Peak of the learning rate; the optimizer must be compiled with a number, not
             with a schedule.
-        folder: Folder of the run, made if it is missing; `None`: nothing is written.
+        folder: Folder of the run, which is made if it is missing; with `None` nothing is written.
         warmup: Share of the time in which the rate rises, in [0, 1).
 
     Raises:
@@ -53,14 +56,9 @@ class TimeBudget(keras.callbacks.Callback):
         warmup: float = 0.02,
     ) -> None:
         super().__init__()
-        for name, value in (("minutes", minutes), ("learning_rate", learning_rate)):
-            if not 0.0 < value < math.inf:
-                raise ValueError(f"`{name}` must be positive and finite. Received: {name}={value}")
-        if not 0.0 <= warmup < 1.0:
-            raise ValueError(f"`warmup` must be in [0, 1). Received: warmup={warmup}")
-        self.seconds = 60.0 * minutes
-        self.learning_rate = learning_rate
-        self.warmup = warmup
+        self.seconds = 60.0 * check_number("minutes", minutes)
+        self.learning_rate = check_number("learning_rate", learning_rate)
+        self.warmup = check_number("warmup", warmup, "[0, 1)")
         self.file = None if folder is None else Path(folder, _FILE)
         self.updates, self._before, self._start = 0, 0.0, math.nan
         if self.file is not None:
@@ -104,6 +102,5 @@ class TimeBudget(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Write what has passed."""
         if self.file is not None:
-            temporary = self.file.with_name(f".{self.file.name}")
-            temporary.write_text(json.dumps({"seconds": self.passed, "updates": self.updates}))
-            temporary.replace(self.file)
+            passed = {"seconds": self.passed, "updates": self.updates}
+            write_file(self.file, json.dumps(passed))

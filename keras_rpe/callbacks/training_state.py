@@ -11,6 +11,8 @@ from typing import Any
 
 import keras
 
+from keras_rpe.arguments import check_choice, check_integer
+
 _STATE, _MODEL = "state.json", "model.keras"
 
 
@@ -54,12 +56,9 @@ class TrainingState(keras.callbacks.Callback):
         patience: int | None = None,
     ) -> None:
         super().__init__()
-        if mode not in ("min", "max"):
-            raise ValueError(f"`mode` must be 'min' or 'max'. Received: mode={mode!r}")
-        if patience is not None and patience < 1:
-            raise ValueError(
-                f"`patience` must be None or at least 1. Received: patience={patience}"
-            )
+        check_choice("mode", mode, ("min", "max"))
+        if patience is not None:
+            check_integer("patience", patience)
         self.folder = Path(folder)
         self.monitor = monitor
         self.mode = mode
@@ -119,27 +118,22 @@ class TrainingState(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Save the state, and the model if it is the best so far."""
         value = (logs or {}).get(self.monitor)
-        if value is not None and math.isfinite(value):
-            value = float(value)
+        if value is not None:
             sign = 1.0 if self.mode == "min" else -1.0
-            if self.best is None or sign * value < sign * self.best:
-                self.best, self.wait = value, 0
-                self._save_best()
+            best = math.inf if self.best is None else sign * self.best
+            if sign * value < best and math.isfinite(value):
+                self.best, self.wait = float(value), 0
+                temporary = self.folder / ".best.keras"
+                try:
+                    self.model.save(temporary)
+                    temporary.replace(self.best_model)
+                finally:
+                    temporary.unlink(missing_ok=True)
             else:
                 self.wait += 1
-        elif value is not None:
-            self.wait += 1
         self._save_state(epoch + 1)
         if self.patience is not None and self.wait >= self.patience:
             self.model.stop_training = True
-
-    def _save_best(self) -> None:
-        temporary = self.folder / ".best.keras"
-        try:
-            self.model.save(temporary)
-            temporary.replace(self.best_model)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def _save_state(self, epoch: int) -> None:
         temporary, state = self.folder / ".state", self.folder / f"epoch-{epoch:04d}"

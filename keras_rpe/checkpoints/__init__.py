@@ -14,3 +14,7 @@ __all__ = [
     "read_safetensors",
     "read_torch_file",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

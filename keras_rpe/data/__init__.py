@@ -3,6 +3,7 @@
 import importlib
 from typing import Any
 
+from keras_rpe.data.augmentation import default_augmentation, photo_augmentation
 from keras_rpe.data.bsds import (
     BoundaryAnnotation,
     BoundaryPair,
@@ -12,8 +13,6 @@ from keras_rpe.data.bsds import (
     unpack_bsds500,
 )
 from keras_rpe.data.coco import (
-    CocoInstancesExample,
-    CocoPanopticExample,
     coco_instances,
     coco_panoptic,
     find_coco_instances,
@@ -21,7 +20,6 @@ from keras_rpe.data.coco import (
     read_coco_instances,
     read_coco_panoptic,
 )
-from keras_rpe.data.crops import default_augmentation, photo_augmentation
 from keras_rpe.data.digits import digits
 from keras_rpe.data.folder import (
     LabelPair,
@@ -32,7 +30,6 @@ from keras_rpe.data.folder import (
     split_pairs,
 )
 from keras_rpe.data.images import (
-    IMAGE_SUFFIXES,
     ImageFileError,
     LabelFolderError,
     find_images,
@@ -43,7 +40,6 @@ from keras_rpe.data.images import (
 )
 from keras_rpe.data.labels import VOC_CLASSES, VOID, LabelMaps, read_class_names
 from keras_rpe.data.voc import (
-    PascalVocExample,
     find_pascal_voc,
     pascal_voc,
     read_pascal_voc,
@@ -51,18 +47,14 @@ from keras_rpe.data.voc import (
 )
 
 __all__ = [
-    "IMAGE_SUFFIXES",
     "VOC_CLASSES",
     "VOID",
     "BoundaryAnnotation",
     "BoundaryPair",
-    "CocoInstancesExample",
-    "CocoPanopticExample",
     "ImageFileError",
     "LabelFolderError",
     "LabelMaps",
     "LabelPair",
-    "PascalVocExample",
     "bsds500",
     "check_label_pairs",
     "coco_instances",
@@ -94,18 +86,15 @@ __all__ = [
 ]
 
 
-_BUILDERS = {
-    "Bsds500": "bsds500_builder",
-    "CocoInstances": "coco_instances_builder",
-    "CocoPanoptic": "coco_panoptic_builder",
-    "Digits": "digits_builder",
-    "LabelFolder": "label_folder_builder",
-    "PascalVoc": "pascal_voc_builder",
-}
+_BUILDERS = ("Bsds500", "CocoInstances", "CocoPanoptic", "Digits", "LabelFolder", "PascalVoc")
 
 
 def __getattr__(name: str) -> Any:
-    # Their base class lies in an extra, which only those who ask for it need.
+    # Their base class comes with an extra, which only those who ask for it need.
     if name in _BUILDERS:
-        return getattr(importlib.import_module(f"{__name__}.{_BUILDERS[name]}"), name)
+        return getattr(importlib.import_module("keras_rpe.data.builders"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_BUILDERS])

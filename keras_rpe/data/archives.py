@@ -1,23 +1,25 @@
-"""Files of data sets in folders and tar archives."""
+"""Files of data sets: images, in tar archives too, which are not unpacked, and MATLAB files."""
 
 from __future__ import annotations
 
 import os
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 from PIL.ContainerIO import ContainerIO
 
+from keras_rpe.checkpoints.matlab import read_matlab
+from keras_rpe.checkpoints.report import CheckpointError
 from keras_rpe.data.images import MAX_PIXELS, MIN_SIDE, PILLOW_FORMATS, ImageFileError
 
 MAX_FILE_BYTES = 256 * 2**20
-"""The largest file that is read."""
+MAX_ENTRIES = 200_000
 
 
 class StoredFile(NamedTuple):
@@ -28,16 +30,6 @@ class StoredFile(NamedTuple):
         entry: The name inside the archive; `None` for a file by itself.
         offset: Where its bytes start.
         size: How many there are; `None`: to the end of the file.
-
-    Example:
-        >>> import tempfile
-        >>> from pathlib import Path
-        >>> from keras_rpe.data.archives import StoredFile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = Path(folder) / "list.txt"
-        ...     _ = path.write_bytes(b"plane cat")
-        ...     StoredFile(path, "cat.txt", 6, 3).read()
-        b'cat'
     """
 
     path: Path
@@ -50,209 +42,91 @@ class StoredFile(NamedTuple):
 
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:
-        """The file for reading, from its first byte to its last.
-
-        Raises:
-            ImageFileError: If it is missing, a folder, empty, cut short or larger than 256 MiB.
-        """
+        """Open it; an `ImageFileError` says what is wrong with the file, or went wrong inside."""
         try:
-            if self.path.is_dir():
-                raise ImageFileError(f"{self} is a folder, not a file.")
-            file = self.path.open("rb")
+            with self.path.open("rb") as file:
+                there = os.fstat(file.fileno()).st_size - self.offset
+                size = there if self.size is None else self.size
+                if size <= 0:
+                    raise ImageFileError(f"{self} is empty (0 bytes).")
+                if size > MAX_FILE_BYTES:
+                    raise ImageFileError(
+                        f"{self} has {size} bytes, more than the {MAX_FILE_BYTES} that are read."
+                    )
+                if size > there:
+                    raise ImageFileError(f"{self} is cut short: {there} of {size} bytes are there.")
+                yield ContainerIO(file, self.offset, size)
         except FileNotFoundError:
             raise ImageFileError(f"{self} does not exist.") from None
-        except (OSError, ValueError) as error:
-            raise ImageFileError(f"{self} cannot be opened: {_reason(error)}.") from None
-        with file:
-            there = os.fstat(file.fileno()).st_size - self.offset
-            size = there if self.size is None else self.size
-            if size > MAX_FILE_BYTES:
-                raise ImageFileError(
-                    f"{self} has {size} bytes, more than the {MAX_FILE_BYTES} that are read."
-                )
-            if size > there:
-                raise ImageFileError(f"{self} is cut short: {there} of {size} bytes are there.")
-            if size <= 0:
-                raise ImageFileError(f"{self} is empty (0 bytes).")
-            yield ContainerIO(file, self.offset, size)
+        except Image.UnidentifiedImageError:
+            raise ImageFileError(f"{self} is not a PNG or JPEG image.") from None
+        except ImageFileError:
+            raise
+        except Exception as error:
+            raise ImageFileError(f"{self} cannot be read: {_reason(error)}.") from error
 
     def read(self) -> bytes:
-        """Its bytes.
-
-        Raises:
-            ImageFileError: As `open`.
-        """
+        """Its bytes; errors as those of `open`."""
         with self.open() as file:
-            try:
-                return file.read()
-            except OSError as error:
-                raise ImageFileError(f"{self} cannot be read: {_reason(error)}.") from None
+            return file.read()
 
 
-def _reason(error: Exception) -> str:
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.split()).rstrip(".")[:200] or type(error).__name__
+@contextmanager
+def open_image(file: StoredFile, mode: str | None = None) -> Iterator[Image.Image]:
+    """Open a PNG or JPEG and check its header; with `mode`, it must be a PNG of Pillow's mode."""
+    with file.open() as stream, Image.open(stream, formats=PILLOW_FORMATS) as image:
+        width, height = image.size
+        if min(height, width) < MIN_SIDE:
+            raise ImageFileError(
+                f"{file} has {height} x {width} pixels, fewer than {MIN_SIDE} on a side."
+            )
+        if height * width > MAX_PIXELS:
+            raise ImageFileError(
+                f"{file} claims {height} x {width} pixels, more than the {MAX_PIXELS} read."
+            )
+        if mode is not None and (image.format, image.mode) != ("PNG", mode):
+            kind = {"P": "with a palette, whose indices are the labels", "RGB": "of three channels"}
+            raise ImageFileError(
+                f"{file} is a {image.format} of the mode {image.mode}, not a PNG {kind[mode]}."
+            )
+        yield image
 
 
-class StoredHeader(NamedTuple):
-    """What an image file says of itself.
-
-    Attributes:
-        height: Rows of pixels.
-        width: Columns of pixels.
-        mode: Pillow's name of how pixels are stored, such as "P" for a palette.
-        kind: "PNG" or "JPEG".
-    """
-
-    height: int
-    width: int
-    mode: str
-    kind: str
-
-
-def read_stored_header(file: StoredFile) -> StoredHeader:
-    """Read the header of a PNG or JPEG file.
-
-    Args:
-        file: The file.
-
-    Returns:
-        What it says.
-
-    Raises:
-        ImageFileError: If it is missing, no PNG or JPEG, smaller than 8 pixels on a side, or
-            claims more pixels than are read.
-    """
-    with file.open() as stream:
-        try:
-            with Image.open(stream, formats=PILLOW_FORMATS) as image:
-                width, height = image.size
-                header = StoredHeader(height, width, image.mode, image.format or "")
-        except Image.DecompressionBombError:
-            raise ImageFileError(f"{file} claims more pixels than Pillow reads safely.") from None
-        except Image.UnidentifiedImageError:
-            raise ImageFileError(f"{file} is not a PNG or JPEG image.") from None
-        except Exception as error:
-            raise _unreadable(file, error) from error
-    if min(height, width) < MIN_SIDE:
-        raise ImageFileError(f"{file} has {height} x {width} pixels, fewer than 8 on a side.")
-    if height * width > MAX_PIXELS:
+def check_size(file: Any, size: Sequence[int], other: Sequence[int], whose: Any) -> None:
+    """Raise an `ImageFileError` where two sizes (height, width) differ."""
+    if tuple(size) != tuple(other):
         raise ImageFileError(
-            f"{file} claims {height} x {width} pixels, more than the {MAX_PIXELS} that are read."
+            f"{file} has {size[0]} x {size[1]} pixels, not the {other[0]} x {other[1]} of {whose}."
         )
-    return header
 
 
 def read_photo(file: StoredFile) -> np.ndarray:
-    """Read a photograph as uint8 (H, W, 3), gray thrice; `read_stored_header` has the errors."""
-    read_stored_header(file)
-    return _pixels(file, "RGB")
+    """Read a photograph as uint8 (H, W, 3), gray thrice."""
+    with open_image(file) as image:
+        return np.array(image.convert("RGB"))
 
 
 def read_palette_labels(file: StoredFile) -> np.ndarray:
-    """Read the indices of a palette image, as PASCAL VOC stores labels.
-
-    Args:
-        file: A PNG file with a palette.
-
-    Returns:
-        uint8 (H, W).
-
-    Raises:
-        ImageFileError: As `read_stored_header`, or if it is no PNG with a palette.
-    """
-    check_palette(file, read_stored_header(file))
-    return _pixels(file, "P")
-
-
-def check_palette(file: StoredFile, header: StoredHeader) -> None:
-    """Raise `ImageFileError` where a file is no PNG with a palette."""
-    if header.kind != "PNG" or header.mode != "P":
-        raise ImageFileError(
-            f"{file} is a {header.kind} of the mode {header.mode}, not a PNG with a palette, whose "
-            "indices are the labels."
-        )
+    """Read the indices of a PNG with a palette, as PASCAL VOC stores labels: uint8 (H, W)."""
+    with open_image(file, "P") as image:
+        return np.array(image)
 
 
 def read_color_ids(file: StoredFile) -> np.ndarray:
-    """Read the ids R + 256 G + 65536 B of a PNG, as COCO stores panoptic segments.
+    """Read the ids R + 256 G + 65536 B of a PNG, as COCO stores panoptic segments: int32 (H, W)."""
+    with open_image(file, "RGB") as image:
+        return np.array(image).astype(np.int32) @ np.array([1, 256, 65536], np.int32)
 
-    Args:
-        file: A PNG file of 3 channels of 8 bits.
 
-    Returns:
-        int32 (H, W).
+def tar_index(path: Path, wanted: re.Pattern[str]) -> dict[str, StoredFile]:
+    """List the regular files of an uncompressed archive whose names match, without a leading `./`.
 
-    Raises:
-        ImageFileError: As `read_stored_header`, or if it is no such PNG.
+    Only headers are read. A missing, damaged or cut archive raises an `ImageFileError`.
     """
-    header = read_stored_header(file)
-    if header.kind != "PNG" or header.mode != "RGB":
-        raise ImageFileError(
-            f"{file} is a {header.kind} of the mode {header.mode}, not a PNG of three channels."
-        )
-    return _pixels(file, "RGB").astype(np.int32) @ np.array([1, 256, 65536], np.int32)
-
-
-def _pixels(file: StoredFile, mode: str) -> np.ndarray:
-    with file.open() as stream:
-        try:
-            with Image.open(stream, formats=PILLOW_FORMATS) as image:
-                # The call decodes, and says so where the file is cut short.
-                return np.array(image if image.mode == mode else image.convert(mode))
-        except Exception as error:
-            raise _unreadable(file, error) from error
-
-
-def _unreadable(file: StoredFile, error: Exception) -> ImageFileError:
-    reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-    return ImageFileError(f"{file} cannot be read as an image: {reason[:200]}.")
-
-
-MAX_ENTRIES = 200_000
-"""The largest number of entries that an archive may have."""
-
-_BLOCK = 512
-
-
-def tar_index(path: str | Path, wanted: re.Pattern[str]) -> dict[str, StoredFile]:
-    r"""List files of an archive by their names, with the places of their bytes.
-
-    Headers are read, and no bytes of files; nothing is written. Links and other special entries
-    are passed over, whatever their names.
-
-    Args:
-        path: A tar archive that is not compressed.
-        wanted: What the whole name of a file needs to match; a leading `./` is left out.
-
-    Returns:
-        The files by their names.
-
-    Raises:
-        ImageFileError: If the archive is missing, compressed, cut short or damaged, or holds a
-            wanted file twice.
-
-    Example:
-        >>> import io, re, tarfile, tempfile
-        >>> from keras_rpe.data.archives import tar_index
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     with tarfile.open(folder + "/two.tar", "w") as tar:
-        ...         for name, text in (("./a.txt", b"one"), ("../b.txt", b"two")):
-        ...             entry = tarfile.TarInfo(name)
-        ...             entry.size = len(text)
-        ...             tar.addfile(entry, io.BytesIO(text))
-        ...     found = tar_index(folder + "/two.tar", re.compile(r"\w+\.txt"))
-        ...     {name: file.read() for name, file in found.items()}
-        {'a.txt': b'one'}
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ImageFileError(f"{path} does not exist, or is no file.")
     found: dict[str, StoredFile] = {}
-    total = path.stat().st_size
     try:
         with path.open("rb") as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
-            end = 0
+            total, end = os.fstat(stream.fileno()).st_size, 0
             for count, entry in enumerate(tar):
                 if count >= MAX_ENTRIES:
                     raise ImageFileError(f"{path} holds more than {MAX_ENTRIES} entries.")
@@ -268,13 +142,37 @@ def tar_index(path: str | Path, wanted: re.Pattern[str]) -> dict[str, StoredFile
                     found[name] = StoredFile(path, name, end, entry.size)
             stream.seek(tar.offset)
             # A damaged header ends the archive for tarfile just as its end mark does.
-            if stream.read(_BLOCK) != bytes(_BLOCK):
+            if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
                 raise tarfile.TarError(f"it has no end mark after {len(found)} of its files")
-    except (tarfile.TarError, EOFError, OverflowError, RecursionError, ValueError) as error:
-        if isinstance(error, ImageFileError):
-            raise
-        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    except ImageFileError:
+        raise
+    except (
+        tarfile.TarError,
+        OSError,
+        EOFError,
+        OverflowError,
+        RecursionError,
+        ValueError,
+    ) as error:
         raise ImageFileError(
-            f"{path} cannot be read as a tar archive without compression: {reason[:200]}."
+            f"{path} cannot be read as a tar archive without compression: {_reason(error)}."
         ) from None
     return found
+
+
+def matlab_variable(path: str | Path, name: str) -> Any:
+    """Read a variable of a MATLAB file, as `read_matlab` gives it."""
+    if not Path(path).is_file():
+        reason = "is a folder, not a MATLAB file" if Path(path).is_dir() else "does not exist"
+        raise ImageFileError(f"{path} {reason}.")
+    try:
+        variables = read_matlab(path, (name,), MAX_FILE_BYTES)
+    except CheckpointError as error:
+        raise ImageFileError(f"{path} cannot be read: {error}") from None
+    if name not in variables:
+        raise ImageFileError(f"{path} has no variable {name}.")
+    return variables[name]
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")[:200] or type(error).__name__

@@ -8,15 +8,24 @@ import random
 import re
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from scipy import ndimage
 
-from keras_rpe.data.crops import SEEDS, check_crop_arguments, chosen_pairs, counted_dataset
+from keras_rpe.arguments import check_choice
+from keras_rpe.data.archives import matlab_variable
+from keras_rpe.data.augmentation import SEEDS
+from keras_rpe.data.boundary_crops import (
+    AnnotatedImage,
+    annotated_image,
+    draw_center,
+    plain_crop,
+    turned_crop,
+)
+from keras_rpe.data.crops import CropOptions, chosen_pairs, crop_batches, draw_corner
 from keras_rpe.data.images import (
     MIN_SIDE,
     ImageFileError,
@@ -24,14 +33,13 @@ from keras_rpe.data.images import (
     find_images,
     read_image,
 )
-from keras_rpe.data.voc import matlab_variable
+from keras_rpe.data.labels import size_text
 from keras_rpe.written_file import write_file
 
-MAX_ANNOTATORS = 100
-"""The largest number of annotators that a file may have."""
-
+_MAX_ANNOTATORS = 100
 _VARIABLE = "groundTruth"
 _MAX_SEGMENT = 65535
+_TURNS = 16  # the number of angles of the augmentation, evenly spread over a full turn
 
 
 class BoundaryAnnotation(NamedTuple):
@@ -49,10 +57,10 @@ class BoundaryAnnotation(NamedTuple):
 def read_boundaries(path: str | Path) -> list[BoundaryAnnotation]:
     """Read the annotations of an image in the format of BSDS500.
 
-    The file is one of MATLAB's version 5 (`-v6` or `-v7`) with the variable `groundTruth`: a
-    cell of structs, or a struct array, with the fields `Segmentation` and `Boundaries`, one
-    element for each annotator. Arbeláez et al., "Contour Detection and Hierarchical Image
-    Segmentation", PAMI 2011. Nothing of the file is executed, and at most 256 MiB are read.
+    The file is one of MATLAB with the variable `groundTruth`: a cell of structs, or a struct array,
+    with the fields `Segmentation` and `Boundaries`, one element for each annotator: Arbeláez et
+    al., "Contour Detection and Hierarchical Image Segmentation", PAMI 2011. Nothing of the file is
+    executed, and at most 256 MiB are read.
 
     Args:
         path: The file.
@@ -82,114 +90,48 @@ def read_boundaries(path: str | Path) -> list[BoundaryAnnotation]:
         (1, [0, 0, 0, 8, 0, 0, 0, 0])
     """
     path = Path(path)
-    annotators = _annotators(path, matlab_variable(path, _VARIABLE))
+    structs = matlab_variable(path, _VARIABLE)
+    if isinstance(structs, np.ndarray) and not structs.size:
+        structs = []
+    structs = structs if isinstance(structs, list) else [structs]
+    # A cell holds structs, or arrays of them.
+    annotators = [fields for one in structs for fields in (one if isinstance(one, list) else [one])]
+    if not all(isinstance(fields, dict) for fields in annotators):
+        raise ImageFileError(f"{path} has a {_VARIABLE} that is not a cell of structs.")
+    if not 1 <= len(annotators) <= _MAX_ANNOTATORS:
+        raise ImageFileError(
+            f"{path} has {len(annotators)} annotators in {_VARIABLE}, not 1 to {_MAX_ANNOTATORS}."
+        )
     annotations: list[BoundaryAnnotation] = []
     for number, fields in enumerate(annotators, start=1):
         who = f"annotator {number} of {len(annotators)}"
-        segmentation, boundaries = (
-            _whole_numbers(path, who, name, fields.get(name))
-            for name in ("Segmentation", "Boundaries")
-        )
-        size = annotations[0].boundaries.shape if annotations else segmentation.shape
-        for name, values in (("Segmentation", segmentation), ("Boundaries", boundaries)):
-            if values.shape != size:
+        maps = []
+        for name in ("Segmentation", "Boundaries"):
+            maps.append(_whole_numbers(fields.get(name), f"{path} has a {name} for {who}"))
+            size = annotations[0].boundaries.shape if annotations else maps[0].shape
+            if maps[-1].shape != size:
                 raise ImageFileError(
-                    f"{path} has a {name} of {_size(values.shape)} pixels for {who}, but the "
-                    f"map before it has {_size(size)}."
+                    f"{path} has a {name} for {who} of {size_text(maps[-1].shape)} pixels, but "
+                    f"the map before it has {size_text(size)}."
                 )
-        if not boundaries.any():
+        if not maps[1].any():
             raise ImageFileError(f"{path} has no boundary at all for {who}.")
-        annotations.append(BoundaryAnnotation(segmentation, boundaries != 0))
+        annotations.append(BoundaryAnnotation(maps[0], maps[1] != 0))
     return annotations
 
 
-def _annotators(path: Path, value: Any) -> list[dict[str, Any]]:
-    """The fields of each annotator, from a cell of structs or from a struct array."""
-    empty = isinstance(value, np.ndarray) and value.size == 0
-    annotators = [value] if isinstance(value, dict) else [] if empty else value
-    if not isinstance(annotators, list) or not all(isinstance(one, dict) for one in annotators):
-        raise ImageFileError(f"{path} has a {_VARIABLE} that is not a cell of structs.")
-    if not 1 <= len(annotators) <= MAX_ANNOTATORS:
-        raise ImageFileError(
-            f"{path} has {len(annotators)} annotators in {_VARIABLE}, not 1 to {MAX_ANNOTATORS}."
-        )
-    return annotators
-
-
-def _whole_numbers(path: Path, who: str, name: str, value: Any) -> np.ndarray:
+def _whole_numbers(value: Any, what: str) -> np.ndarray:
     if not isinstance(value, np.ndarray):
-        raise ImageFileError(f"{path} has no {name} for {who}.")
+        raise ImageFileError(f"{what} that is not an array.")
     if value.ndim != 2 or min(value.shape) < MIN_SIDE:
         raise ImageFileError(
-            f"{path} has a {name} of {_size(value.shape)} pixels for {who}, not at least "
-            f"{MIN_SIDE} x {MIN_SIDE}."
+            f"{what} of {size_text(value.shape)} pixels, not at least {MIN_SIDE} x {MIN_SIDE}."
         )
     low, high = value.min(), value.max()  # a NaN makes both NaN, which fails the comparison
     fits = 0 <= low <= high <= _MAX_SEGMENT
     if not fits or (value.dtype.kind == "f" and (value != np.floor(value)).any()):
-        raise ImageFileError(
-            f"{path} has a {name} for {who} that is not of whole numbers from 0 to {_MAX_SEGMENT}."
-        )
+        raise ImageFileError(f"{what} that is not of whole numbers from 0 to {_MAX_SEGMENT}.")
     return np.ascontiguousarray(value, dtype=np.uint16)
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape))
-
-
-def thin_lines(marks: np.ndarray) -> np.ndarray:
-    """Thin lines to a width of one pixel without breaking them.
-
-    Guo & Hall, "Parallel Thinning with Two-Subiteration Algorithms", CACM 1989, with their first
-    set of conditions, until nothing changes; equal to `skimage.morphology.thin`. Only pixels that
-    are set take time, so that drawings of few lines are done several times faster.
-
-    Args:
-        marks: bool (N, H, W), N independent drawings.
-
-    Returns:
-        bool (N, H, W).
-
-    Example:
-        >>> import numpy as np
-        >>> from keras_rpe.data.bsds import thin_lines
-        >>> thin_lines(np.ones((1, 3, 6), bool))[0].astype(int).tolist()
-        [[0, 0, 0, 0, 0, 0], [0, 1, 1, 1, 1, 0], [0, 0, 0, 0, 0, 0]]
-    """
-    padded = np.pad(marks.astype(np.uint8), ((0, 0), (1, 1), (1, 1)))
-    row = padded.shape[2]
-    # Around a pixel, from its right against the clock.
-    steps = (1, 1 - row, -row, -row - 1, -1, row - 1, row, row + 1)
-    flat = padded.reshape(-1)
-    places = np.flatnonzero(flat)
-    while True:
-        before = len(places)
-        for removable in _REMOVABLE:
-            code = np.zeros(len(places), np.uint8)
-            for bit, step in enumerate(steps):
-                code |= flat[places + step] << np.uint8(bit)
-            removed = removable[code]
-            flat[places[removed]] = 0
-            places = places[~removed]
-        if len(places) == before:
-            return padded[:, 1:-1, 1:-1].astype(bool)
-
-
-def _removable() -> tuple[np.ndarray, np.ndarray]:
-    """For the two steps, whether a pixel goes, by the bits of its eight neighbours."""
-    codes = np.arange(256)
-    x = [codes >> bit & 1 for bit in range(8)]
-    pieces = sum((1 - x[i]) & (x[i + 1] | x[(i + 2) % 8]) for i in (0, 2, 4, 6))
-    one = sum(x[i] | x[i + 1] for i in (0, 2, 4, 6))
-    other = sum(x[i + 1] | x[(i + 2) % 8] for i in (0, 2, 4, 6))
-    fewer = np.minimum(one, other)
-    simple = (pieces == 1) & (fewer >= 2) & (fewer <= 3)
-    first = ((x[1] | x[2] | (1 - x[7])) & x[0]) == 0
-    second = ((x[5] | x[6] | (1 - x[3])) & x[4]) == 0
-    return simple & first, simple & second
-
-
-_REMOVABLE = _removable()
 
 
 SPLITS = ("train", "val", "test")
@@ -240,9 +182,17 @@ def find_boundary_pairs(
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise LabelFolderError(f"folder needs an existing folder. Received: folder={str(folder)!r}")
+        raise LabelFolderError(
+            f"`folder` must be an existing folder. Received: folder={str(folder)!r}"
+        )
+    parts = (split,) if isinstance(split, str) else tuple(split)
+    if not parts or len(set(parts)) < len(parts) or not set(parts) <= set(SPLITS):
+        raise ValueError(
+            f"`split` must be one of {', '.join(SPLITS)}, or several of them. "
+            f"Received: split={split!r}"
+        )
     pairs: dict[str, BoundaryPair] = {}
-    for part in checked_splits(split):
+    for part in parts:
         images, truths = folder / "images" / part, folder / "groundTruth" / part
         for place in (images, truths):
             if not place.is_dir():
@@ -263,28 +213,11 @@ def find_boundary_pairs(
     return list(pairs.values())
 
 
-def checked_splits(split: str | Sequence[str]) -> tuple[str, ...]:
-    """Return the parts that an argument `split` names, or raise `ValueError`."""
-    parts = (split,) if isinstance(split, str) else tuple(split)
-    if not parts or len(set(parts)) < len(parts) or not set(parts) <= set(SPLITS):
-        raise ValueError(
-            f"split needs one of {', '.join(SPLITS)}, or several of them. Received: split={split!r}"
-        )
-    return parts
-
-
 def read_boundary_pair(pair: BoundaryPair) -> tuple[np.ndarray, list[BoundaryAnnotation]]:
-    """Read an image with its annotations.
+    """Read an image, uint8 (H, W, 3), with its annotations, each (H, W).
 
-    Args:
-        pair: The two files.
-
-    Returns:
-        The image, uint8 (H, W, 3), and the annotations, each (H, W).
-
-    Raises:
-        ImageFileError: If a file cannot be used, the image is not one of 8 bits, or the sizes of
-            the two differ.
+    Raises `ImageFileError` if a file cannot be used, the image has not 8 bits, or the two differ
+    in size.
     """
     image = read_image(pair.image)
     if image.dtype != np.uint8:
@@ -293,230 +226,21 @@ def read_boundary_pair(pair: BoundaryPair) -> tuple[np.ndarray, list[BoundaryAnn
     size = annotations[0].boundaries.shape
     if size != image.shape[:2]:
         raise ImageFileError(
-            f"{pair.boundaries} has {size[0]} x {size[1]} pixels, but its image {pair.image} has "
-            f"{image.shape[0]} x {image.shape[1]}."
+            f"{pair.boundaries} has {size_text(size)} pixels, but its image {pair.image} has "
+            f"{size_text(image.shape[:2])}."
         )
     if image.ndim == 2:
         image = np.repeat(image[..., None], 3, axis=-1)
     return np.ascontiguousarray(image[..., :3]), annotations
 
 
-VOID = -1.0
-"""The share of pixels beyond the image, which nobody has annotated."""
-
-# Thinning looks this far: a line of two pixels is thin after as many steps.
-_RIM = 4
-
-
-class AnnotatedImage(NamedTuple):
-    """An image in memory with its annotations.
-
-    Attributes:
-        image: uint8 (H, W, 3).
-        segmentations: (annotators, H, W), in the smallest type that holds the numbers.
-        counts: uint8 (H, W), how many annotators drew a boundary at a pixel.
-    """
-
-    image: np.ndarray
-    segmentations: np.ndarray
-    counts: np.ndarray
-
-    @property
-    def nbytes(self) -> int:
-        """The memory taken, in bytes."""
-        return self.image.nbytes + self.segmentations.nbytes + self.counts.nbytes
-
-
-def annotated_image(image: np.ndarray, annotations: Sequence[BoundaryAnnotation]) -> AnnotatedImage:
-    """Prepare an image (H, W, 3) and its annotations for cropping."""
-    segmentations = np.stack([one.segmentation for one in annotations])
-    segmentations = segmentations.astype(np.uint8 if segmentations.max() < 256 else np.uint16)
-    counts = np.stack([one.boundaries for one in annotations]).sum(axis=0, dtype=np.uint8)
-    return AnnotatedImage(image, segmentations, counts)
-
-
-def segment_boundaries(segmentations: np.ndarray) -> np.ndarray:
-    """Draw the boundaries between segments as lines of one pixel, as BSDS500 does.
-
-    A pixel that differs from its neighbour to the right, below, or below to the right is
-    marked, and the marks are thinned until nothing changes. All 1,633 maps `Boundaries` in the
-    training and validation parts of BSDS500 follow from their `Segmentation` in this way, to the
-    pixel.
-
-    Args:
-        segmentations: whole numbers (N, H, W), N independent segmentations.
-
-    Returns:
-        bool (N, H, W).
-
-    Example:
-        >>> import numpy as np
-        >>> from keras_rpe.data.bsds import segment_boundaries
-        >>> segment_boundaries(np.array([[[1, 1, 2, 2]] * 3])).astype(int).tolist()
-        [[[0, 1, 0, 0], [0, 1, 0, 0], [0, 1, 0, 0]]]
-    """
-    marks = np.zeros(segmentations.shape, bool)
-    marks[:, :-1] |= segmentations[:, 1:] != segmentations[:, :-1]
-    marks[:, :, :-1] |= segmentations[:, :, 1:] != segmentations[:, :, :-1]
-    marks[:, :-1, :-1] |= segmentations[:, 1:, 1:] != segmentations[:, :-1, :-1]
-    return thin_lines(marks)
-
-
-def plain_crop(
-    item: AnnotatedImage, corner: tuple[int, int], size: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Cut a crop as it is, with the boundaries of the files.
-
-    Args:
-        item: the image with its annotations.
-        corner: the first row and column, which may lie outside the image.
-        size: height and width of the crop.
-
-    Returns:
-        float32 pixels (h, w, 3), continued by reflection beyond the image, and float32 shares
-        (h, w), `VOID` beyond it.
-
-    Example:
-        >>> import numpy as np
-        >>> from keras_rpe.data.bsds import AnnotatedImage, plain_crop
-        >>> item = AnnotatedImage(np.zeros((2, 2, 3)), np.eye(2)[None], np.eye(2))
-        >>> plain_crop(item, (0, 1), (2, 2))[1].tolist()
-        [[0.0, -1.0], [1.0, -1.0]]
-    """
-    rows, columns = (start + np.arange(side) for start, side in zip(corner, size))
-    height, width = item.counts.shape
-    inside = ((rows >= 0) & (rows < height))[:, None] & (columns >= 0) & (columns < width)
-    place = np.ix_(_reflected(rows, height), _reflected(columns, width))
-    shares = item.counts[place].astype(np.float32) / np.float32(len(item.segmentations))
-    return item.image[place].astype(np.float32), np.where(inside, shares, np.float32(VOID))
-
-
-def turned_crop(
-    item: AnnotatedImage,
-    centre: tuple[float, float],
-    size: tuple[int, int],
-    angle: float,
-    zoom: float,
-    mirror: bool,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Cut a crop out of the turned, enlarged and mirrored image.
-
-    Pixels are interpolated linearly. Every annotator's segmentation is taken from the nearest
-    pixel and its boundaries are drawn anew, so that they stay whole and one pixel thin.
-
-    Args:
-        item: the image with its annotations.
-        centre: row and column of the middle of the crop, in pixels of the image from its corner.
-        size: height and width of the crop.
-        angle: in radians.
-        zoom: pixels of the crop, along a side, for a pixel of the image.
-        mirror: whether left and right change places.
-
-    Returns:
-        As `plain_crop`.
-
-    Example:
-        >>> import numpy as np
-        >>> from keras_rpe.data.bsds import AnnotatedImage, turned_crop
-        >>> segments = np.repeat([[1, 2]], 4, axis=1).repeat(8, axis=0)
-        >>> item = AnnotatedImage(np.zeros((8, 8, 3)), segments[None], np.zeros((8, 8)))
-        >>> turned_crop(item, (4, 4), (6, 6), np.pi / 2, 1.0, False)[1].sum(axis=1).tolist()
-        [0.0, 0.0, 6.0, 0.0, 0.0, 0.0]
-    """
-    cosine, sine = math.cos(angle) / zoom, math.sin(angle) / zoom
-    matrix = np.array([[cosine, -sine], [sine, cosine]])
-    if mirror:
-        matrix[:, 1] *= -1
-    # From indices of the crop to indices of the image; the middle of pixel 0 lies at 0.5.
-    offset = np.array(centre) - 0.5 - matrix @ ((np.array(size) - 1) / 2)
-    image = np.stack(
-        [
-            ndimage.affine_transform(
-                item.image[..., channel], matrix, offset, size, np.float32, 1, "reflect"
-            )
-            for channel in range(3)
-        ],
-        axis=-1,
-    )
-    rows, columns = (
-        np.floor(
-            (row[0] * np.arange(-_RIM, size[0] + _RIM))[:, None]
-            + row[1] * np.arange(-_RIM, size[1] + _RIM)
-            + (start + 0.5 + 1e-9)
-        ).astype(np.intp)
-        for row, start in zip(matrix, offset)
-    )
-    height, width = item.counts.shape
-    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-    place = rows.clip(0, height - 1) * width + columns.clip(0, width - 1)
-    annotators = len(item.segmentations)
-    drawn = segment_boundaries(item.segmentations.reshape(annotators, -1)[:, place])
-    shares = np.where(inside, drawn.mean(axis=0, dtype=np.float32), np.float32(VOID))
-    return image, np.ascontiguousarray(shares[_RIM:-_RIM, _RIM:-_RIM])
-
-
-def draw_corner(
-    shape: tuple[int, int], size: tuple[int, int], rng: np.random.Generator
-) -> tuple[int, int]:
-    """Draw the first row and column of a crop that lies inside the image where it fits.
-
-    Where the image is smaller than the crop, it lies anywhere inside the crop.
-    """
-    row, column = (
-        int(rng.integers(min(0, extent - side), max(0, extent - side) + 1))
-        for extent, side in zip(shape, size)
-    )
-    return row, column
-
-
-def draw_centre(
-    shape: tuple[int, int],
-    size: tuple[int, int],
-    angle: float,
-    zoom: float,
-    rng: np.random.Generator,
-) -> tuple[float, float]:
-    """Draw the middle of a turned crop, so that it lies inside the image where it fits.
-
-    Where it does not fit, its middle lies in the middle half of the image.
-
-    Example:
-        >>> import numpy as np
-        >>> from keras_rpe.data.bsds import draw_centre
-        >>> draw_centre((64, 64), (64, 64), np.pi / 2, 1.0, np.random.default_rng(0))
-        (32.0, 32.0)
-    """
-    cosine, sine = abs(math.cos(angle)), abs(math.sin(angle))
-    reaches = (
-        (cosine * size[0] + sine * size[1]) / (2 * zoom),
-        (sine * size[0] + cosine * size[1]) / (2 * zoom),
-    )
-    centre = []
-    for extent, reach in zip(shape, reaches):
-        low, high = reach, extent - reach
-        if low > high:
-            low, high = max(high, extent / 4), min(low, extent * 3 / 4)
-        centre.append(float(rng.uniform(low, high)))
-    return centre[0], centre[1]
-
-
-def _reflected(index: np.ndarray, extent: int) -> np.ndarray:
-    index = index % (2 * extent)
-    return np.minimum(index, 2 * extent - 1 - index)
-
-
-MAX_FILE_BYTES = 16 * 2**20
-"""The largest file that is taken out of an archive."""
-
-MAX_BYTES = 2 * 2**30
-"""The largest size of all files of an archive together, those passed over too."""
-
 _WANTED = re.compile(
     r"(?:\./)?BSR/BSDS500/data/"
     r"(?:(images)/(train|val|test)/([\w-]+\.jpg)|(groundTruth)/(train|val|test)/([\w-]+\.mat))",
     re.ASCII,
 )
-_MAX_ENTRIES = 100_000
+_MAX_FILE_BYTES = 16 * 2**20
+_MAX_BYTES = 2 * 2**30  # of all files of an archive together, those passed over too
 _LAST_BYTES = 2**20
 
 
@@ -536,7 +260,7 @@ def unpack_bsds500(archive: str | Path, folder: str | Path) -> Path:
 
     Raises:
         ImageFileError: If the archive is missing, damaged, larger than 2 GiB unpacked, holds an
-            image or annotation larger than 16 MiB or twice, or none at all.
+            image or annotation larger than 16 MiB, or none at all.
         OSError: If a file cannot be written.
 
     Example:
@@ -554,65 +278,35 @@ def unpack_bsds500(archive: str | Path, folder: str | Path) -> Path:
     """
     archive, folder = Path(archive), Path(folder)
     if not archive.is_file():
-        raise ImageFileError(f"{archive} does not exist, or is no file.")
-    written: set[Path] = set()
+        raise ImageFileError(f"{archive} does not exist, or is not a file.")
+    written = total = 0
     try:
         with gzip.open(archive) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
-            total = 0
-            for count, entry in enumerate(tar):
-                total += entry.size
-                if total > MAX_BYTES or count >= _MAX_ENTRIES:
-                    raise ImageFileError(
-                        f"{archive} holds more than {MAX_BYTES} bytes or {_MAX_ENTRIES} entries."
-                    )
+            for entry in tar:
+                total += tarfile.BLOCKSIZE + entry.size
+                if total > _MAX_BYTES:
+                    raise ImageFileError(f"{archive} holds more than {_MAX_BYTES} bytes.")
                 match = _WANTED.fullmatch(entry.name)
                 if match is None or not entry.isreg():
                     continue
-                if entry.size > MAX_FILE_BYTES:
+                if entry.size > _MAX_FILE_BYTES:
                     raise ImageFileError(
                         f"{archive} holds {entry.name} of {entry.size} bytes, more than the "
-                        f"{MAX_FILE_BYTES} that are taken."
+                        f"{_MAX_FILE_BYTES} that are taken."
                     )
-                target = folder.joinpath(*(part for part in match.groups() if part))
-                if target in written:
-                    raise ImageFileError(f"{archive} holds {entry.name} twice.")
                 file = tar.extractfile(entry)
                 assert file is not None  # it is one for regular files
-                content = file.read()
-                if len(content) != entry.size:
-                    raise EOFError("the file ends early")
+                target = folder.joinpath(*(part for part in match.groups() if part))
                 target.parent.mkdir(parents=True, exist_ok=True)
-                write_file(target, content)
-                written.add(target)
-            # The check sum lies behind the end of the tar file, which fills up a last block.
-            if len(stream.read(_LAST_BYTES)) == _LAST_BYTES:
-                raise EOFError("it goes on behind its end")
-    except (tarfile.TarError, EOFError, zlib.error, OverflowError) as error:
-        raise _damaged(archive, error) from None
-    except OSError as error:
-        # What gzip says of damaged bytes has no number of the system's.
-        if error.errno is not None:
-            raise
-        raise _damaged(archive, error) from None
+                write_file(target, file.read())
+                written += 1
+            stream.read(_LAST_BYTES)  # the check sum lies behind the end of the tar file
+    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, OverflowError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")[:200] or type(error).__name__
+        raise ImageFileError(f"{archive} cannot be read as a tar.gz archive: {reason}.") from None
     if not written:
         raise ImageFileError(f"{archive} holds nothing in BSR/BSDS500/data.")
     return folder
-
-
-def _damaged(archive: Path, error: Exception) -> ImageFileError:
-    reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-    return ImageFileError(f"{archive} cannot be read as a tar.gz archive: {reason[:200]}.")
-
-
-CACHE_BYTES = 2**30
-"""How much decoded data `bsds500` keeps in memory; images beyond are read again."""
-
-TURNS = 16
-"""The number of angles of the augmentation, evenly spread over a full turn."""
-
-_SHOWN = 20
-
-Batch = tuple[np.ndarray, np.ndarray, str]
 
 
 def bsds500(
@@ -688,127 +382,31 @@ def bsds500(
         >>> images.shape, shares.shape, float(shares[0].numpy().max())
         (TensorShape([1, 24, 24, 3]), TensorShape([1, 24, 24]), 1.0)
     """
-    size = _checked_size(crop_size, batch_size, augment)
-    check_crop_arguments(batch_size, repeats, zoom, seed)
+    check_choice("augment", augment, (True, False))
+    options = CropOptions(crop_size, batch_size, shuffle, augment, zoom, repeats, seed)
+    size = options.size
+    if size is None and augment:
+        raise ValueError("`augment` must be False with crop_size=None. Received: augment=True")
     pairs = chosen_pairs(find_boundary_pairs(folder, split), names)
-    seed = random.randrange(SEEDS) if seed is None else seed
-    range_of_zoom = zoom if augment else None
-    dataset = tf.data.Dataset.from_generator(
-        _batches(pairs, _cached(pairs), size, range_of_zoom, batch_size, shuffle, repeats, seed),
-        output_signature=(
-            tf.TensorSpec((None, *(size or (None, None)), 3), tf.float32),
-            tf.TensorSpec((None, *(size or (None, None))), tf.float32),
-            tf.TensorSpec((), tf.string),
-        ),
+    seed = random.randrange(SEEDS) if seed is None else int(seed)
+    specs = (
+        tf.TensorSpec((None, *(size or (None, None)), 3), tf.float32),
+        tf.TensorSpec((None, *(size or (None, None))), tf.float32),
     )
-    length = math.ceil(len(pairs) * repeats / batch_size)
-    dataset = dataset.map(_without_problem)
-    return counted_dataset(dataset, length)
 
+    def crop(item: AnnotatedImage, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        shape = item.counts.shape
+        if size is None:
+            return plain_crop(item, (0, 0), shape)
+        if not augment:
+            return plain_crop(item, draw_corner(shape, size, rng), size)
+        angle = 2 * math.pi * int(rng.integers(_TURNS)) / _TURNS
+        factor = math.exp(rng.uniform(*np.log(zoom)))
+        mirror = bool(rng.random() < 0.5)
+        center = draw_center(shape, size, angle, factor, rng)
+        return turned_crop(item, center, size, angle, factor, mirror)
 
-def _checked_size(crop_size: Any, batch_size: int, augment: bool) -> tuple[int, int] | None:
-    if not isinstance(augment, bool):
-        raise ValueError(f"augment needs True or False. Received: augment={augment!r}")
-    if crop_size is None:
-        if batch_size != 1 or augment:
-            raise ValueError(
-                "crop_size=None needs batch_size=1 and augment=False, because whole images differ "
-                f"in size. Received: batch_size={batch_size}, augment={augment}"
-            )
-        return None
-    size = tuple(crop_size) if isinstance(crop_size, (tuple, list)) else (crop_size, crop_size)
-    whole = all(isinstance(side, int) and not isinstance(side, bool) for side in size)
-    if len(size) != 2 or not whole or not 1 <= min(size) <= max(size) <= 4096:
-        raise ValueError(
-            "crop_size needs a whole number from 1 to 4096, a pair (height, width) of them, or "
-            f"None. Received: crop_size={crop_size!r}"
-        )
-    return size[0], size[1]
+    def load(pair: BoundaryPair) -> AnnotatedImage:
+        return annotated_image(*read_boundary_pair(pair))
 
-
-def _cached(pairs: list[BoundaryPair]) -> dict[str, AnnotatedImage]:
-    """Read all files, and keep what fits into the memory set aside for them."""
-    cache: dict[str, AnnotatedImage] = {}
-    held = 0
-    reasons = []
-    for pair in pairs:
-        try:
-            item = annotated_image(*read_boundary_pair(pair))
-        except (ImageFileError, OSError) as error:
-            reasons.append(str(error).removesuffix("."))
-            continue
-        if held + item.nbytes <= CACHE_BYTES:
-            cache[pair.name] = item
-            held += item.nbytes
-    if reasons:
-        shown = "; ".join(reasons[:_SHOWN])
-        more = f"; and {len(reasons) - _SHOWN} more" if len(reasons) > _SHOWN else ""
-        raise LabelFolderError(
-            f"{len(reasons)} of {len(pairs)} images cannot be used: {shown}{more}."
-        )
-    return cache
-
-
-def _batches(
-    pairs: list[BoundaryPair],
-    cache: dict[str, AnnotatedImage],
-    size: tuple[int, int] | None,
-    zoom: tuple[float, float] | None,
-    batch_size: int,
-    shuffle: bool,
-    repeats: int,
-    seed: int,
-) -> Callable[[], Iterator[Batch]]:
-    """Make the generator function of one dataset."""
-    epoch = 0
-
-    def generate() -> Iterator[Batch]:
-        nonlocal epoch
-        rng = np.random.default_rng([seed, epoch if shuffle else 0])
-        epoch += 1
-        order = np.tile(np.arange(len(pairs)), repeats)
-        if shuffle:
-            rng.shuffle(order)
-        for start in range(0, len(order), batch_size):
-            crops = []
-            try:
-                for index in order[start : start + batch_size]:
-                    pair = pairs[index]
-                    item = cache.get(pair.name) or annotated_image(*read_boundary_pair(pair))
-                    crops.append(_crop(item, size, zoom, rng))
-            except (ImageFileError, OSError) as error:
-                shape = (1, *(size or (1, 1)))
-                yield np.zeros((*shape, 3), np.float32), np.zeros(shape, np.float32), str(error)
-                return
-            images, shares = zip(*crops)
-            yield np.stack(images), np.stack(shares), ""
-
-    return generate
-
-
-def _crop(
-    item: AnnotatedImage,
-    size: tuple[int, int] | None,
-    zoom: tuple[float, float] | None,
-    rng: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray]:
-    height, width = item.counts.shape
-    if size is None:
-        return plain_crop(item, (0, 0), (height, width))
-    if zoom is None:
-        return plain_crop(item, draw_corner((height, width), size, rng), size)
-    angle = 2 * math.pi * int(rng.integers(TURNS)) / TURNS
-    factor = math.exp(rng.uniform(*np.log(zoom)))
-    mirror = bool(rng.random() < 0.5)
-    centre = draw_centre((height, width), size, angle, factor, rng)
-    return turned_crop(item, centre, size, angle, factor, mirror)
-
-
-@tf.autograph.experimental.do_not_convert
-def _without_problem(
-    images: tf.Tensor, shares: tf.Tensor, problem: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
-    # An exception inside the generator would show its whole traceback; this shows a sentence.
-    sound = tf.debugging.Assert(tf.equal(problem, ""), [problem])
-    with tf.control_dependencies([sound]):
-        return tf.identity(images), tf.identity(shares)
+    return crop_batches(pairs, load, crop, specs, options, seed, load_first=True)

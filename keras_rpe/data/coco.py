@@ -1,336 +1,176 @@
-"""COCO, instances and panoptic."""
+"""COCO: instances and panoptic segments."""
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from keras_rpe.data.archives import StoredFile, read_color_ids, read_photo
-from keras_rpe.data.crops import (
-    LabelledImage,
-    chosen_pairs,
-    crop_options,
-    labelled_dataset,
-    labelled_image,
-)
+from keras_rpe.data.archives import StoredFile, check_size, read_color_ids, read_photo
+from keras_rpe.data.crops import CropOptions, chosen_pairs, labelled_dataset
 from keras_rpe.data.images import MAX_PIXELS, MIN_SIDE, ImageFileError
 from keras_rpe.data.labels import VOID, LabelMaps, class_numbers, read_json
 from keras_rpe.optional_import import optional_import
 
-MAX_BYTES = 2**31
-"""The largest size of a JSON file."""
-
-MAX_ID = 2**53
-"""The largest number of an image, category or annotation."""
-
-MAX_CATEGORIES = 10_000
-"""The largest number of categories that a file may have."""
-
-_FORBIDDEN = re.compile(r"(?:^|[/\\])\.\.(?:[/\\]|$)|^[/\\]|^[A-Za-z]:|\0")
-
-
-class CocoImage(NamedTuple):
-    """An image that a file lists.
-
-    Attributes:
-        name: The name of its file without ending.
-        file_name: The name of its file, inside the folder of images.
-        height: Rows of pixels.
-        width: Columns of pixels.
-    """
-
-    name: str
-    file_name: str
-    height: int
-    width: int
-
-
-class CocoCategories(NamedTuple):
-    """The classes of a file, in the order of their ids.
-
-    Attributes:
-        names: Their names; the first is class 1.
-        numbers: The class of each id.
-    """
-
-    names: tuple[str, ...]
-    numbers: dict[int, int]
-
-
-def read_coco_json(path: Path) -> dict[str, Any]:
-    """Read a file of COCO's form.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Its dictionary, with lists of dictionaries as `images`, `annotations` and `categories`.
-
-    Raises:
-        ImageFileError: If it is missing, larger than 2 GiB, damaged, or of another form.
-    """
-    content = read_json(path, MAX_BYTES)
-    if not isinstance(content, dict):
-        raise ImageFileError(f"{path} needs a dictionary with images, annotations and categories.")
-    for part in ("images", "annotations", "categories"):
-        entries = content.get(part)
-        if not isinstance(entries, list):
-            raise ImageFileError(f"{path} has no list {part}.")
-        for number, entry in enumerate(entries):
-            if not isinstance(entry, dict):
-                raise ImageFileError(f"{path} has a {part}[{number}] that is no dictionary.")
-    return content
-
-
-def read_images(path: Path, entries: Iterable[dict[str, Any]]) -> dict[int, CocoImage]:
-    """Check the images of a file.
-
-    Args:
-        path: The file, for errors.
-        entries: Its `images`.
-
-    Returns:
-        The images by their ids, in their order.
-
-    Raises:
-        ImageFileError: If an id, a name or a size is missing, twice or out of range.
-    """
-    images: dict[int, CocoImage] = {}
-    names: set[str] = set()
-    for number, entry in enumerate(entries):
-        where = f"images[{number}]"
-        key = whole(path, where, entry, "id", 0, MAX_ID)
-        file_name = entry.get("file_name")
-        if not isinstance(file_name, str) or not file_name or len(file_name) > 1024:
-            raise ImageFileError(f"{path} has no file_name for {where}.")
-        if is_outside(file_name):
-            raise ImageFileError(
-                f"{path} has the file_name {file_name[:80]!r} for {where}, outside of its folder."
-            )
-        height, width = (
-            whole(path, where, entry, side, MIN_SIDE, MAX_PIXELS) for side in ("height", "width")
-        )
-        if height * width > MAX_PIXELS:
-            raise ImageFileError(
-                f"{path} has {height} x {width} pixels for {where}, more than the {MAX_PIXELS} "
-                "that are read."
-            )
-        name = file_name.rsplit(".", 1)[0]
-        if key in images or name in names:
-            raise ImageFileError(f"{path} has the image {key}, {file_name!r}, twice.")
-        names.add(name)
-        images[key] = CocoImage(name, file_name, height, width)
-    if not images:
-        raise ImageFileError(f"{path} has no images.")
-    return images
-
-
-def read_categories(path: Path, entries: list[dict[str, Any]]) -> CocoCategories:
-    """Check the categories of a file, and number them from 1 in the order of their ids.
-
-    Args:
-        path: The file, for errors.
-        entries: Its `categories`.
-
-    Returns:
-        The classes.
-
-    Raises:
-        ImageFileError: If there is none, or too many, or an id or a name is missing or twice.
-    """
-    if not 1 <= len(entries) <= MAX_CATEGORIES:
-        raise ImageFileError(f"{path} has {len(entries)} categories, not 1 to {MAX_CATEGORIES}.")
-    names: dict[int, str] = {}
-    for number, entry in enumerate(entries):
-        where = f"categories[{number}]"
-        key = whole(path, where, entry, "id", 0, MAX_ID)
-        name = entry.get("name")
-        if not isinstance(name, str) or not name:
-            raise ImageFileError(f"{path} has no name for {where}.")
-        if key in names or name in names.values():
-            raise ImageFileError(f"{path} has the category {key}, {name[:80]!r}, twice.")
-        names[key] = name
-    ids = sorted(names)
-    return CocoCategories(
-        tuple(names[key] for key in ids), {key: number for number, key in enumerate(ids, start=1)}
-    )
-
-
-def is_outside(file_name: str) -> bool:
-    """Whether a name of a file may lead out of its folder.
-
-    Example:
-        >>> from keras_rpe.data.coco import is_outside
-        >>> is_outside("val/1.jpg"), is_outside("val/../../1.jpg"), is_outside("/1.jpg")
-        (False, True, True)
-    """
-    return _FORBIDDEN.search(file_name) is not None
-
-
-def whole(path: Path, where: str, entry: dict[str, Any], field: str, low: int, high: int) -> int:
-    """A field that is a whole number in a range, or an `ImageFileError` that names it."""
-    value = entry.get(field)
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        shown = "none" if value is None else repr(value)[:40]
-        raise ImageFileError(
-            f"{path} needs a whole number from {low} to {high} as {field} of {where}, and has "
-            f"{shown}."
-        )
-    return value
-
-
-def category(path: Path, where: str, entry: dict[str, Any], categories: CocoCategories) -> int:
-    """The class of an annotation, or an `ImageFileError` that names it."""
-    key = whole(path, where, entry, "category_id", 0, MAX_ID)
-    if key not in categories.numbers:
-        raise ImageFileError(f"{path} has the unknown category_id {key} for {where}.")
-    return categories.numbers[key]
-
-
-def is_crowd(path: Path, where: str, entry: dict[str, Any]) -> bool:
-    """Whether an annotation is of a crowd, or an `ImageFileError` that names it."""
-    return bool(whole(path, where, {"iscrowd": 0, **entry}, "iscrowd", 0, 1))
-
-
-_MAX_CHARACTERS = 7  # A number of 35 bits, more than any mask has pixels.
-
-
-def read_runs(counts: Any, pixels: int) -> np.ndarray:
-    """Read the lengths of the runs of a mask, which are of 0 and 1 in turn, columns first.
-
-    COCO compresses a list of lengths: from the fourth on, each is stored as the difference to the
-    one two before it, in characters from "0" on that hold 5 bits each and whether one follows.
-
-    Args:
-        counts: A list of whole numbers, or a text of the compressed ones.
-        pixels: What the lengths need to sum up to: height times width.
-
-    Returns:
-        The lengths, int64.
-
-    Raises:
-        ValueError: If they are anything else; the message tells why.
-
-    Source:
-        Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014, and the mask API of
-        its authors, whose format this is.
-
-    Example:
-        >>> from keras_rpe.data.coco import read_runs
-        >>> read_runs("523N", 10).tolist(), read_runs([5, 2, 3], 10).tolist()
-        ([5, 2, 3, 0], [5, 2, 3])
-    """
-    if isinstance(counts, str):
-        runs = _uncompressed(counts)
-    elif isinstance(counts, list) and all(type(one) is int for one in counts):
-        if any(not 0 <= one <= pixels for one in counts):
-            raise ValueError("it has a run that is negative or longer than the mask")
-        runs = np.array(counts, np.int64)
-    else:
-        raise ValueError("its counts are neither a text nor a list of whole numbers")
-    if len(runs) and (runs.min() < 0 or runs.max() > pixels):
-        raise ValueError("it has a run that is negative or longer than the mask")
-    if runs.sum() != pixels:  # no overflow: each is at most 2**28, and there are fewer than 2**31
-        raise ValueError(f"its runs cover {runs.sum()} pixels, but the mask has {pixels}")
-    return runs
-
-
-def mask_of_runs(runs: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Fill a mask.
-
-    Args:
-        runs: What `read_runs` returned.
-        height: Rows.
-        width: Columns.
-
-    Returns:
-        bool (H, W).
-
-    Example:
-        >>> import numpy as np
-        >>> from keras_rpe.data.coco import mask_of_runs
-        >>> mask_of_runs(np.array([1, 2, 3]), 2, 3).astype(int).tolist()
-        [[0, 1, 0], [1, 0, 0]]
-    """
-    values = np.arange(len(runs)) % 2 == 1
-    return np.repeat(values, runs).reshape(width, height).T
-
-
-def _uncompressed(text: str) -> np.ndarray:
-    try:
-        bits = np.frombuffer(text.encode("ascii"), np.uint8).astype(np.int64) - 48
-    except UnicodeEncodeError:
-        raise ValueError("its counts have characters that no run length has") from None
-    if not len(bits):
-        return np.zeros(0, np.int64)
-    if bits.min() < 0 or bits.max() > 63:
-        raise ValueError("its counts have characters that no run length has")
-    ends = np.flatnonzero(bits & 32 == 0)
-    if not len(ends) or ends[-1] != len(bits) - 1:
-        raise ValueError("its counts are cut short")
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    lengths = ends - starts + 1
-    if lengths.max() > _MAX_CHARACTERS:
-        raise ValueError("its counts have a number that is too large")
-    places = np.arange(len(bits)) - np.repeat(starts, lengths)
-    values = np.add.reduceat((bits & 31) << (5 * places), starts)
-    # The highest of the bits is the sign.
-    values = values - np.where(bits[ends] & 16, np.int64(1) << (5 * lengths), 0)
-    runs = values.copy()
-    runs[1::2] = np.cumsum(values[1::2])
-    runs[2::2] = np.cumsum(values[2::2])
-    return runs
-
-
+MAX_BYTES = 2**31  # of a JSON file
+_MAX_ID = 2**53
+_MAX_CATEGORIES = 10_000
+_MAX_SEGMENT = 2**24 - 1
 _MAX_OUTLINE = 2**22  # Pixels; pycocotools takes 80 bytes for each.
+_OUTSIDE = re.compile(r"(?:^|[/\\])\.\.(?:[/\\]|$)|^[/\\]|^[A-Za-z]:|\0")
+# Run lengths as text have 5 bits a character, and those from "P" on are followed by another.
+_DAMAGED = re.compile(r"\A\Z|[^0-o]|[P-o]{6}|[P-o]\Z")
 
 
 class CocoMask(NamedTuple):
-    """The pixels of an annotation.
+    """The pixels of an annotation."""
 
-    Attributes:
-        where: The annotation, in words.
-        number: Its class.
-        crowd: Whether it is a crowd, whose objects are not told apart.
-        polygons: Outlines x, y, x, y ... in pixels; several are pieces of one object.
-        runs: Run lengths; `None` where there are polygons.
-    """
-
-    where: str
-    number: int
+    number: int  # its class
     crowd: bool
-    polygons: tuple[np.ndarray, ...]
-    runs: np.ndarray | None
+    pixels: list[np.ndarray] | dict[str, Any]  # polygons x, y, x, y ..., or run lengths
 
 
-class CocoInstancesExample(NamedTuple):
-    """An image with its annotations.
+class CocoSegment(NamedTuple):
+    """A segment of an image; its key is the color R + 256 G + 65536 B of its pixels."""
+
+    key: int
+    number: int  # its class
+    thing: bool
+    crowd: bool
+
+
+class CocoExample(NamedTuple):
+    """An image with its annotations, in the order of the file.
 
     Attributes:
         name: The name of the image without ending.
         image: The image's file.
         source: The JSON file.
-        height: Rows of pixels.
-        width: Columns of pixels.
-        masks: Its annotations, in the order of the file.
+        size: Height and width, as the JSON file tells them.
+        masks: The masks of its instances.
+        segments: The segments of its panoptic map.
+        segments_image: The PNG file of that map.
     """
 
     name: str
     image: StoredFile
     source: Path
-    height: int
-    width: int
+    size: tuple[int, int]
     masks: list[CocoMask]
+    segments: list[CocoSegment]
+    segments_image: StoredFile | None = None
+
+
+class _Index(NamedTuple):
+    """The images of a JSON file by their ids, and the classes of its categories."""
+
+    images: dict[int, CocoExample]
+    names: tuple[str, ...]
+    numbers: dict[int, int]  # the class of each category's id
+
+
+def _read_index(path: Path, folder: Path) -> tuple[dict[str, Any], _Index]:
+    """Read a JSON file, and check its images and categories."""
+    content = read_json(path, MAX_BYTES)
+    if not isinstance(content, dict):
+        raise ImageFileError(f"{path} needs a dictionary with images, annotations and categories.")
+    images: dict[int, CocoExample] = {}
+    names: set[str] = set()
+    for where, key, entry in _entries(path, content, "images"):
+        file_name = _file_name(where, entry)
+        height, width = (_integer(where, entry, side, MIN_SIDE) for side in ("height", "width"))
+        if height * width > MAX_PIXELS:
+            raise ImageFileError(
+                f"{where} has {height} x {width} pixels, more than the {MAX_PIXELS} that are read."
+            )
+        name = file_name.rsplit(".", 1)[0]
+        if name in names:
+            raise ImageFileError(f"{where} has the file_name {name[:80]!r}, which occurs twice.")
+        names.add(name)
+        image = _existing(folder / file_name)
+        images[key] = CocoExample(name, image, path, (height, width), [], [])
+    categories: dict[int, Any] = {}
+    for where, key, entry in _entries(path, content, "categories"):
+        categories[key] = entry.get("name")
+        if not isinstance(categories[key], str) or not categories[key]:
+            raise ImageFileError(f"{where} has no name.")
+    if not images or not 1 <= len(set(categories.values())) == len(categories) <= _MAX_CATEGORIES:
+        raise ImageFileError(
+            f"{path} needs images, and 1 to {_MAX_CATEGORIES} categories of different names."
+        )
+    numbers = {key: number for number, key in enumerate(sorted(categories), start=1)}
+    return content, _Index(images, tuple(categories[key] for key in numbers), numbers)
+
+
+def _entries(
+    of_what: Any,
+    content: dict[str, Any],
+    part: str,
+    key: str = "id",
+    low: int = 0,
+    high: int = _MAX_ID,
+) -> Iterator[tuple[str, int, dict[str, Any]]]:
+    """The dictionaries of a list, each with words for errors and a number that it alone has."""
+    entries = content.get(part)
+    if not isinstance(entries, list):
+        raise ImageFileError(f"{of_what} has no list {part}.")
+    seen = set()
+    for place, entry in enumerate(entries):
+        where = f"{of_what}: {part}[{place}]"
+        if not isinstance(entry, dict):
+            raise ImageFileError(f"{where} is no dictionary.")
+        number = _integer(where, entry, key, low, high)
+        where = f"{where} ({key}={number})"
+        if number in seen:
+            raise ImageFileError(f"{where} occurs twice.")
+        seen.add(number)
+        yield where, number, entry
+
+
+def _integer(
+    where: str, entry: dict[str, Any], field: str, low: int = 0, high: int = _MAX_ID
+) -> int:
+    value = entry.get(field)
+    if type(value) is not int or not low <= value <= high:
+        raise ImageFileError(
+            f"{where} needs an integer from {low} to {high} as {field}. "
+            f"Received: {field}={repr(value)[:40]}"
+        )
+    return value
+
+
+def _file_name(where: str, entry: dict[str, Any]) -> str:
+    name = entry.get("file_name")
+    if not isinstance(name, str) or not 0 < len(name) <= 1024 or _OUTSIDE.search(name):
+        raise ImageFileError(
+            f"{where} needs a file_name inside its folder. Received: file_name={repr(name)[:80]}"
+        )
+    return name
+
+
+def _existing(path: Path) -> StoredFile:
+    if not path.is_file():
+        raise ImageFileError(f"{path} does not exist, or is not a file.")
+    return StoredFile(path)
+
+
+def _class_and_crowd(
+    where: str, entry: dict[str, Any], numbers: dict[int, int]
+) -> tuple[int, bool]:
+    key = _integer(where, entry, "category_id")
+    if key not in numbers:
+        raise ImageFileError(f"{where} has the unknown category_id {key}.")
+    return numbers[key], bool(_integer(where, {"iscrowd": 0, **entry}, "iscrowd", 0, 1))
 
 
 def find_coco_instances(
     annotations: str | Path, images: str | Path
-) -> tuple[list[CocoInstancesExample], tuple[str, ...]]:
+) -> tuple[list[CocoExample], tuple[str, ...]]:
     """Read a file of COCO's instances and check every annotation of it.
 
     Args:
@@ -338,8 +178,9 @@ def find_coco_instances(
         images: The folder of its images.
 
     Returns:
-        All images, those without annotations too, in the order of the file; and the names of the
-        classes in the order of their ids, the first of which is class 1.
+        All images, those without annotations too, in the order of the file, for
+        `read_coco_instances`; and the names of the classes in the order of their ids, the first of
+        which is class 1.
 
     Raises:
         ImageFileError: If the file is missing, damaged or of another form, or an annotation has an
@@ -349,62 +190,37 @@ def find_coco_instances(
     Example:
         >>> import json, tempfile
         >>> from pathlib import Path
-        >>> from keras_rpe.data import find_coco_instances
+        >>> from keras_rpe.data import find_coco_instances, write_image
+        >>> line = {"id": 7, "image_id": 4, "category_id": 18, "segmentation": [[1, 1, 5, 5]]}
         >>> content = {
-        ...     "images": [{"id": 4, "file_name": "a.jpg", "height": 8, "width": 9}],
+        ...     "images": [{"id": 4, "file_name": "a.png", "height": 8, "width": 9}],
         ...     "categories": [{"id": 18, "name": "dog"}],
-        ...     "annotations": [
-        ...         {"id": 7, "image_id": 4, "category_id": 18, "segmentation": [[1, 1, 5, 5]]}
-        ...     ],
+        ...     "annotations": [line],
         ... }
         >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_image(folder + "/a.png", np.zeros((8, 9, 3), "uint8"))
         ...     path = Path(folder) / "instances.json"
         ...     _ = path.write_text(json.dumps(content))
         ...     find_coco_instances(path, folder)
         Traceback (most recent call last):
         ...
-        keras_rpe.data.images.ImageFileError: .../instances.json has a polygon of 2 points
-        for the annotation 7, not at least 3.
+        keras_rpe.data.images.ImageFileError: .../instances.json: annotations[0] (id=7) has a
+        polygon of 4 numbers, not of at least 3 points.
     """
-    annotations, images = Path(annotations), Path(images)
-    content = read_coco_json(annotations)
-    listed = read_images(annotations, content["images"])
-    categories = read_categories(annotations, content["categories"])
-    masks: dict[int, list[CocoMask]] = {key: [] for key in listed}
-    seen: set[int] = set()
-    for number, entry in enumerate(content["annotations"]):
-        key = whole(annotations, f"annotations[{number}]", entry, "id", 0, MAX_ID)
-        where = f"the annotation {key}"
-        if key in seen:
-            raise ImageFileError(f"{annotations} has {where} twice.")
-        seen.add(key)
-        of_image = whole(annotations, where, entry, "image_id", 0, MAX_ID)
-        if of_image not in listed:
-            raise ImageFileError(f"{annotations} has the unknown image_id {of_image} for {where}.")
-        image = listed[of_image]
-        polygons, runs = _segmentation(annotations, where, entry.pop("segmentation", None), image)
-        crowd = is_crowd(annotations, where, entry)
-        number_of_class = category(annotations, where, entry, categories)
-        masks[of_image].append(CocoMask(where, number_of_class, crowd, polygons, runs))
-    found = [
-        CocoInstancesExample(
-            one.name, image_file(images, one), annotations, one.height, one.width, masks[key]
-        )
-        for key, one in listed.items()
-    ]
-    return found, categories.names
-
-
-def image_file(folder: Path, image: CocoImage) -> StoredFile:
-    """The file of an image that a JSON file lists, or an `ImageFileError` where it is missing."""
-    path = folder / image.file_name
-    if not path.is_file():
-        raise ImageFileError(f"{path} does not exist, or is no file.")
-    return StoredFile(path)
+    path = Path(annotations)
+    content, index = _read_index(path, Path(images))
+    for where, _, entry in _entries(path, content, "annotations"):
+        example = index.images.get(_integer(where, entry, "image_id"))
+        if example is None:
+            raise ImageFileError(f"{where} has the unknown image_id {entry['image_id']}.")
+        # Taken out, as lists of numbers need four times the memory of arrays.
+        pixels = _segmentation(where, entry.pop("segmentation", None), *example.size)
+        example.masks.append(CocoMask(*_class_and_crowd(where, entry, index.numbers), pixels))
+    return list(index.images.values()), index.names
 
 
 def read_coco_instances(
-    example: CocoInstancesExample,
+    example: CocoExample,
     known_classes: Sequence[str],
     class_names: Sequence[str] | None = None,
 ) -> LabelMaps:
@@ -425,12 +241,12 @@ def read_coco_instances(
 
     Raises:
         ImageFileError: If the image cannot be read or has another size than the file tells.
-        ImportError: If there are polygons and pycocotools is missing; the extra `coco` has it.
+        ImportError: If there are annotations and pycocotools is missing; the extra `coco` has it.
         ValueError: If `class_names` has one that is unknown.
     """
     table = class_numbers(example.source, known_classes, class_names)
     image = read_photo(example.image)
-    check_size(example.image, image, example.height, example.width, example.source)
+    check_size(example.image, image.shape[:2], example.size, example.source)
     instances = np.zeros(image.shape[:2], np.int32)
     classes = np.zeros_like(instances)
     area_there = np.full(instances.shape, instances.size + 1)
@@ -438,7 +254,7 @@ def read_coco_instances(
     for number, one in enumerate(example.masks, start=1):
         if table[one.number] == 0:
             continue
-        mask = coco_mask(one, example.height, example.width)
+        mask = _mask(one.pixels, *example.size)
         if one.crowd:
             crowds |= mask
             continue
@@ -450,104 +266,79 @@ def read_coco_instances(
     return LabelMaps(image, instances, classes)
 
 
-def check_size(file: StoredFile, image: np.ndarray, height: int, width: int, source: Path) -> None:
-    """Raise `ImageFileError` where an image has another size than a JSON file tells."""
-    if image.shape[:2] != (height, width):
-        raise ImageFileError(
-            f"{file} has {image.shape[0]} x {image.shape[1]} pixels, but {source} tells "
-            f"{height} x {width}."
-        )
-
-
-def coco_mask(mask: CocoMask, height: int, width: int) -> np.ndarray:
-    """Fill the pixels of an annotation, bool (H, W): polygons by COCO's own rule."""
-    if mask.runs is not None:
-        return mask_of_runs(mask.runs, height, width)
+def _mask(pixels: list[np.ndarray] | dict[str, Any], height: int, width: int) -> np.ndarray:
     api: Any = optional_import("pycocotools.mask", "coco")
-    encoded = api.frPyObjects([one.tolist() for one in mask.polygons], height, width)
-    return api.decode(api.merge(encoded)).astype(bool)
+    if isinstance(pixels, list):
+        pixels = api.merge(api.frPyObjects(pixels, height, width))
+    elif not isinstance(pixels["counts"], str):
+        pixels = api.frPyObjects(pixels, height, width)
+    return api.decode(pixels).astype(bool)
 
 
 def _segmentation(
-    path: Path, where: str, value: Any, image: CocoImage
-) -> tuple[tuple[np.ndarray, ...], np.ndarray | None]:
-    height, width = image.height, image.width
+    where: str, value: Any, height: int, width: int
+) -> list[np.ndarray] | dict[str, Any]:
     if isinstance(value, dict):
-        size = value.get("size")
-        if size != [height, width]:
-            raise ImageFileError(
-                f"{path} has a mask of the size {repr(size)[:40]} for {where}, but its image has "
-                f"[{height}, {width}]."
-            )
-        try:
-            return (), read_runs(value.get("counts"), height * width)
-        except ValueError as error:
-            raise ImageFileError(f"{path} has a damaged mask for {where}: {error}.") from None
+        return _run_lengths(where, value.get("size"), value.get("counts"), height, width)
     if not isinstance(value, list) or not value:
-        raise ImageFileError(f"{path} has no polygons and no run lengths for {where}.")
-    return tuple(_polygon(path, where, one, image) for one in value), None
+        raise ImageFileError(f"{where} has no polygons and no run lengths.")
+    return [_polygon(where, one, height, width) for one in value]
 
 
-def _polygon(path: Path, where: str, value: Any, image: CocoImage) -> np.ndarray:
+def _run_lengths(where: str, size: Any, counts: Any, height: int, width: int) -> dict[str, Any]:
+    if size != [height, width]:
+        raise ImageFileError(
+            f"{where} has a mask of the size {repr(size)[:40]}, but its image has "
+            f"[{height}, {width}]."
+        )
+    # pycocotools reads past the end of texts that break off, and leaves pixels that no run covers
+    # to chance.
+    runs = np.zeros(0, np.int64)
+    if isinstance(counts, str) and not _DAMAGED.search(counts):
+        runs = _runs(counts)
+    elif isinstance(counts, list) and all(type(n) is int and 0 <= n < 2**31 for n in counts):
+        runs = np.array(counts, np.int64)
+        counts = runs.astype(np.uint32)
+    if runs.min(initial=0) < 0 or runs.sum() != height * width:
+        raise ImageFileError(f"{where} has run lengths that are damaged or do not fill its image.")
+    return {"size": size, "counts": counts}
+
+
+def _runs(text: str) -> np.ndarray:
+    """Run lengths, of which those from the fourth on are stored less the one two before."""
+    bits = np.frombuffer(text.encode(), np.uint8).astype(np.int64) - 48
+    ends = np.flatnonzero(bits < 32)
+    starts = np.append(0, ends[:-1] + 1)
+    lengths = ends - starts + 1
+    shifts = 5 * (np.arange(len(bits)) - np.repeat(starts, lengths))
+    runs = np.add.reduceat((bits & 31) << shifts, starts)
+    runs -= np.where(bits[ends] & 16, np.int64(1) << 5 * lengths, 0)  # the highest bit is the sign
+    runs[1::2], runs[2::2] = np.cumsum(runs[1::2]), np.cumsum(runs[2::2])
+    return runs
+
+
+def _polygon(where: str, value: Any, height: int, width: int) -> np.ndarray:
     if not isinstance(value, list) or not all(type(one) in (int, float) for one in value):
-        raise ImageFileError(f"{path} has a polygon for {where} that is no list of numbers.")
+        raise ImageFileError(f"{where} has a polygon that is no list of numbers.")
     if len(value) < 6 or len(value) % 2:
-        amount = f"{len(value) // 2} points" if len(value) % 2 == 0 else f"{len(value)} numbers"
-        raise ImageFileError(f"{path} has a polygon of {amount} for {where}, not at least 3.")
+        raise ImageFileError(
+            f"{where} has a polygon of {len(value)} numbers, not of at least 3 points."
+        )
     try:
         points = np.array(value, np.float64).reshape(-1, 2)
-    except OverflowError:  # a whole number beyond those of floats
+    except OverflowError:  # an integer beyond the range of floats
         points = np.full((1, 2), np.inf)
-    size = np.array([image.width, image.height])
-    # A NaN fails both comparisons.
-    if not ((points >= -size) & (points <= 2 * size)).all():
-        raise ImageFileError(f"{path} has a polygon far outside of its image for {where}.")
-    steps = np.abs(points - np.roll(points, 1, axis=0)).max(axis=1)
-    if steps.sum() > _MAX_OUTLINE:
-        raise ImageFileError(f"{path} has a polygon that is too long for {where}.")
+    size = np.array([width, height])
+    if not ((points >= -size) & (points <= 2 * size)).all():  # A NaN fails both.
+        raise ImageFileError(f"{where} has a polygon far outside of its image.")
+    if np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum() > _MAX_OUTLINE:
+        raise ImageFileError(f"{where} has a polygon that is too long.")
     return points.ravel()
-
-
-_MAX_SEGMENT = 2**24 - 1
-
-
-class CocoSegment(NamedTuple):
-    """A segment of an image.
-
-    Attributes:
-        key: Its id, the color R + 256 G + 65536 B of its pixels.
-        number: Its class.
-        thing: Whether it is one object, or stuff such as sky.
-        crowd: Whether it is a crowd, whose objects are not told apart.
-    """
-
-    key: int
-    number: int
-    thing: bool
-    crowd: bool
-
-
-class CocoPanopticExample(NamedTuple):
-    """An image with its segments.
-
-    Attributes:
-        name: The name of the image without ending.
-        image: The image's file.
-        segments_image: The PNG file whose colors are the segments.
-        source: The JSON file.
-        segments: What each color is.
-    """
-
-    name: str
-    image: StoredFile
-    segments_image: StoredFile
-    source: Path
-    segments: list[CocoSegment]
 
 
 def find_coco_panoptic(
     annotations: str | Path, images: str | Path, segments: str | Path | None = None
-) -> tuple[list[CocoPanopticExample], tuple[str, ...]]:
+) -> tuple[list[CocoExample], tuple[str, ...]]:
     """Read a file of COCO's panoptic segments and check every entry of it.
 
     Args:
@@ -556,8 +347,8 @@ def find_coco_panoptic(
         segments: The folder of its PNG files; `None` is the JSON file's name without ending.
 
     Returns:
-        The images, in the order of the file; and the names of the classes, of things and of stuff,
-        in the order of their ids, the first of which is class 1.
+        The images, in the order of the file, for `read_coco_panoptic`; and the names of the
+        classes, of things and of stuff, in the order of their ids, the first of which is class 1.
 
     Raises:
         ImageFileError: If the file is missing, damaged or of another form, a segment has an
@@ -568,53 +359,41 @@ def find_coco_panoptic(
         >>> find_coco_panoptic("no_such.json", "images")
         Traceback (most recent call last):
         ...
-        keras_rpe.data.images.ImageFileError: no_such.json does not exist, or is no file.
+        keras_rpe.data.images.ImageFileError: no_such.json does not exist, or is not a file.
     """
-    annotations, images = Path(annotations), Path(images)
-    folder = annotations.with_suffix("") if segments is None else Path(segments)
-    content = read_coco_json(annotations)
-    listed = read_images(annotations, content["images"])
-    categories = read_categories(annotations, content["categories"])
+    path = Path(annotations)
+    folder = path.with_suffix("") if segments is None else Path(segments)
+    content, index = _read_index(path, Path(images))
     things = {
-        categories.numbers[entry["id"]]
-        for entry in content["categories"]
-        if whole(annotations, f"the category {entry['id']}", entry, "isthing", 0, 1)
+        index.numbers[key]
+        for where, key, entry in _entries(path, content, "categories")
+        if _integer(where, entry, "isthing", 0, 1)
     }
-    found: dict[int, CocoPanopticExample] = {}
-    for number, entry in enumerate(content["annotations"]):
-        key = whole(annotations, f"annotations[{number}]", entry, "image_id", 0, MAX_ID)
-        where = f"the annotation of the image {key}"
-        if key not in listed:
-            raise ImageFileError(f"{annotations} has an annotation of the unknown image {key}.")
-        if key in found:
-            raise ImageFileError(f"{annotations} has {where} twice.")
-        name = entry.get("file_name")
-        if not isinstance(name, str) or not name or is_outside(name):
-            raise ImageFileError(f"{annotations} has no file_name inside a folder for {where}.")
-        if not (folder / name).is_file():
-            raise ImageFileError(f"{folder / name} does not exist, or is no file.")
-        found[key] = CocoPanopticExample(
-            listed[key].name,
-            image_file(images, listed[key]),
-            StoredFile(folder / name),
-            annotations,
-            _segments(annotations, where, entry.get("segments_info"), categories, things),
-        )
-    lacking = next((key for key in listed if key not in found), None)
-    if lacking is not None:
-        raise ImageFileError(f"{annotations} has no annotation of the image {lacking}.")
-    return [found[key] for key in listed], categories.names
+    for where, key, entry in _entries(path, content, "annotations", "image_id"):
+        if key not in index.images:
+            raise ImageFileError(f"{where} is of an unknown image.")
+        example = index.images[key]
+        for which, color, one in _entries(where, entry, "segments_info", "id", 1, _MAX_SEGMENT):
+            kind, crowd = _class_and_crowd(which, one, index.numbers)
+            example.segments.append(CocoSegment(color, kind, kind in things, crowd))
+        file = _existing(folder / _file_name(where, entry))
+        index.images[key] = example._replace(segments_image=file)
+    found = list(index.images.values())
+    lacking = [example.name for example in found if example.segments_image is None]
+    if lacking:
+        raise ImageFileError(f"{path} has no annotation of the image {lacking[0]}.")
+    return found, index.names
 
 
 def read_coco_panoptic(
-    example: CocoPanopticExample,
+    example: CocoExample,
     known_classes: Sequence[str],
     class_names: Sequence[str] | None = None,
 ) -> LabelMaps:
     """Read an image that `find_coco_panoptic` found.
 
-    A thing is an instance; stuff has its class, and is of no instance. Crowds, and pixels of the
-    id 0, are void.
+    A thing is an instance; stuff has its class, and belongs to no instance. Crowds, and pixels of
+    the id 0, are void.
 
     Args:
         example: The files of the image and its segments.
@@ -633,45 +412,25 @@ def read_coco_panoptic(
     """
     table = class_numbers(example.source, known_classes, class_names)
     image = read_photo(example.image)
+    check_size(example.image, image.shape[:2], example.size, example.source)
+    assert example.segments_image is not None  # since it was found
     ids = read_color_ids(example.segments_image)
-    check_size(example.segments_image, ids, image.shape[0], image.shape[1], example.image.path)
+    check_size(example.segments_image, ids.shape, example.size, example.source)
+    meaning = {0: (VOID, VOID)}
+    for place, segment in enumerate(example.segments, start=1):
+        kept = int(table[segment.number])
+        shown = (VOID, VOID) if segment.crowd else (place if segment.thing else 0, kept)
+        meaning[segment.key] = shown if kept else (0, 0)
     keys, places = np.unique(ids, return_inverse=True)
-    listed = {segment.key: row for row, segment in enumerate(example.segments)}
-    missing = sorted(listed.keys() - set(keys.tolist()))
-    if missing:
-        raise ImageFileError(f"{example.segments_image} has no pixel of the segment {missing[0]}.")
-    meaning = np.full((len(keys), 2), VOID, np.int32)
-    for row, key in enumerate(keys.tolist()):
-        if key == 0:
-            continue
-        if key not in listed:
-            raise ImageFileError(
-                f"{example.segments_image} has the segment {key}, which {example.source} lacks."
-            )
-        segment = example.segments[listed[key]]
-        kept = table[segment.number]
-        if kept == 0:
-            meaning[row] = 0
-        elif not segment.crowd:
-            meaning[row] = listed[key] + 1 if segment.thing else 0, kept
-    both = meaning[places.reshape(ids.shape)]
+    present = {0, *keys.tolist()}
+    if present != meaning.keys():
+        key = min(present ^ meaning.keys())
+        what = f"a segment {key} that {example.source} lacks"
+        if key in meaning:
+            what = f"no pixel of the segment {key}"
+        raise ImageFileError(f"{example.segments_image} has {what}.")
+    both = np.array([meaning[key] for key in keys.tolist()], np.int32)[places.reshape(ids.shape)]
     return LabelMaps(image, both[..., 0], both[..., 1])
-
-
-def _segments(
-    path: Path, where: str, value: Any, categories: CocoCategories, things: set[int]
-) -> list[CocoSegment]:
-    if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
-        raise ImageFileError(f"{path} has no list segments_info for {where}.")
-    segments: dict[int, CocoSegment] = {}
-    for number, entry in enumerate(value):
-        which = f"segments_info[{number}] of {where}"
-        key = whole(path, which, entry, "id", 1, _MAX_SEGMENT)
-        if key in segments:
-            raise ImageFileError(f"{path} has the segment {key} twice for {where}.")
-        kind = category(path, which, entry, categories)
-        segments[key] = CocoSegment(key, kind, kind in things, is_crowd(path, which, entry))
-    return list(segments.values())
 
 
 def coco_instances(
@@ -691,29 +450,26 @@ def coco_instances(
 ) -> tf.data.Dataset:
     """Read the instances of COCO, or of a data set of its form, as batches for `fit`.
 
-    Objects are polygons, filled by COCO's own rule, or run lengths, compressed or not. Where some
-    overlap, the one of fewer pixels wins, and of equally large ones the later in the file. Crowds
-    are void where there is no object, as is what lies beyond an image that is smaller than the
-    crop: `VOID` (-1) in both maps, for training with `ignore_label=VOID`.
+    Objects are polygons or run lengths, filled by pycocotools: `pip install "keras-rpe[coco]"`.
+    Where some overlap, the one of fewer pixels wins, and of equally large ones the later in the
+    file. Crowds are void where there is no object, as is what lies beyond an image that is smaller
+    than the crop: `VOID` (-1) in both maps, for training with `ignore_label=VOID`.
 
-    All annotations are checked before anything else; of images, that they exist. Polygons need
-    pycocotools: `pip install "keras-rpe[coco]"`.
+    All annotations are checked before anything else; of images, that they exist.
 
     Args:
         annotations: The JSON file, such as `instances_train2017.json`.
         images: The folder of its images, such as `train2017`.
         class_names: The classes to keep, to be numbered from 1 in this order; annotations of
-            others are left out. `None`
-            keeps all, in the order of their ids.
-        crop_size: Side of the square crops, or (height, width), or `None` for whole images at
-            their own sizes, which needs `batch_size=1`.
-        batch_size: Crops per batch; the last batch of an epoch may be smaller.
-        shuffle: New order and new crops in every epoch; False gives every epoch the same order
-            and the same crops.
-        augment: As in `label_folder`; "photo" mirrors and changes colors.
-        zoom: Each crop is enlarged by a random factor from this range, if it is augmented.
+            others are left out. `None` keeps all, in the order of their ids.
+        crop_size: Side of the crops, (height, width), or `None` for whole images. This and the
+            arguments below are those of `label_folder`.
+        batch_size: Crops per batch.
+        shuffle: Whether every epoch has a new order and new crops.
+        augment: How images change; "photo" mirrors and changes colors.
+        zoom: Range of the random factor by which crops are enlarged.
         repeats: Crops per image and epoch.
-        seed: The same seed gives the same batches; `None` draws one from Python's generator.
+        seed: Makes the batches repeatable.
         names: Only these images, by their names without ending.
         split_pieces: Whether each connected piece of an object becomes an instance of its own.
 
@@ -749,17 +505,13 @@ def coco_instances(
         >>> images.shape, labels["instances"].shape, int(labels["classes"].numpy().max())
         (TensorShape([1, 24, 24, 3]), TensorShape([1, 24, 24]), 1)
     """
-    options = crop_options(
+    options = CropOptions(
         crop_size, batch_size, shuffle, augment, zoom, repeats, seed, split_pieces
     )
     found, known = find_coco_instances(annotations, images)
     class_numbers(annotations, known, class_names)
-    examples = chosen_pairs(found, names)
-
-    def load(example: CocoInstancesExample) -> LabelledImage:
-        return labelled_image(*read_coco_instances(example, known, class_names))
-
-    return labelled_dataset(examples, load, options, classes=True)
+    load = functools.partial(read_coco_instances, known_classes=known, class_names=class_names)
+    return labelled_dataset(chosen_pairs(found, names), load, options)
 
 
 def coco_panoptic(
@@ -793,24 +545,20 @@ def coco_panoptic(
         segments: The folder of its PNG files, whose colors R + 256 G + 65536 B are the ids of
             segments; `None` is the JSON file's name without ending.
         class_names: The classes to keep, to be numbered from 1 in this order; segments of
-            others become background. `None`
-            keeps all, in the order of their ids.
-        crop_size: Side of the square crops, or (height, width), or `None` for whole images at
-            their own sizes, which needs `batch_size=1`.
-        batch_size: Crops per batch; the last batch of an epoch may be smaller.
-        shuffle: New order and new crops in every epoch; False gives every epoch the same order
-            and the same crops.
-        augment: As in `label_folder`; "photo" mirrors and changes colors.
-        zoom: Each crop is enlarged by a random factor from this range, if it is augmented.
+            others become background. `None` keeps all, in the order of their ids.
+        crop_size: Side of the crops, (height, width), or `None` for whole images. This and the
+            arguments below are those of `label_folder`.
+        batch_size: Crops per batch.
+        shuffle: Whether every epoch has a new order and new crops.
+        augment: How images change; "photo" mirrors and changes colors.
+        zoom: Range of the random factor by which crops are enlarged.
         repeats: Crops per image and epoch.
-        seed: The same seed gives the same batches; `None` draws one from Python's generator.
+        seed: Makes the batches repeatable.
         names: Only these images, by their names without ending.
         split_pieces: Whether each connected piece of an object becomes an instance of its own.
 
     Returns:
-        A dataset of float32 images (B, h, w, 3) in 0..255 and a dictionary of `instances` and
-        `classes`, both int32 (B, h, w), of known length. 0 is the background; instances have ids
-        from 1 without gaps.
+        A dataset as that of `coco_instances`.
 
     Raises:
         LabelFolderError: If there is no image of one of `names`.
@@ -838,17 +586,13 @@ def coco_panoptic(
         ...     path = Path(folder) / "panoptic.json"
         ...     _ = path.write_text(json.dumps(content))
         ...     images, labels = next(iter(coco_panoptic(path, folder, crop_size=24)))
-        >>> labels["instances"].numpy().max(), labels["classes"].numpy().min()
-        (np.int32(0), np.int32(1))
+        >>> int(labels["instances"].numpy().max()), int(labels["classes"].numpy().max())
+        (0, 1)
     """
-    options = crop_options(
+    options = CropOptions(
         crop_size, batch_size, shuffle, augment, zoom, repeats, seed, split_pieces
     )
     found, known = find_coco_panoptic(annotations, images, segments)
     class_numbers(annotations, known, class_names)
-    examples = chosen_pairs(found, names)
-
-    def load(example: CocoPanopticExample) -> LabelledImage:
-        return labelled_image(*read_coco_panoptic(example, known, class_names))
-
-    return labelled_dataset(examples, load, options, classes=True)
+    load = functools.partial(read_coco_panoptic, known_classes=known, class_names=class_names)
+    return labelled_dataset(chosen_pairs(found, names), load, options)

@@ -12,26 +12,21 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from keras_rpe.data.crops import (
-    LabelledImage,
-    chosen_pairs,
-    crop_options,
-    labelled_dataset,
-    labelled_image,
-)
+from keras_rpe.arguments import check_choice, check_integer, check_number
+from keras_rpe.data.crops import CropOptions, chosen_pairs, labelled_dataset
 from keras_rpe.data.images import (
     IMAGE_SUFFIXES,
     MIN_SIDE,
     ImageFileError,
     LabelFolderError,
     check_label_header,
+    raise_problems,
     read_header,
     read_image,
     read_labels,
 )
-from keras_rpe.data.labels import VOID, agreed_maps
+from keras_rpe.data.labels import VOID, agreed_maps, size_text
 
-_SHOWN = 20
 _THREADS = 4
 
 
@@ -74,32 +69,24 @@ def find_label_pairs(
             of one kind share a name.
 
     Example:
-    >>> from pathlib import Path
-    >>> from keras_rpe.data import find_label_pairs
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     for part in ("images", "instances"):
-    ...         (Path(folder) / part).mkdir()
-    ...         (Path(folder) / part / "cell.png").touch()
-    ...     [pair.name for pair in find_label_pairs(folder)]
-    ['cell']
+        >>> from pathlib import Path
+        >>> from keras_rpe.data import find_label_pairs
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for part in ("images", "instances"):
+        ...         (Path(folder) / part).mkdir()
+        ...         (Path(folder) / part / "cell.png").touch()
+        ...     [pair.name for pair in find_label_pairs(folder)]
+        ['cell']
     """
     path = Path(path)
     if not path.is_dir():
-        raise LabelFolderError(f"path needs an existing folder. Received: path={str(path)!r}")
-    by_name: list[dict[str, Path]] = []
-    for argument, pattern in (("images", images), ("instances", instances), ("classes", classes)):
-        if pattern is None:
-            by_name.append({})
-            continue
-        files = _files_by_name(path, argument, pattern)
-        if not files:
-            raise LabelFolderError(
-                f"{path} holds no image files ({', '.join(IMAGE_SUFFIXES)}) that match "
-                f"{argument}={pattern!r}."
-            )
-        by_name.append(files)
-    found, labels, kinds = by_name
+        raise LabelFolderError(f"`path` must be an existing folder. Received: path={str(path)!r}")
+    found, labels = (
+        _files_by_name(path, argument, pattern)
+        for argument, pattern in (("images", images), ("instances", instances))
+    )
+    kinds = {} if classes is None else _files_by_name(path, "classes", classes)
     names = sorted(found.keys() | labels.keys() | kinds.keys())
     return [LabelPair(found.get(one), labels.get(one), one, kinds.get(one)) for one in names]
 
@@ -107,8 +94,8 @@ def find_label_pairs(
 def check_label_pairs(pairs: Sequence[LabelPair], classes: bool = False) -> None:
     """Check that every pair can be used, and report all that cannot in one error.
 
-    Headers are read where they tell enough; pixels are read where a value can be wrong (float
-    images, signed or 32-bit labels) or where a file looks cut short.
+    Only headers are read where they tell enough; pixels are read where a value can be wrong
+    (float images, signed or 32-bit labels) or where a file looks cut short.
 
     Args:
         pairs: what `find_label_pairs` returned.
@@ -120,29 +107,22 @@ def check_label_pairs(pairs: Sequence[LabelPair], classes: bool = False) -> None
             files with their reasons and counts the others.
 
     Example:
-    >>> from pathlib import Path
-    >>> from keras_rpe.data import LabelPair, check_label_pairs
-    >>> check_label_pairs([LabelPair(Path("cell.png"), None, "cell")])
-    Traceback (most recent call last):
-    ...
-    keras_rpe.data.folder.LabelFolderError: 1 of 1 image pairs cannot be used:
-    cell.png: it has no mask.
+        >>> from pathlib import Path
+        >>> from keras_rpe.data import LabelPair, check_label_pairs
+        >>> check_label_pairs([LabelPair(Path("cell.png"), None, "cell")])
+        Traceback (most recent call last):
+        ...
+        keras_rpe.data.images.LabelFolderError: 1 of 1 image pairs cannot be used:
+        cell.png: it has no mask.
     """
     with ThreadPoolExecutor(_THREADS) as pool:
-        problems = pool.map(partial(_problem, classes=classes), pairs)
-        reasons = [reason for reason in problems if reason]
-    if reasons:
-        shown = "; ".join(reasons[:_SHOWN])
-        more = f"; and {len(reasons) - _SHOWN} more" if len(reasons) > _SHOWN else ""
-        raise LabelFolderError(
-            f"{len(reasons)} of {len(pairs)} image pairs cannot be used: {shown}{more}."
-        )
+        raise_problems(pool.map(partial(_problem, classes=classes), pairs), "image pairs")
 
 
 def split_pairs(
     pairs: Sequence[LabelPair], validation_split: float, seed: int | None = None
 ) -> tuple[list[LabelPair], list[LabelPair]]:
-    """Split pairs into training and validation by their names and the seed alone.
+    """Split pairs into training and validation by nothing but their names and the seed.
 
     The order of the pairs plays no part, so that two calls, on two machines too, agree.
 
@@ -159,20 +139,14 @@ def split_pairs(
         ValueError: the share is not between 0 and 1, or there are fewer than two pairs.
 
     Example:
-    >>> from keras_rpe.data import LabelPair, split_pairs
-    >>> pairs = [LabelPair(None, None, name) for name in "abcd"]
-    >>> [len(part) for part in split_pairs(pairs, 0.25, seed=1)]
-    [3, 1]
+        >>> from keras_rpe.data import LabelPair, split_pairs
+        >>> pairs = [LabelPair(None, None, name) for name in "abcd"]
+        >>> [len(part) for part in split_pairs(pairs, 0.25, seed=1)]
+        [3, 1]
     """
-    if not 0 < validation_split < 1:
-        raise ValueError(
-            "validation_split needs a number between 0 and 1. "
-            f"Received: validation_split={validation_split}"
-        )
+    check_number("validation_split", validation_split, "(0, 1)")
     if len(pairs) < 2:
-        raise ValueError(
-            f"validation_split needs at least two image pairs to split. Received: {len(pairs)}"
-        )
+        raise ValueError(f"`pairs` must be at least two image pairs. Received: {len(pairs)}")
     salt = f"{seed or 0}:"
     ranked = sorted(pairs, key=lambda pair: hashlib.blake2b((salt + pair.name).encode()).digest())
     count = min(max(round(len(pairs) * validation_split), 1), len(pairs) - 1)
@@ -194,6 +168,11 @@ def _files_by_name(path: Path, argument: str, pattern: str) -> dict[str, Path]:
                 f"{file.relative_to(path)}."
             )
         files[file.stem] = file
+    if not files:
+        raise LabelFolderError(
+            f"{path} holds no image files ({', '.join(IMAGE_SUFFIXES)}) that match "
+            f"{argument}={pattern!r}."
+        )
     return files
 
 
@@ -206,55 +185,45 @@ def _problem(pair: LabelPair, classes: bool) -> str | None:
         return f"{present}: it has no image"
     if classes and pair.classes is None:
         return f"{present}: it has no map of classes"
-    try:
-        image_size = _checked_image_size(pair.image)
-    except ImageFileError as error:
-        return _reason(pair.image, error)
-    for file in (pair.instances, pair.classes if classes else None):
+    wanted = None
+    for file in (pair.image, pair.instances, pair.classes if classes else None):
         if file is None:
             continue
         try:
-            size = _checked_label_size(file)
+            size = _checked_size(file, is_image=file is pair.image)
         except ImageFileError as error:
-            return _reason(file, error)
-        if size != image_size:
+            # The sentence starts with the whole path; the name is enough inside a list.
+            return f"{file.name}: it {str(error).removeprefix(f'{file} ').removesuffix('.')}"
+        wanted = wanted or size
+        if size != wanted:
             return (
-                f"{file.name}: it has {size[0]} x {size[1]} pixels, but its image "
-                f"{pair.image.name} has {image_size[0]} x {image_size[1]}"
+                f"{file.name}: it has {size_text(size)} pixels, but its image "
+                f"{pair.image.name} has {size_text(wanted)}"
             )
     return None
 
 
-def _checked_image_size(path: Path) -> tuple[int, int]:
+def _checked_size(path: Path, is_image: bool) -> tuple[int, int]:
+    """Check a file, by its header where that tells enough."""
     header = read_header(path)
-    plain = header.dtype in (np.uint8, np.uint16) and header.channels in (1, 3, 4)
-    if not (plain and header.whole and min(header.height, header.width) >= MIN_SIDE):
+    plain = header.whole and header.dtype in (np.uint8, np.uint16)
+    if not is_image:
+        check_label_header(path, header)
+        if not plain:
+            read_labels(path)
+    elif not (plain and header.channels in (1, 3, 4) and min(header[1:3]) >= MIN_SIDE):
         read_image(path)
     return header.height, header.width
 
 
-def _checked_label_size(path: Path) -> tuple[int, int]:
-    header = read_header(path)
-    check_label_header(path, header)
-    if not (header.whole and header.dtype in (np.uint8, np.uint16)):
-        read_labels(path)
-    return header.height, header.width
-
-
-def _reason(path: Path, error: ImageFileError) -> str:
-    # The sentence starts with the whole path; the name is enough inside a list.
-    text = str(error).removeprefix(f"{path} ").removesuffix(".")
-    return f"{path.name}: it {text}"
-
-
 def read_label_pair(
-    pair: LabelPair, void: int | None = None, num_classes: int | None = None
+    pair: LabelPair, ignore_label: int | None = None, num_classes: int | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Read an image with its instances and, where the pair has such a file, its classes.
 
     Args:
         pair: What `find_label_pairs` found.
-        void: The number of void pixels in the label files; `None`: there are none.
+        ignore_label: The number of void pixels in the label files; `None`: there are none.
         num_classes: The highest class that the file may have; `None`: any.
 
     Returns:
@@ -275,7 +244,8 @@ def read_label_pair(
         ...     image, instances = Path(folder) / "image.png", Path(folder) / "instances.png"
         ...     write_image(image, np.zeros((8, 8, 3), "uint8"))
         ...     write_labels(instances, np.diag([3, 3, 3, 3, 255, 255, 0, 0]))
-        ...     read_label_pair(LabelPair(image, instances, "a"), void=255)[1].diagonal().tolist()
+        ...     pair = LabelPair(image, instances, "a")
+        ...     read_label_pair(pair, ignore_label=255)[1].diagonal().tolist()
         [3, 3, 3, 3, -1, -1, 0, 0]
     """
     if pair.image is None or pair.instances is None:
@@ -286,39 +256,15 @@ def read_label_pair(
         if labels is None:
             continue
         if labels.shape != image.shape[:2]:
-            raise ImageFileError(f"{file} and its image no longer have one size.")
-        if void is not None:
-            labels[labels == void] = VOID
+            raise ImageFileError(f"{file} and its image differ in size.")
+        if ignore_label is not None:
+            labels[labels == ignore_label] = VOID
     if classes is None:
         return image, instances, None
     highest = int(classes.max())
     if num_classes is not None and highest > num_classes:
         raise ImageFileError(f"{pair.classes} has the class {highest}, above num_classes.")
     return image, *agreed_maps(pair.classes, instances, classes)
-
-
-def check_label_numbers(void: Any, num_classes: Any, classes: Any) -> None:
-    """Refuse a number of void pixels, or of classes, that no files have.
-
-    Args:
-        void: The number of void pixels, from 1, or `None`.
-        num_classes: The highest class, from 1, or `None`.
-        classes: The files of classes, without which there is no `num_classes`.
-
-    Raises:
-        ValueError: If one is not as above.
-    """
-    for argument, value in (("void", void), ("num_classes", num_classes)):
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        if value is not None and not (whole and 1 <= value < 2**31):
-            raise ValueError(
-                f"{argument} needs a whole number from 1 to 2**31 - 1, or None. "
-                f"Received: {argument}={value!r}"
-            )
-    if num_classes is not None and classes is None:
-        raise ValueError(
-            f"num_classes needs classes. Received: num_classes={num_classes}, classes=None"
-        )
 
 
 def label_folder(
@@ -338,7 +284,7 @@ def label_folder(
     seed: int | None = None,
     names: Sequence[str] | None = None,
     split_pieces: bool = True,
-    void: int | None = None,
+    ignore_label: int | None = None,
     num_classes: int | None = None,
 ) -> tf.data.Dataset:
     """Read a folder of images and instance label images as batches for `fit`.
@@ -346,10 +292,10 @@ def label_folder(
     All files are checked before anything else. Every epoch takes `repeats` crops of every
     image: nine of ten around a random instance, the others anywhere. Images smaller than the
     crop are continued by their edge pixels, with background as labels, or void with `classes` or
-    `void`. Gray images become three equal channels and alpha is dropped. Up to 1 GiB of decoded
-    images stays in memory.
+    `ignore_label`. Gray images become three equal channels and alpha is dropped. Up to 1 GiB of
+    decoded images stays in memory.
 
-    After cropping and augmenting, every connected piece (eight neighbours) becomes an instance
+    After cropping and augmenting, every connected piece (eight neighbors) becomes an instance
     of its own, with ids from 1 without gaps: a crop can cut an instance in two. An instance
     that is meant to have pieces far apart, such as an object behind a pole, is split as well,
     unless `split_pieces=False`.
@@ -364,7 +310,7 @@ def label_folder(
         instances: a glob inside the folder that the label images match; an image and its
             labels share their name without ending.
         classes: a glob inside the folder that images of each pixel's class match, 0 for the
-            background; None: labels are instances alone.
+            background; None: labels are only instances.
         crop_size: side of the square crops, or (height, width), or None for whole images at
             their own sizes, which needs `batch_size=1`.
         batch_size: crops per batch; the last batch of an epoch may be smaller.
@@ -377,14 +323,14 @@ def label_folder(
         zoom: with `augment=True` or "photo", each crop is enlarged by a random factor from this
             range; factors below 1 reduce it and show more. Whole images keep their sizes.
         repeats: crops per image and epoch.
-        validation_split: the share of images for validation, chosen by name and `seed` alone.
+        validation_split: the share of images for validation, chosen by name and `seed`.
         subset: "training" or "validation", together with `validation_split`.
         seed: the same seed gives the same batches; None draws one from Python's generator.
         names: only these images, by their names without ending.
         split_pieces: whether each connected piece becomes an instance; False keeps the pieces of
             an instance together.
-        void: the number of void pixels in the files, such as 255; None: there are none. They
-            become `VOID` (-1).
+        ignore_label: the number of void pixels in the files, such as 255, which become `VOID`
+            (-1); None: there are none.
         num_classes: the highest class that the files may have; None: any.
 
     Returns:
@@ -397,33 +343,36 @@ def label_folder(
         ValueError: an argument is not as above.
 
     Example:
-    >>> from pathlib import Path
-    >>> import numpy as np
-    >>> from keras_rpe.data import label_folder
-    >>> import tempfile
-    >>> from keras_rpe.data import write_image, write_labels
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     for part in ("images", "instances"):
-    ...         (Path(folder) / part).mkdir()
-    ...     write_image(folder + "/images/cell.png", np.zeros((40, 40, 3), "uint8"))
-    ...     write_labels(folder + "/instances/cell.png", 60000 * np.eye(40, dtype=int))
-    ...     dataset = label_folder(folder, crop_size=32, batch_size=2, repeats=2, seed=1)
-    ...     batch, labels = next(iter(dataset))
-    >>> batch.shape, labels.shape, len(dataset)
-    (TensorShape([2, 32, 32, 3]), TensorShape([2, 32, 32]), 1)
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from keras_rpe.data import label_folder
+        >>> import tempfile
+        >>> from keras_rpe.data import write_image, write_labels
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for part in ("images", "instances"):
+        ...         (Path(folder) / part).mkdir()
+        ...     write_image(folder + "/images/cell.png", np.zeros((40, 40, 3), "uint8"))
+        ...     write_labels(folder + "/instances/cell.png", 60000 * np.eye(40, dtype=int))
+        ...     dataset = label_folder(folder, crop_size=32, batch_size=2, repeats=2, seed=1)
+        ...     batch, labels = next(iter(dataset))
+        >>> batch.shape, labels.shape, len(dataset)
+        (TensorShape([2, 32, 32, 3]), TensorShape([2, 32, 32]), 1)
     """
-    options = crop_options(
+    options = CropOptions(
         crop_size, batch_size, shuffle, augment, zoom, repeats, seed, split_pieces
     )
-    check_label_numbers(void, num_classes, classes)
-    if (validation_split is None) != (subset is None) or subset not in (
-        None,
-        "training",
-        "validation",
-    ):
+    for argument, value in (("ignore_label", ignore_label), ("num_classes", num_classes)):
+        if value is not None:
+            check_integer(argument, value, 1, 2**31 - 1)
+    if num_classes is not None and classes is None:
         raise ValueError(
-            'subset needs "training" or "validation" together with validation_split, or neither '
-            f"of the two. Received: subset={subset!r}, validation_split={validation_split}"
+            f"`num_classes` needs `classes`. Received: num_classes={num_classes}, classes=None"
+        )
+    check_choice("subset", subset, (None, "training", "validation"))
+    if (validation_split is None) != (subset is None):
+        raise ValueError(
+            "`subset` and `validation_split` must be given together. "
+            f"Received: subset={subset!r}, validation_split={validation_split}"
         )
     pairs = chosen_pairs(find_label_pairs(path, images, instances, classes), names)
     check_label_pairs(pairs, classes is not None)
@@ -431,10 +380,10 @@ def label_folder(
         training, validation = split_pairs(pairs, validation_split, seed)
         pairs = training if subset == "training" else validation
 
-    def load(pair: LabelPair) -> LabelledImage:
-        image, labels, kinds = read_label_pair(pair, void, num_classes)
-        if kinds is None and void is not None:
+    def load(pair: LabelPair) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        image, labels, kinds = read_label_pair(pair, ignore_label, num_classes)
+        if kinds is None and ignore_label is not None:
             kinds = labels.clip(max=1)
-        return labelled_image(image, labels, kinds)
+        return image, labels, kinds
 
     return labelled_dataset(pairs, load, options, classes is not None)

@@ -7,6 +7,7 @@ import glob
 import io
 import logging
 import struct
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,9 +24,9 @@ class ImageFileError(ValueError):
     The message is one sentence that names the file.
 
     Example:
-    >>> from keras_rpe.data import ImageFileError
-    >>> str(ImageFileError("cell.png is empty (0 bytes)."))
-    'cell.png is empty (0 bytes).'
+        >>> from keras_rpe.data import ImageFileError
+        >>> str(ImageFileError("cell.png is empty (0 bytes)."))
+        'cell.png is empty (0 bytes).'
     """
 
 
@@ -33,20 +34,39 @@ class LabelFolderError(ValueError):
     """A folder whose images and label images do not fit together, with every reason found.
 
     Example:
-    >>> from keras_rpe.data import LabelFolderError
-    >>> str(LabelFolderError("1 of 2 image pairs cannot be used: a.png: its mask is missing."))
-    '1 of 2 image pairs cannot be used: a.png: its mask is missing.'
+        >>> from keras_rpe.data import LabelFolderError
+        >>> str(LabelFolderError("1 of 2 image pairs cannot be used: a.png: its mask is missing."))
+        '1 of 2 image pairs cannot be used: a.png: its mask is missing.'
     """
 
+
+def raise_problems(problems: Iterable[str | None], of_what: str) -> None:
+    """Raise one `LabelFolderError` that names the first problems, where there is any."""
+    problems = list(problems)
+    reasons = [reason for reason in problems if reason]
+    if reasons:
+        more = f"; and {len(reasons) - _SHOWN} more" if len(reasons) > _SHOWN else ""
+        raise LabelFolderError(
+            f"{len(reasons)} of {len(problems)} {of_what} cannot be used: "
+            f"{'; '.join(reasons[:_SHOWN])}{more}."
+        )
+
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+"""The file endings, in lower case, that count as images in a folder or a glob."""
+
+MIN_SIDE = 8
+"""The smallest height and width of an image, in pixels."""
 
 MAX_PIXELS = 2**28
 """The largest number of pixels that a file may claim."""
 
 PILLOW_FORMATS = ("PNG", "JPEG")
 
+_SHOWN = 20
+_MAX_ID = 2**31 - 1
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-PNG_END = b"IEND\xaeB`\x82"
+_PNG_END = b"IEND\xaeB`\x82"
 _JPEG_END = b"\xff\xd9"
 # Cameras append padding or thumbnails after the end mark; further back a full decode decides.
 _TAIL_BYTES = 65536
@@ -56,62 +76,27 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
 class ImageHeader(NamedTuple):
-    """The size and the kind of an image file.
+    """The size and the kind of an image file."""
 
-    Attributes:
-        kind: "png", "jpeg" or "tiff".
-        height: rows of pixels.
-        width: columns of pixels.
-        channels: values per pixel once read; a palette image counts as one.
-        dtype: the NumPy type of the stored values.
-        whole: whether the end of the file looks as it should; where it is not, only decoding
-            tells whether the file is cut short.
-    """
-
-    kind: str
+    kind: str  # "PNG", "JPEG", "MPO" (a JPEG of several views) or "TIFF"
     height: int
     width: int
-    channels: int
-    dtype: np.dtype
-    whole: bool
+    channels: int  # a palette image counts as one
+    dtype: np.dtype  # of the stored values
+    whole: bool  # whether the end looks as it should; if not, only decoding tells
 
 
-def read_header(path: str | Path) -> ImageHeader:
-    """Read the header of a PNG, JPEG or TIFF file.
-
-    Args:
-        path: the file.
-
-    Returns:
-        An `ImageHeader`.
-
-    Raises:
-        ImageFileError: the file is missing, empty, a folder, no image, a stack of several
-            images, or claims more pixels than `MAX_PIXELS`.
-
-    Example:
-    >>> from keras_rpe.data.images import read_header
-    >>> import tempfile
-    >>> from PIL import Image
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     Image.new("RGB", (30, 20)).save(folder + "/cell.png")
-    ...     header = read_header(folder + "/cell.png")
-    >>> header.kind, header.height, header.width, header.channels, header.whole
-    ('png', 20, 30, 3, True)
-    """
-    path = Path(path)
-    kind = file_kind(path)
-    try:
-        header = _tiff_header(path) if kind == "tiff" else _pillow_header(path, kind)
-    except ImageFileError:
-        raise
-    except Image.DecompressionBombError:
-        raise ImageFileError(
-            f"{path} claims more pixels than Pillow reads safely, at most "
-            f"{2 * (Image.MAX_IMAGE_PIXELS or MAX_PIXELS)}."
-        ) from None
-    except Exception as error:
-        raise unreadable(path, error) from error
+def read_header(path: Path) -> ImageHeader:
+    """Read the header of a PNG, JPEG or TIFF file, or raise `ImageFileError`."""
+    with _one_sentence(path):
+        if path.is_dir():
+            raise ImageFileError(f"{path} is a folder, not an image file.")
+        with path.open("rb") as file:
+            start = file.read(8)
+        if not start:
+            raise ImageFileError(f"{path} is empty (0 bytes).")
+        is_tiff = start[:4] in _TIFF_SIGNATURES
+        header = _tiff_header(path) if is_tiff else _pillow_header(path)
     if header.height * header.width > MAX_PIXELS:
         raise ImageFileError(
             f"{path} claims {header.height} x {header.width} pixels, more than the "
@@ -120,170 +105,91 @@ def read_header(path: str | Path) -> ImageHeader:
     return header
 
 
-def file_kind(path: Path) -> str:
-    """Tell PNG, JPEG and TIFF apart by their first bytes; anything else is an error."""
+@contextlib.contextmanager
+def _one_sentence(path: Path) -> Iterator[None]:
+    """Make an `ImageFileError` of whatever a decoder says about a file."""
     try:
-        if path.is_dir():
-            raise ImageFileError(f"{path} is a folder, not an image file.")
-        if path.stat().st_size == 0:
-            raise ImageFileError(f"{path} is empty (0 bytes).")
-        with path.open("rb") as file:
-            start = file.read(8)
+        yield
+    except ImageFileError:
+        raise
     except FileNotFoundError:
         raise ImageFileError(f"{path} does not exist.") from None
-    except OSError as error:
-        raise unreadable(path, error) from error
-    if start == _PNG_SIGNATURE:
-        return "png"
-    if start[:3] == b"\xff\xd8\xff":
-        return "jpeg"
-    if start[:4] in _TIFF_SIGNATURES:
-        return "tiff"
-    raise ImageFileError(f"{path} is not a PNG, JPEG or TIFF image.")
+    except Image.UnidentifiedImageError:
+        raise ImageFileError(
+            f"{path} cannot be read: it is not a PNG, JPEG or TIFF image."
+        ) from None
+    except Exception as error:
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise ImageFileError(f"{path} cannot be read as an image: {reason[:200]}.") from error
 
 
-def unreadable(path: Path, error: BaseException) -> ImageFileError:
-    """One sentence for whatever a decoder said about a file."""
-    reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-    return ImageFileError(f"{path} cannot be read as an image: {reason[:200]}.")
-
-
-def png_is_deep_color(path: Path) -> bool:
-    """Whether a PNG has several channels of 16 bits, which Pillow would cut to 8."""
-    with path.open("rb") as file:
-        start = file.read(26)
-    bits, color = struct.unpack("BB", start[24:26])
-    return bits == 16 and color in (2, 4, 6)
-
-
-def _pillow_header(path: Path, kind: str) -> ImageHeader:
+def _pillow_header(path: Path) -> ImageHeader:
     with Image.open(path, formats=PILLOW_FORMATS) as image:
         width, height = image.size
+        kind = str(image.format)
         # A photograph of two views (MPO) is read as its first; an animation is a stack.
         frames = getattr(image, "n_frames", 1)
-        if kind == "png" and frames > 1:
+        if kind == "PNG" and frames > 1:
             raise ImageFileError(f"{path} holds {frames} images, not one.")
         channels = len(image.getbands())
-        deep = image.mode.startswith("I") or (kind == "png" and png_is_deep_color(path))
-    dtype = np.dtype(np.uint16 if deep else np.uint8)
-    return ImageHeader(kind, height, width, channels, dtype, _has_end(path, kind))
-
-
-def _has_end(path: Path, kind: str) -> bool:
+        # How the decoder reads pixels, such as "RGB;16B", which it would cut to 8 bits.
+        deep = kind == "PNG" and ";16" in str(image.tile[0][3])
     with path.open("rb") as file:
         file.seek(-min(path.stat().st_size, _TAIL_BYTES), 2)
-        tail = file.read()
-    if kind == "png":
-        return tail.endswith(PNG_END)
-    return tail.rstrip(b"\0").endswith(_JPEG_END)
+        end = file.read()
+    whole = end.endswith(_PNG_END) if kind == "PNG" else end.rstrip(b"\0").endswith(_JPEG_END)
+    return ImageHeader(
+        kind, height, width, channels, np.dtype(np.uint16 if deep else np.uint8), whole
+    )
 
 
 def _tiff_header(path: Path) -> ImageHeader:
     with tifffile.TiffFile(path) as file:
-        pages = len(file.pages)
-        if pages == 0:
+        if not len(file.pages):
             raise ImageFileError(f"{path} holds no image.")
-        if _lacks_tags(file):
+        page = file.pages.first
+        file.filehandle.seek(page.offset)
+        (tags,) = struct.unpack(file.tiff.tagnoformat, file.filehandle.read(file.tiff.tagnosize))
+        if len(list(page.tags)) < tags:  # the others point past the end, and are left out
             raise ImageFileError(f"{path} is cut short or broken: its TIFF tags are not whole.")
         series = file.series[0]
-        shape = tuple(size for size in series.shape if size != 1)
-        axes = "".join(a for a, size in zip(series.axes, series.shape) if size != 1)
-        channel_axis = _channel_axis(axes)
-        if pages > 1 and not (channel_axis == 0 and pages == shape[0]):
-            raise ImageFileError(f"{path} holds {pages} images, not one.")
-        if len(shape) == 3 and channel_axis is None:
-            raise ImageFileError(f"{path} is a stack of shape {shape}, not one image.")
-        sizes = [size for i, size in enumerate(shape) if i != channel_axis]
-        if len(sizes) != 2:
-            # A side of one pixel is squeezed too: take the sizes that the page states.
-            page = file.pages.first
-            sizes = [int(page.imagelength), int(page.imagewidth)]
-            if len(shape) > 2:
-                raise ImageFileError(f"{path} has shape {series.shape}, not that of one image.")
-        channels = 1 if channel_axis is None else shape[channel_axis]
+        sizes = {axis: n for axis, n in zip(series.axes, series.shape) if n != 1 or axis in "YX"}
+        height, width = (sizes.pop(axis, 1) for axis in "YX")
+        channels = sizes.pop("S", None) or sizes.pop("C", 1)  # samples of a pixel, or channels
+        if sizes or len(file.pages) not in (1, channels):
+            raise ImageFileError(
+                f"{path} is a stack of shape {series.shape} that holds {len(file.pages)} images, "
+                "not one image."
+            )
         end = max(
-            (
-                offset + count
-                for page in file.pages
-                for offset, count in zip(page.dataoffsets, page.databytecounts)
-            ),
-            default=0,
+            offset + count
+            for page in file.pages
+            for offset, count in zip((0, *page.dataoffsets), (0, *page.databytecounts))
         )
         whole = end <= path.stat().st_size
-        return ImageHeader("tiff", sizes[0], sizes[1], channels, np.dtype(series.dtype), whole)
+        return ImageHeader("TIFF", height, width, channels, np.dtype(series.dtype), whole)
 
 
-def _lacks_tags(file: tifffile.TiffFile) -> bool:
-    """Whether tags point past the end: their pixels would decode, with the wrong bits."""
-    page = file.pages.first
-    file.filehandle.seek(page.offset)
-    stated = struct.unpack(file.tiff.tagnoformat, file.filehandle.read(file.tiff.tagnosize))[0]
-    return len(list(page.tags)) < stated
-
-
-def _channel_axis(axes: str) -> int | None:
-    """The channel axis of a TIFF series (S: samples, C: channels), or None."""
-    if len(axes) == 3:
-        for position in (0, 2):
-            if axes[position] in "SC":
-                return position
-    return None
-
-
-_PLAIN_MODES = {"L", "RGB", "RGBA", "I;16", "I;16L", "I;16B"}
-
-
-def decode(path: Path, header: ImageHeader, labels: bool) -> np.ndarray:
-    """Decode the pixels of a file whose header has been read.
-
-    Args:
-        path: the file.
-        header: what `read_header` returned.
-        labels: keep the indices of a palette image instead of its colours.
-
-    Returns:
-        (H, W) or (H, W, C) in the stored type; bool for images of one bit.
-
-    Raises:
-        ImageFileError: the file is cut short or broken.
-
-    Example:
-    >>> from pathlib import Path
-    >>> from keras_rpe.data.images import decode
-    >>> import tempfile
-    >>> from keras_rpe.data.images import read_header
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     file = Path(folder) / "cell.png"
-    ...     Image.new("L", (9, 8), 3).save(file)
-    ...     decode(file, read_header(file), labels=True).max()
-    np.uint8(3)
-    """
-    try:
-        if header.kind == "png" and not header.whole and PNG_END not in path.read_bytes():
-            raise ValueError("the file is cut short")
-        if header.kind == "tiff":
+def _decode(path: Path, header: ImageHeader, labels: bool) -> np.ndarray:
+    """Decode (H, W) or (H, W, C) in the stored type; labels are the indices of a palette."""
+    with _one_sentence(path):
+        if header.kind == "PNG" and not header.whole and _PNG_END not in path.read_bytes():
+            raise ImageFileError(f"{path} cannot be read as an image: it is cut short.")
+        if header.kind == "TIFF":
             return _decode_tiff(path, header)
         with Image.open(path, formats=PILLOW_FORMATS) as image:
             image.load()
-            if not labels and header.kind == "png" and png_is_deep_color(path):
-                return _decode_deep_png(path)
-            return _pillow_array(image, labels)
-    except Exception as error:
-        raise unreadable(path, error) from error
-
-
-def _pillow_array(image: Image.Image, labels: bool) -> np.ndarray:
-    if image.mode == "1" or (labels and image.mode == "P"):
-        return np.asarray(image)
-    if image.mode == "I":
-        return np.asarray(image).astype(np.uint16)
-    if image.mode not in _PLAIN_MODES:
-        image = image.convert("RGBA" if image.mode in ("LA", "La", "RGBa") else "RGB")
-    return np.asarray(image)
+            if header.dtype == np.uint16:
+                deep = header.channels > 1
+                return _decode_deep_png(path) if deep else np.asarray(image).astype(np.uint16)
+            if image.mode not in ("1", "L", "RGB", "RGBA") and not (labels and image.mode == "P"):
+                alpha = image.mode in ("LA", "La", "RGBa")
+                return np.asarray(image.convert("RGBA" if alpha else "RGB"))
+            return np.asarray(image)
 
 
 def _decode_deep_png(path: Path) -> np.ndarray:
-    # Imported here alone: files of this kind are rare and TensorFlow takes seconds to import.
+    # Imported only here: files of this kind are rare and TensorFlow takes seconds to import.
     import tensorflow as tf
 
     data = path.read_bytes()
@@ -292,32 +198,23 @@ def _decode_deep_png(path: Path) -> np.ndarray:
 
 
 def _decode_tiff(path: Path, header: ImageHeader) -> np.ndarray:
-    try:
-        with tifffile.TiffFile(path) as file:
-            pixels = file.series[0].asarray()
-    except ValueError as error:
-        # Compressions such as LZW need a package of codecs that Pillow brings along.
-        if "imagecodecs" not in str(error):
-            raise
-        with contextlib.suppress(Exception), Image.open(path, formats=("TIFF",)) as image:
-            pixels = np.asarray(image)
-            if pixels.dtype == header.dtype:
-                return pixels
-        raise error
-    plain = (header.height, header.width)
-    if header.channels == 1:
-        return pixels.reshape(plain)
-    pixels = np.squeeze(pixels)
-    return pixels if pixels.shape[:2] == plain else np.moveaxis(pixels, 0, -1)
-
-
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
-"""The file endings, in lower case, that count as images in a folder or a glob."""
-
-MIN_SIDE = 8
-"""The smallest height and width of an image, in pixels."""
-
-_MAX_ID = 2**31 - 1
+    with tifffile.TiffFile(path) as file:
+        series = file.series[0]
+        try:
+            pixels = series.asarray()
+        except ValueError as error:
+            # Compressions such as LZW need a package of codecs, which Pillow brings along.
+            if "imagecodecs" not in str(error):
+                raise
+            with Image.open(path, formats=("TIFF",)) as image:
+                pixels = np.asarray(image)
+            if pixels.dtype != header.dtype:
+                raise
+        if header.channels == 1:
+            return pixels.reshape(header.height, header.width)
+        pixels = np.squeeze(pixels)
+        first = pixels.shape != (header.height, header.width, header.channels)
+        return np.moveaxis(pixels, 0, -1) if first else pixels
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -340,14 +237,14 @@ def read_image(path: str | Path) -> np.ndarray:
             JPEG: than Pillow's own limit, if that is lower), or holds NaN or infinite pixels.
 
     Example:
-    >>> import numpy as np
-    >>> from keras_rpe.data import read_image, write_image
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_image(folder + "/cell.png", np.full((10, 12, 3), 7, "uint8"))
-    ...     image = read_image(folder + "/cell.png")
-    >>> image.shape, image.dtype.name, int(image.max())
-    ((10, 12, 3), 'uint8', 7)
+        >>> import numpy as np
+        >>> from keras_rpe.data import read_image, write_image
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_image(folder + "/cell.png", np.full((10, 12, 3), 7, "uint8"))
+        ...     image = read_image(folder + "/cell.png")
+        >>> image.shape, image.dtype.name, int(image.max())
+        ((10, 12, 3), 'uint8', 7)
     """
     path = Path(path)
     header = read_header(path)
@@ -355,9 +252,9 @@ def read_image(path: str | Path) -> np.ndarray:
         raise ImageFileError(
             f"{path} has {header.height} x {header.width} pixels, fewer than {MIN_SIDE} on a side."
         )
-    if header.channels not in (1, 3, 4) and not (header.kind == "png" and header.channels == 2):
+    if header.channels not in (1, 3, 4) and (header.kind, header.channels) != ("PNG", 2):
         raise ImageFileError(f"{path} has {header.channels} channels, not 1, 3 or 4.")
-    image = decode(path, header, labels=False)
+    image = _decode(path, header, labels=False)
     if image.dtype == bool:
         image = image.astype(np.uint8) * 255
     if image.dtype not in (np.uint8, np.uint16):
@@ -384,18 +281,18 @@ def read_labels(path: str | Path) -> np.ndarray:
             channels or a type with fractions, or an id is negative or above 2**31 - 1.
 
     Example:
-    >>> import numpy as np
-    >>> from keras_rpe.data import read_labels, write_labels
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_labels(folder + "/cell.tif", np.diag([7, 0, 60000]))
-    ...     read_labels(folder + "/cell.tif").tolist()
-    [[7, 0, 0], [0, 0, 0], [0, 0, 60000]]
+        >>> import numpy as np
+        >>> from keras_rpe.data import read_labels, write_labels
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_labels(folder + "/cell.tif", np.diag([7, 0, 60000]))
+        ...     read_labels(folder + "/cell.tif").tolist()
+        [[7, 0, 0], [0, 0, 0], [0, 0, 60000]]
     """
     path = Path(path)
     header = read_header(path)
     check_label_header(path, header)
-    labels = decode(path, header, labels=True)
+    labels = _decode(path, header, labels=True)
     if labels.dtype == bool:
         return labels.astype(np.int32)
     if labels.size and int(labels.min()) < 0:
@@ -409,7 +306,7 @@ def read_labels(path: str | Path) -> np.ndarray:
 
 def check_label_header(path: Path, header: ImageHeader) -> None:
     """Raise `ImageFileError` where the header alone shows that a file holds no labels."""
-    if header.kind == "jpeg":
+    if header.kind in ("JPEG", "MPO"):
         raise ImageFileError(f"{path} is a JPEG, which changes ids: store labels as PNG or TIFF.")
     if header.channels != 1:
         raise ImageFileError(f"{path} has {header.channels} channels, but labels have one.")
@@ -431,14 +328,14 @@ def write_labels(path: str | Path, labels: np.ndarray) -> None:
         OSError: the file cannot be written; nothing is left behind.
 
     Example:
-    >>> from pathlib import Path
-    >>> import numpy as np
-    >>> from keras_rpe.data import write_labels
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_labels(folder + "/cell.png", np.eye(2, dtype=int))
-    ...     [file.name for file in Path(folder).iterdir()]
-    ['cell.png']
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from keras_rpe.data import write_labels
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_labels(folder + "/cell.png", np.eye(2, dtype=int))
+        ...     [file.name for file in Path(folder).iterdir()]
+        ['cell.png']
     """
     path = Path(path)
     labels = np.asarray(labels)
@@ -481,11 +378,11 @@ def write_image(path: str | Path, rgb: np.ndarray) -> None:
         OSError: the file cannot be written; nothing is left behind.
 
     Example:
-    >>> import numpy as np
-    >>> from keras_rpe.data import write_image
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_image(folder + "/black.png", np.zeros((8, 8, 3), "uint8"))
+        >>> import numpy as np
+        >>> from keras_rpe.data import write_image
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_image(folder + "/black.png", np.zeros((8, 8, 3), "uint8"))
     """
     path = Path(path)
     rgb = np.asarray(rgb)
@@ -515,14 +412,14 @@ def find_images(path: str | Path) -> list[Path]:
         ImageFileError: there is none.
 
     Example:
-    >>> import numpy as np
-    >>> from keras_rpe.data import find_images, write_image
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_image(folder + "/b.png", np.zeros((8, 8, 3), "uint8"))
-    ...     write_image(folder + "/a.png", np.zeros((8, 8, 3), "uint8"))
-    ...     [file.name for file in find_images(folder)]
-    ['a.png', 'b.png']
+        >>> import numpy as np
+        >>> from keras_rpe.data import find_images, write_image
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_image(folder + "/b.png", np.zeros((8, 8, 3), "uint8"))
+        ...     write_image(folder + "/a.png", np.zeros((8, 8, 3), "uint8"))
+        ...     [file.name for file in find_images(folder)]
+        ['a.png', 'b.png']
     """
     text, path = str(path), Path(path)
     if path.is_file():

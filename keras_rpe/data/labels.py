@@ -12,10 +12,10 @@ import numpy as np
 from keras_rpe.data.images import ImageFileError
 
 VOID = -1
-"""The number of void pixels in maps of instances and of classes, as in `ignore_label=VOID`.
+"""The number of void pixels in the maps that datasets give, as in `ignore_label=VOID`.
 
 Void pixels are neither an object nor background, and no loss and no metric counts them. Files have
-other numbers for them, such as 255, which in maps of instances may be an object.
+other numbers for them, such as 255.
 """
 
 _COUNTABLE = 2**22
@@ -35,76 +35,51 @@ class LabelMaps(NamedTuple):
     classes: np.ndarray
 
 
+def unique_codes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Number the integers that occur: the numbers, the values in order, and their counts."""
+    highest = int(values.max())
+    if highest >= _COUNTABLE or values.min() < 0:
+        found, codes, counts = np.unique(values, return_inverse=True, return_counts=True)
+        return codes.reshape(values.shape), found, counts
+    # Counting is many times faster than the sort inside np.unique.
+    counts = np.bincount(values.ravel(), minlength=highest + 1)
+    found = np.flatnonzero(counts)
+    number = np.zeros(highest + 1, np.int64)
+    number[found] = np.arange(len(found))
+    return number[values], found, counts[found]
+
+
 def pair_codes(
     instances: np.ndarray, classes: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Number the pairs of instance and class that occur in two maps.
+    """Number the pairs of instance and class that occur in two maps (H, W) of integers from -1.
 
-    Args:
-        instances: Integers (H, W) from -1.
-        classes: Integers (H, W) from -1.
-
-    Returns:
-        The number of the pair of each pixel (H, W), the pairs int64 (K, 2), sorted, and how many
-        pixels each has (K,).
-
-    Example:
-        >>> import numpy as np
-        >>> from keras_rpe.data.labels import pair_codes
-        >>> codes, pairs, counts = pair_codes(np.array([[0, 7, 7]]), np.array([[0, 2, 2]]))
-        >>> codes.tolist(), pairs.tolist(), counts.tolist()
-        ([[0, 1, 1]], [[0, 0], [7, 2]], [1, 2])
+    Returns the number of each pixel's pair (H, W), the sorted pairs (K, 2), and their counts (K,).
     """
     base = int(classes.max()) + 2
     keys = (instances.astype(np.int64) + 1) * base + (classes + 1)
-    highest = int(keys.max())
-    if highest < _COUNTABLE:  # counting is many times faster than the sort inside np.unique
-        counts = np.bincount(keys.ravel(), minlength=highest + 1)
-        found = np.flatnonzero(counts)
-        number = np.zeros(highest + 1, np.int64)
-        number[found] = np.arange(len(found))
-        codes, counts = number[keys], counts[found]
-    else:
-        found, codes, counts = np.unique(keys, return_inverse=True, return_counts=True)
-        codes = codes.reshape(keys.shape)
+    codes, found, counts = unique_codes(keys)
     return codes, np.stack([found // base - 1, found % base - 1], axis=1), counts
 
 
 def agreed_maps(
     where: Any, instances: np.ndarray, classes: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Make a map of instances and a map of classes agree.
+    """Make a map of instances and a map of classes, both integers (H, W), agree.
 
     A pixel that is void in one map becomes void in both. An object has the class that most of its
     pixels have; its other pixels become void. Classes without an object, such as sky, stay.
-
-    Args:
-        where: The file, for the error.
-        instances: Integers (H, W), 0 for the background, ids from 1, `VOID`.
-        classes: Integers (H, W), 0 for the background, classes from 1, `VOID`.
-
-    Returns:
-        The two maps, int32 (H, W).
-
-    Raises:
-        ImageFileError: If the sizes differ or no pixel of an object has a class.
-
-    Example:
-        >>> import numpy as np
-        >>> from keras_rpe.data.labels import agreed_maps
-        >>> instances, classes = np.array([[0, 1, 1, 1, -1]]), np.array([[0, 4, 4, 0, 4]])
-        >>> [one.tolist() for one in agreed_maps("cat.png", instances, classes)]
-        [[[0, 1, 1, -1, -1]], [[0, 4, 4, -1, -1]]]
+    Raises `ImageFileError`, which names `where`, if the sizes differ or an object has no class.
     """
     if instances.shape != classes.shape:
         raise ImageFileError(
-            f"{where} has instances of {_size(instances.shape)} pixels, but classes of "
-            f"{_size(classes.shape)}."
+            f"{where} has instances of {size_text(instances.shape)} pixels, but classes of "
+            f"{size_text(classes.shape)}."
         )
     codes, pairs, counts = pair_codes(instances, classes)
     void = (pairs == VOID).any(axis=1)
     objects = (pairs[:, 0] > 0) & ~void
-    void |= objects  # but for what most pixels of an object are
+    void |= objects  # except what most pixels of an object are
     classed = np.flatnonzero(objects & (pairs[:, 1] > 0))
     # The last of each object in this order is its largest pair; of equal ones, the lower class.
     order = classed[np.lexsort((-pairs[classed, 1], counts[classed], pairs[classed, 0]))]
@@ -117,7 +92,8 @@ def agreed_maps(
     return table[:, 0][codes], table[:, 1][codes]
 
 
-def _size(shape: tuple[int, ...]) -> str:
+def size_text(shape: tuple[int, ...]) -> str:
+    """A size as sentences have it, such as "20 x 30"."""
     return " x ".join(map(str, shape))
 
 
@@ -180,20 +156,9 @@ def read_class_names(path: str | Path) -> tuple[str, ...]:
 
 
 def read_json(path: Path, max_bytes: int) -> Any:
-    """Read a JSON file.
-
-    Args:
-        path: The file.
-        max_bytes: The largest size of the file.
-
-    Returns:
-        What it holds.
-
-    Raises:
-        ImageFileError: If it is missing, too large or damaged.
-    """
+    """Read a JSON file; an `ImageFileError` where it is missing, too large or damaged."""
     if not path.is_file():
-        raise ImageFileError(f"{path} does not exist, or is no file.")
+        raise ImageFileError(f"{path} does not exist, or is not a file.")
     size = path.stat().st_size
     if size > max_bytes:
         raise ImageFileError(f"{path} has {size} bytes, more than the {max_bytes} that are read.")
@@ -207,19 +172,11 @@ def read_json(path: Path, max_bytes: int) -> Any:
 def class_numbers(
     where: Any, known: Sequence[str], class_names: Sequence[str] | None
 ) -> np.ndarray:
-    """Make the table that numbers the chosen classes anew.
+    """Make the table that numbers the classes of a file anew, int32 (len(known) + 2,).
 
-    Args:
-        where: The file that has the classes, for the error.
-        known: Names of its classes; the first is number 1.
-        class_names: The classes to keep, to be numbered from 1 in this order; the others become
-            background. `None` keeps all.
-
-    Returns:
-        int32 (len(known) + 2,): what each number becomes; the last entry is for `VOID`.
-
-    Raises:
-        ValueError: If `class_names` is no list of names, or has one that is unknown or twice.
+    `class_names` are the classes to keep, numbered from 1 in this order (None keeps all); the
+    others become background. The last entry of the table is for `VOID`. Raises `ValueError` if a
+    name is unknown or comes twice.
 
     Example:
         >>> from keras_rpe.data.labels import class_numbers
@@ -229,16 +186,18 @@ def class_numbers(
     chosen = known if class_names is None else class_names
     if isinstance(chosen, str) or not chosen or not all(isinstance(one, str) for one in chosen):
         raise ValueError(
-            f"class_names needs a list of at least one name. Received: class_names={class_names!r}"
+            "`class_names` must be a list of at least one name. "
+            f"Received: class_names={class_names!r}"
         )
     table = np.zeros(len(known) + 2, np.int32)
+    table[-1] = VOID
     for number, name in enumerate(chosen, start=1):
         if name not in known:
             raise ValueError(
-                f"class_names needs classes of {where}, such as {known[0]!r}. Received: {name!r}"
+                f"`class_names` must be classes of {where}, such as {known[0]!r}. "
+                f"Received: {name!r}"
             )
         if table[known.index(name) + 1]:
-            raise ValueError(f"class_names needs each class once. Received: {name!r} twice")
+            raise ValueError(f"`class_names` must have each class once. Received: {name!r} twice")
         table[known.index(name) + 1] = number
-    table[-1] = VOID
     return table

@@ -1,7 +1,8 @@
-"""PASCAL VOC 2012 and SBD."""
+"""PASCAL VOC 2012 and the Semantic Boundaries Dataset (SBD)."""
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,66 +12,31 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from keras_rpe.checkpoints.matlab import read_matlab
-from keras_rpe.checkpoints.report import CheckpointError
+from keras_rpe.arguments import check_choice
 from keras_rpe.data.archives import (
     StoredFile,
-    check_palette,
+    check_size,
+    matlab_variable,
+    open_image,
     read_palette_labels,
     read_photo,
-    read_stored_header,
     tar_index,
 )
-from keras_rpe.data.crops import (
-    LabelledImage,
-    chosen_pairs,
-    crop_options,
-    labelled_dataset,
-    labelled_image,
-)
-from keras_rpe.data.images import ImageFileError, LabelFolderError
+from keras_rpe.data.crops import CropOptions, chosen_pairs, labelled_dataset
+from keras_rpe.data.images import ImageFileError, LabelFolderError, raise_problems
 from keras_rpe.data.labels import VOC_CLASSES, VOID, LabelMaps, agreed_maps, class_numbers
 
-_MAX_BYTES = 256 * 2**20
-
-
-def matlab_variable(path: str | Path, name: str) -> Any:
-    """Read a variable of a MATLAB file.
-
-    Nothing of the file is executed, and at most 256 MiB are read.
-
-    Args:
-        path: The file.
-        name: Name of the variable.
-
-    Returns:
-        Its value: an array, a text, a list for a cell, or a dict for a struct.
-
-    Raises:
-        ImageFileError: If the file is missing, damaged or of another kind, or has no such
-            variable.
-
-    Example:
-        >>> import tempfile
-        >>> import scipy.io
-        >>> from keras_rpe.data.voc import matlab_variable
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     scipy.io.savemat(folder + "/a.mat", {"x": [[1, 2]]})
-        ...     matlab_variable(folder + "/a.mat", "x").tolist()
-        [[1, 2]]
-    """
-    path = Path(path)
-    if path.is_dir():
-        raise ImageFileError(f"{path} is a folder, not a MATLAB file.")
-    if not path.is_file():
-        raise ImageFileError(f"{path} does not exist.")
-    try:
-        variables = read_matlab(path, (name,), _MAX_BYTES)
-    except CheckpointError as error:
-        raise ImageFileError(str(error)) from None
-    if name not in variables:
-        raise ImageFileError(f"{path} has no variable {name}.")
-    return variables[name]
+SPLITS = ("train", "val", "trainval")
+_IMAGES, _LISTS = "JPEGImages", "ImageSets/Segmentation"
+_INSTANCES, _CLASSES = "SegmentationObject", "SegmentationClass"
+_PREFIX = "VOCdevkit/VOC2012/"
+_WANTED = re.compile(
+    rf"{_PREFIX}(?:{_IMAGES}/[\w-]+\.jpg|(?:{_INSTANCES}|{_CLASSES})/[\w-]+\.png|"
+    rf"{_LISTS}/\w+\.txt)",
+    re.ASCII,
+)
+_VOID_INDEX = 255
+_THREADS = 4
 
 
 def read_sbd(instances: str | Path, classes: str | Path) -> tuple[np.ndarray, np.ndarray]:
@@ -108,35 +74,36 @@ def read_sbd(instances: str | Path, classes: str | Path) -> tuple[np.ndarray, np
         >>> instances.tolist(), classes.tolist()
         ([[0, 1, 2]], [[0, 8, 12]])
     """
-    instance_fields = _struct(instances, "GTinst")
-    ids = _integers(instances, "GTinst.Segmentation", instance_fields.get("Segmentation"))
-    kinds = _integers(classes, "GTcls.Segmentation", _struct(classes, "GTcls").get("Segmentation"))
-    categories = _integers(instances, "GTinst.Categories", instance_fields.get("Categories"))
-    if ids.shape != kinds.shape:
-        raise ImageFileError(
-            f"{classes} has {kinds.shape[0]} x {kinds.shape[1]} pixels, but {instances} has "
-            f"{ids.shape[0]} x {ids.shape[1]}."
-        )
+    fields = _fields(instances, "GTinst")
+    ids = _integers(instances, "GTinst.Segmentation", fields.get("Segmentation"))
+    categories = _integers(instances, "GTinst.Categories", fields.get("Categories"))
+    kinds = _integers(classes, "GTcls.Segmentation", _fields(classes, "GTcls").get("Segmentation"))
+    check_size(classes, kinds.shape, ids.shape, instances)
     void = (ids == 255) | (kinds == 255)
     ids, kinds = np.where(void, 0, ids), np.where(void, 0, kinds)
+    _check_classes(instances, categories)
+    _check_classes(classes, kinds)
     of_instance = np.concatenate([[0], categories.ravel()])
-    if ids.max() >= len(of_instance):
+    if ids.max(initial=0) >= len(of_instance):
         raise ImageFileError(
             f"{instances} has the instance {ids.max()}, but categories of {len(of_instance) - 1}."
         )
-    for file, found in ((instances, categories), (classes, kinds)):
-        if found.size and found.max() > len(VOC_CLASSES):
-            raise ImageFileError(
-                f"{file} has the class {found.max()}, above the {len(VOC_CLASSES)} of PASCAL VOC."
-            )
-    lacking = np.flatnonzero((of_instance == 0) & (np.arange(len(of_instance)) > 0))
+    lacking = np.flatnonzero(of_instance[1:] == 0) + 1
     if len(lacking):
         raise ImageFileError(f"{instances} has no class for the instance {lacking[0]}.")
     void |= of_instance[ids] != kinds
     return np.where(void, VOID, ids), np.where(void, VOID, kinds)
 
 
-def _struct(path: str | Path, name: str) -> dict[str, Any]:
+def _check_classes(file: Any, classes: np.ndarray) -> None:
+    highest = classes.max(initial=0)
+    if highest > len(VOC_CLASSES):
+        raise ImageFileError(
+            f"{file} has the class {highest}, above the {len(VOC_CLASSES)} of PASCAL VOC."
+        )
+
+
+def _fields(path: str | Path, name: str) -> dict[str, Any]:
     value = matlab_variable(path, name)
     if not isinstance(value, dict):
         raise ImageFileError(f"{path} has a {name} that is not one struct.")
@@ -144,33 +111,14 @@ def _struct(path: str | Path, name: str) -> dict[str, Any]:
 
 
 def _integers(path: str | Path, name: str, value: Any) -> np.ndarray:
-    if not isinstance(value, np.ndarray) or value.ndim != 2:
+    if not isinstance(value, np.ndarray) or value.ndim != 2 or value.dtype.kind not in "buif":
         raise ImageFileError(f"{path} has no {name} of two dimensions.")
-    if not value.size and name.endswith("Segmentation"):
-        raise ImageFileError(f"{path} has an empty {name}.")
-    if value.size:
-        low, high = value.min(), value.max()  # a NaN makes both NaN, which fails the comparison
-        fits = 0 <= low <= high <= 65535
-        if not fits or (value.dtype.kind == "f" and (value != np.floor(value)).any()):
-            raise ImageFileError(f"{path} has a {name} that is not of whole numbers to 65535.")
-    return value.astype(np.int32)
-
-
-SPLITS = ("train", "val", "trainval")
-"""The lists of labelled images."""
-
-_IMAGES, _LISTS = "JPEGImages", "ImageSets/Segmentation"
-_INSTANCES, _CLASSES = "SegmentationObject", "SegmentationClass"
-_PREFIX = "VOCdevkit/VOC2012/"
-_WANTED = re.compile(
-    rf"{_PREFIX}(?:{_IMAGES}/[\w-]+\.jpg|(?:{_INSTANCES}|{_CLASSES})/[\w-]+\.png|"
-    rf"{_LISTS}/\w+\.txt)",
-    re.ASCII,
-)
-_NAME = re.compile(r"[\w-]+", re.ASCII)
-_VOID_INDEX = 255
-_SHOWN = 20
-_THREADS = 4
+    with np.errstate(invalid="ignore"):
+        integers = value.astype(np.int32)
+    # A NaN equals nothing.
+    if value.size and not ((integers == value) & (value >= 0) & (value <= 65535)).all():
+        raise ImageFileError(f"{path} has a {name} that is not of integers from 0 to 65535.")
+    return integers
 
 
 class PascalVocExample(NamedTuple):
@@ -208,7 +156,7 @@ def find_pascal_voc(
     Raises:
         LabelFolderError: If the folder, a list or a file is missing, or files do not fit together;
             the message lists up to 20 reasons.
-        ImageFileError: If the archive is damaged or a list has a name that no file can have.
+        ImageFileError: If the archive or a list is damaged.
         ValueError: If an argument is not as above.
 
     Example:
@@ -216,12 +164,9 @@ def find_pascal_voc(
         >>> find_pascal_voc("no_such_folder")
         Traceback (most recent call last):
         ...
-        keras_rpe.data.folder.LabelFolderError: path needs an existing folder or ...
+        keras_rpe.data.images.LabelFolderError: path needs an existing folder or ...
     """
-    if split not in SPLITS:
-        raise ValueError(f"split needs one of {', '.join(SPLITS)}. Received: split={split!r}")
-    if sbd is not None and split != "train":
-        raise ValueError(f'sbd needs split="train". Received: split={split!r}')
+    check_choice("split", split, SPLITS if sbd is None else ("train",))
     path = Path(path)
     if path.is_dir():
         files = _folder_files(path)
@@ -234,19 +179,11 @@ def find_pascal_voc(
             f"path needs an existing folder or tar archive. Received: path={str(path)!r}"
         )
     names = _listed(path, files, split)
-    examples, reasons = _voc_examples(path, files, names)
+    found = _voc_examples(path, files, names)
     if sbd is not None:
-        held_out = set(_listed(path, files, "val"))
-        more, also = _sbd_examples(Path(sbd), files, set(names) | held_out)
-        examples, reasons = examples + more, reasons + also
-    if reasons:
-        shown = "; ".join(reasons[:_SHOWN])
-        rest = f"; and {len(reasons) - _SHOWN} more" if len(reasons) > _SHOWN else ""
-        raise LabelFolderError(
-            f"{len(reasons)} of {len(examples) + len(reasons)} images cannot be used: "
-            f"{shown}{rest}."
-        )
-    return examples
+        found += _sbd_examples(Path(sbd), files, {*names, *_listed(path, files, "val")})
+    raise_problems((one if isinstance(one, str) else None for one in found), "images")
+    return [one for one in found if not isinstance(one, str)]
 
 
 def read_pascal_voc(
@@ -276,18 +213,10 @@ def read_pascal_voc(
             np.where(one == _VOID_INDEX, VOID, one.astype(np.int32))
             for one in map(read_palette_labels, (example.instances, example.classes))
         )
-        if classes.max() > len(VOC_CLASSES):
-            raise ImageFileError(
-                f"{example.classes} has the class {classes.max()}, above the "
-                f"{len(VOC_CLASSES)} of PASCAL VOC."
-            )
+        _check_classes(example.classes, classes)
         # Classes without an object are none that VOC has.
         instances = np.where((instances == 0) & (classes > 0), VOID, instances)
-    if instances.shape != image.shape[:2]:
-        raise ImageFileError(
-            f"{example.instances} has {instances.shape[0]} x {instances.shape[1]} pixels, but its "
-            f"image has {image.shape[0]} x {image.shape[1]}."
-        )
+    check_size(example.instances, instances.shape, image.shape[:2], "its image")
     instances, classes = agreed_maps(example.instances, instances, classes)
     kept = table[classes]
     return LabelMaps(image, np.where(kept == 0, 0, instances), kept)
@@ -303,7 +232,7 @@ def _folder_files(path: Path) -> dict[str, StoredFile]:
     return {
         f"{part}/{file.name}": StoredFile(file)
         for part in (_IMAGES, _INSTANCES, _CLASSES, _LISTS)
-        for file in sorted((root / part).glob("*"))
+        for file in (root / part).glob("*")
         if _WANTED.fullmatch(f"{_PREFIX}{part}/{file.name}")
     }
 
@@ -313,9 +242,6 @@ def _listed(path: Path, files: dict[str, StoredFile], split: str) -> list[str]:
     if file is None:
         raise LabelFolderError(f"{path} has no {_LISTS}/{split}.txt.")
     names = file.read().decode("utf-8", "replace").split()
-    for name in names:
-        if not _NAME.fullmatch(name):
-            raise ImageFileError(f"{file} has a name that no image has: {name[:80]!r}.")
     if not names or len(set(names)) < len(names):
         raise ImageFileError(f"{file} needs names, each once.")
     return names
@@ -323,48 +249,38 @@ def _listed(path: Path, files: dict[str, StoredFile], split: str) -> list[str]:
 
 def _voc_examples(
     path: Path, files: dict[str, StoredFile], names: Iterable[str]
-) -> tuple[list[PascalVocExample], list[str]]:
-    examples, reasons = [], []
-    for name in names:
+) -> list[PascalVocExample | str]:
+    """The files of each image, or why they cannot be used."""
+
+    def example(name: str) -> PascalVocExample | str:
         needed = [f"{_IMAGES}/{name}.jpg", f"{_INSTANCES}/{name}.png", f"{_CLASSES}/{name}.png"]
-        missing = [file for file in needed if file not in files]
-        if missing:
-            reasons.append(f"{path} has no {missing[0]}")
-        else:
-            examples.append(PascalVocExample(name, *(files[file] for file in needed)))
+        for file in needed:
+            if file not in files:
+                return f"{path} has no {file}"
+        found = PascalVocExample(name, *(files[file] for file in needed))
+        try:
+            with open_image(found.image) as image:
+                size = image.height, image.width
+            for labels in (found.instances, found.classes):
+                with open_image(labels, "P") as image:
+                    check_size(labels, (image.height, image.width), size, "its image")
+        except ImageFileError as error:
+            return str(error).removesuffix(".")
+        return found
+
     with ThreadPoolExecutor(_THREADS) as pool:
-        problems = list(pool.map(_problem, examples))
-    reasons += [problem for problem in problems if problem]
-    return [one for one, problem in zip(examples, problems) if not problem], reasons
-
-
-def _problem(example: PascalVocExample) -> str | None:
-    """Why the headers of an image's files do not fit together, or `None`."""
-    try:
-        image = read_stored_header(example.image)
-        for file in (example.instances, example.classes):
-            header = read_stored_header(file)
-            check_palette(file, header)
-            if header[:2] != image[:2]:
-                return (
-                    f"{file} has {header.height} x {header.width} pixels, but its image has "
-                    f"{image.height} x {image.width}"
-                )
-    except ImageFileError as error:
-        return str(error).removesuffix(".")
-    return None
+        return list(pool.map(example, names))
 
 
 def _sbd_examples(
     path: Path, files: dict[str, StoredFile], left_out: set[str]
-) -> tuple[list[PascalVocExample], list[str]]:
+) -> list[PascalVocExample | str]:
     for root in (path, path / "dataset", path / "benchmark_RELEASE" / "dataset"):
-        if all((root / part).is_dir() for part in ("inst", "cls")):
+        if (root / "inst").is_dir() and (root / "cls").is_dir():
             break
     else:
         raise LabelFolderError(f"{path} holds no folders inst and cls of SBD.")
-    found: list[PascalVocExample] = []
-    reasons = []
+    found: list[PascalVocExample | str] = []
     for file in sorted((root / "inst").glob("*.mat")):
         if file.stem in left_out:
             continue
@@ -372,14 +288,14 @@ def _sbd_examples(
         image = files.get(f"{_IMAGES}/{file.stem}.jpg", own)
         classes = root / "cls" / file.name
         if image is own and not own.path.is_file():
-            reasons.append(f"{file} has no image {own}")
+            found.append(f"{file} has no image {own}")
         elif not classes.is_file():
-            reasons.append(f"{file} has no classes {classes}")
+            found.append(f"{file} has no classes {classes}")
         else:
             found.append(PascalVocExample(file.stem, image, StoredFile(file), StoredFile(classes)))
-    if not found and not reasons:
+    if not found:
         raise LabelFolderError(f"{path} adds no image to those of PASCAL VOC.")
-    return found, reasons
+    return found
 
 
 def pascal_voc(
@@ -414,15 +330,14 @@ def pascal_voc(
             needs `split="train"`.
         class_names: The classes to keep, to be numbered from 1 in this order; objects of others
             become background. `None` keeps the 20 of `VOC_CLASSES`.
-        crop_size: Side of the square crops, or (height, width), or `None` for whole images at
-            their own sizes, which needs `batch_size=1`.
-        batch_size: Crops per batch; the last batch of an epoch may be smaller.
-        shuffle: New order and new crops in every epoch; False gives every epoch the same order
-            and the same crops.
-        augment: As in `label_folder`; "photo" mirrors and changes colors.
-        zoom: Each crop is enlarged by a random factor from this range, if it is augmented.
+        crop_size: Side of the crops, (height, width), or `None` for whole images. This and the
+            arguments below are those of `label_folder`.
+        batch_size: Crops per batch.
+        shuffle: Whether every epoch has a new order and new crops.
+        augment: How images change; "photo" mirrors and changes colors.
+        zoom: Range of the random factor by which crops are enlarged.
         repeats: Crops per image and epoch.
-        seed: The same seed gives the same batches; `None` draws one from Python's generator.
+        seed: Makes the batches repeatable.
         names: Only these images, by their names without ending.
         split_pieces: Whether each connected piece of an object becomes an instance of its own.
 
@@ -461,13 +376,10 @@ def pascal_voc(
         >>> images.shape, labels["instances"].shape, int(labels["classes"].numpy().max())
         (TensorShape([1, 24, 24, 3]), TensorShape([1, 24, 24]), 1)
     """
-    options = crop_options(
+    options = CropOptions(
         crop_size, batch_size, shuffle, augment, zoom, repeats, seed, split_pieces
     )
     class_numbers("PASCAL VOC", VOC_CLASSES, class_names)
     examples = chosen_pairs(find_pascal_voc(path, split, sbd), names)
-
-    def load(example: PascalVocExample) -> LabelledImage:
-        return labelled_image(*read_pascal_voc(example, class_names))
-
-    return labelled_dataset(examples, load, options, classes=True)
+    load = functools.partial(read_pascal_voc, class_names=class_names)
+    return labelled_dataset(examples, load, options)

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
+from keras_rpe.arguments import check_choice
 from keras_rpe.export.saved_model import (
+    IMAGE,
     RECORD_NAME,
     ExportRecord,
-    plain_signature,
     write_signatures,
 )
 from keras_rpe.held_back_stderr import held_back_stderr
@@ -30,77 +31,6 @@ if TYPE_CHECKING:
     from keras_rpe.models import Task
 
 
-def calibration_samples(images: Iterable[Any]) -> list[dict[str, np.ndarray]]:
-    """Check images and make them inputs of the graph.
-
-    Args:
-        images: Images as `predict_instances` takes them, uint8.
-
-    Returns:
-        For each, `image`, `(1, H, W, 3)`.
-
-    Raises:
-        ValueError: If there is none, or one is not such an image.
-        ImportError: If the extra `litert`, which quantizes, is not installed.
-
-    Example:
-        >>> import numpy as np
-        >>> from keras_rpe.export.litert import calibration_samples
-        >>> calibration_samples([np.zeros((9, 10), "uint8")])[0]["image"].shape
-        (1, 9, 10, 3)
-    """
-    optional_import("ai_edge_quantizer", "litert")
-    samples = [{"image": _uint8_image(image)[None]} for image in images]
-    if not samples:
-        raise ValueError("`representative_data` must hold at least one image. Received: none")
-    return samples
-
-
-def quantize_convolutions(content: bytes, samples: list[dict[str, np.ndarray]]) -> bytes:
-    """Quantize the weights and the activations of all convolutions to int8.
-
-    The rest, which is the normalisation and the grouping, stays in float32: it has no weights,
-    takes a small part of the file, and its kernel needs more than 8 bits.
-
-    Args:
-        content: Content of a float32 .tflite file.
-        samples: Inputs whose activations give the ranges.
-
-    Returns:
-        The content of the quantized file; its metadata stays.
-    """
-    quantizer = optional_import("ai_edge_quantizer.quantizer", "litert")
-    qtyping = optional_import("ai_edge_quantizer.qtyping", "litert")
-    config = qtyping.OpQuantizationConfig(
-        activation_tensor_config=qtyping.TensorQuantizationConfig(num_bits=8, symmetric=False),
-        weight_tensor_config=qtyping.TensorQuantizationConfig(
-            num_bits=8, symmetric=True, granularity=qtyping.QuantGranularity.CHANNELWISE
-        ),
-        compute_precision=qtyping.ComputePrecision.INTEGER,
-    )
-    names = qtyping.TFLOperationName
-    quantizing = quantizer.Quantizer(bytearray(content))
-    for operator in (names.CONV_2D, names.DEPTHWISE_CONV_2D, names.CONV_2D_TRANSPOSE):
-        quantizing.update_quantization_recipe(regex=".*", operation_name=operator, op_config=config)
-    # It writes its progress and the runtime's notes.
-    with contextlib.redirect_stdout(io.StringIO()), held_back_stderr(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        ranges = quantizing.calibrate({"serving_default": samples})
-        return bytes(quantizing.quantize(ranges).quantized_model)
-
-
-def _uint8_image(image: Any) -> np.ndarray:
-    array = np.asarray(image)
-    if array.dtype != np.uint8:
-        raise ValueError(
-            f"`representative_data` must hold uint8 images. Received: dtype={array.dtype}"
-        )
-    return rgb_array(array).astype("uint8")
-
-
-QUANTIZATIONS = (None, "float16", "dynamic", "int8")
-
-
 def export_litert(
     model: Task,
     path: str | os.PathLike[str],
@@ -110,7 +40,7 @@ def export_litert(
     """Write a LiteRT model whose graph takes pixels and gives what the task finds.
 
     It has one signature, `serving_default`, from `image`, uint8 RGB `(batch, H, W, 3)`, any size
-    from 8 pixels a side, to the tensors of `Task.serve`. There are no checks in it.
+    from 8 pixels a side, to the tensors of `Task.serve`. The graph does not check its input.
 
     Args:
         model: The model.
@@ -133,48 +63,70 @@ def export_litert(
     path = Path(path)
     if path.suffix != ".tflite":
         raise ValueError(f"`filepath` must end in .tflite. Received: filepath={str(path)!r}")
-    check_quantization(quantize, representative_data)
-    # All that can be wrong comes before the work.
-    samples = None if representative_data is None else calibration_samples(representative_data)
-    content = convert(model, None if samples else quantize)
-    content = add_record(content, ExportRecord("litert", quantize, model.source))
-    return write_file(path, quantize_convolutions(content, samples) if samples else content)
-
-
-def check_quantization(quantize: str | None, representative_data: Any) -> None:
-    """Check the two arguments against each other.
-
-    Raises:
-        ValueError: If `quantize` is unknown, or does not go with `representative_data`.
-    """
-    if quantize not in QUANTIZATIONS:
-        raise ValueError(
-            f"`quantize` must be one of {', '.join(map(repr, QUANTIZATIONS))}. "
-            f"Received: quantize={quantize!r}"
-        )
+    check_choice("quantize", quantize, (None, "float16", "dynamic", "int8"))
     if (quantize == "int8") != (representative_data is not None):
         raise ValueError(
             "`representative_data` must be given with quantize='int8', and only then. "
             f"Received: quantize={quantize!r}, representative_data="
             f"{'None' if representative_data is None else type(representative_data).__name__}"
         )
+    # All that can be wrong is found before the work starts.
+    samples = None if representative_data is None else _calibration_samples(representative_data)
+    content = convert(model, None if samples else quantize)
+    content = _add_record(content, ExportRecord("litert", quantize, model.source))
+    return write_file(path, _quantize_convolutions(content, samples) if samples else content)
+
+
+def _calibration_samples(images: Iterable[Any]) -> list[dict[str, np.ndarray]]:
+    """The images as inputs of the graph."""
+    optional_import("ai_edge_quantizer", "litert")
+    samples = []
+    for image in images:
+        array = np.asarray(image)
+        if array.dtype != np.uint8:
+            raise ValueError(
+                f"`representative_data` must hold uint8 images. Received: dtype={array.dtype}"
+            )
+        samples.append({"image": rgb_array(array).astype("uint8")[None]})
+    if not samples:
+        raise ValueError("`representative_data` must hold at least one image. Received: none")
+    return samples
+
+
+def _quantize_convolutions(content: bytes, samples: list[dict[str, np.ndarray]]) -> bytes:
+    """Quantize the weights and activations of all convolutions of a float32 file to int8.
+
+    The rest, normalization and grouping, stays in float32: it has no weights, takes a small part
+    of the file, and its kernel needs more than 8 bits.
+    """
+    quantizer = optional_import("ai_edge_quantizer.quantizer", "litert")
+    qtyping = optional_import("ai_edge_quantizer.qtyping", "litert")
+    config = qtyping.OpQuantizationConfig(
+        activation_tensor_config=qtyping.TensorQuantizationConfig(num_bits=8, symmetric=False),
+        weight_tensor_config=qtyping.TensorQuantizationConfig(
+            num_bits=8, symmetric=True, granularity=qtyping.QuantGranularity.CHANNELWISE
+        ),
+        compute_precision=qtyping.ComputePrecision.INTEGER,
+    )
+    names = qtyping.TFLOperationName
+    quantizing = quantizer.Quantizer(bytearray(content))
+    for operator in (names.CONV_2D, names.DEPTHWISE_CONV_2D, names.CONV_2D_TRANSPOSE):
+        quantizing.update_quantization_recipe(regex=".*", operation_name=operator, op_config=config)
+    # The library prints its progress, and the notes of the runtime.
+    with contextlib.redirect_stdout(io.StringIO()), held_back_stderr(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ranges = quantizing.calibrate({"serving_default": samples})
+        return bytes(quantizing.quantize(ranges).quantized_model)
 
 
 def convert(model: Task, quantize: str | None = None) -> bytes:
-    """Convert a model with builtin operators only.
+    """Convert a model with builtin operators only; the content of a .tflite file."""
 
-    Args:
-        model: The model.
-        quantize: `None`, "float16" or "dynamic".
+    def serve(image: tf.Tensor) -> dict[str, tf.Tensor]:
+        return model.serve(tf.cast(image, tf.float32))
 
-    Returns:
-        The content of a .tflite file.
-
-    Raises:
-        ValueError: If the model needs an operator that LiteRT does not have; it is named.
-    """
     with tempfile.TemporaryDirectory() as folder:
-        write_signatures({"serving_default": plain_signature(model)}, folder)
+        write_signatures({"serving_default": (serve, IMAGE)}, folder)
         converter = tf.lite.TFLiteConverter.from_saved_model(
             folder, signature_keys=["serving_default"]
         )
@@ -188,33 +140,28 @@ def convert(model: Task, quantize: str | None = None) -> bytes:
             with held_back_stderr(show_on_error=False):
                 return converter.convert()
         except Exception as error:
-            raise ValueError(_reason(error)) from None
+            missing = sorted(set(re.findall(r"'tf\.(\w+)' op is neither", str(error))))
+            if missing:
+                raise ValueError(
+                    "`model` must need no operators but those of LiteRT. "
+                    f"Received: a model with {', '.join(missing)}"
+                ) from None
+            reason = str(error).strip().splitlines()[0]
+            raise ValueError(f"`model` cannot be converted to LiteRT: {reason}") from None
 
 
-def _reason(error: Exception) -> str:
-    missing = sorted(set(re.findall(r"'tf\.(\w+)' op is neither", str(error))))
-    if missing:
-        return (
-            "`model` must need no operators but those of LiteRT. "
-            f"Received: a model with {', '.join(missing)}"
-        )
-    return f"`model` cannot be converted to LiteRT: {str(error).strip().splitlines()[0]}"
+def _parsed(content: bytes) -> Any:
+    from tensorflow.lite.tools import flatbuffer_utils
+
+    return flatbuffer_utils.convert_bytearray_to_object(bytearray(content))
 
 
-def add_record(content: bytes, record: ExportRecord) -> bytes:
-    """Put the origin of a model into its metadata.
-
-    Args:
-        content: Content of a .tflite file.
-        record: Its origin.
-
-    Returns:
-        The content with it.
-    """
+def _add_record(content: bytes, record: ExportRecord) -> bytes:
+    """Put the record into the metadata of a .tflite file."""
     from tensorflow.lite.python import schema_py_generated as schema
     from tensorflow.lite.tools import flatbuffer_utils
 
-    model = flatbuffer_utils.convert_bytearray_to_object(bytearray(content))
+    model = _parsed(content)
     buffer = schema.BufferT()
     buffer.data = list(record.to_json().encode())
     entry = schema.MetadataT()
@@ -224,18 +171,9 @@ def add_record(content: bytes, record: ExportRecord) -> bytes:
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
-def read_record(content: bytes) -> ExportRecord | None:
-    """Read the origin of a model from its metadata.
-
-    Args:
-        content: Content of a .tflite file.
-
-    Returns:
-        The origin, or `None` where there is none.
-    """
-    from tensorflow.lite.tools import flatbuffer_utils
-
-    model = flatbuffer_utils.convert_bytearray_to_object(bytearray(content))
+def read_litert_record(content: bytes) -> ExportRecord | None:
+    """Read the record from the metadata of a .tflite file; `None` if it has none."""
+    model = _parsed(content)
     for entry in model.metadata or []:
         if entry.name == RECORD_NAME.encode():
             return ExportRecord.from_json(bytes(model.buffers[entry.buffer].data))
@@ -243,17 +181,8 @@ def read_record(content: bytes) -> ExportRecord | None:
 
 
 def signature_names(content: bytes) -> dict[str, str]:
-    """Give the names that the signature gives to the tensors of a model.
-
-    Args:
-        content: Content of a .tflite file with one signature.
-
-    Returns:
-        The names of inputs and outputs, by the names of the tensors in the graph.
-    """
-    from tensorflow.lite.tools import flatbuffer_utils
-
-    model = flatbuffer_utils.convert_bytearray_to_object(bytearray(content))
+    """The names in the signature of a .tflite file, by the names of the tensors in its graph."""
+    model = _parsed(content)
     signature = model.signatureDefs[0]
     tensors = model.subgraphs[signature.subgraphIndex].tensors
     return {

@@ -28,7 +28,7 @@ def export_onnx(model: Task, path: str | os.PathLike[str]) -> Path:
     """Write an ONNX model whose graph takes pixels and gives what the task finds.
 
     Its input is `image`, uint8 RGB `(batch, H, W, 3)`, any size from 8 pixels a side, its outputs
-    are named like the tensors of `Task.serve`. There are no checks in it.
+    are named like the tensors of `Task.serve`. The graph does not check its input.
 
     Args:
         model: The model.
@@ -65,9 +65,8 @@ def export_onnx(model: Task, path: str | os.PathLike[str]) -> Path:
             )
     _rename(graph.graph, signature_names(content))
     _forget_lost_shapes(graph.graph)
-    record = ExportRecord("onnx", None, model.source)
     entry = graph.metadata_props.add()
-    entry.key, entry.value = RECORD_NAME, record.to_json()
+    entry.key, entry.value = RECORD_NAME, ExportRecord("onnx", None, model.source).to_json()
     try:
         onnx.checker.check_model(graph)
     except onnx.checker.ValidationError as error:
@@ -76,11 +75,18 @@ def export_onnx(model: Task, path: str | os.PathLike[str]) -> Path:
     return write_file(path, graph.SerializeToString())
 
 
-def _scatter(reduction: str, identity: int) -> Callable[..., Any]:
-    """Give the converter of a reduction over segments to a scatter.
+def read_onnx_record(content: bytes) -> ExportRecord | None:
+    """Read the record from the metadata of an .onnx file; `None` if it has none."""
+    entries = optional_import("onnx", "onnx").load_model_from_string(content).metadata_props
+    texts = [entry.value for entry in entries if entry.key == RECORD_NAME]
+    return ExportRecord.from_json(texts[0]) if texts else None
 
-    That of the library makes a table of segments times the points of the largest one, which for
-    labels of pixels is beyond any memory.
+
+def _scatter(reduction: str, identity: int) -> Callable[..., Any]:
+    """The converter of a reduction over segments to a scatter.
+
+    That of the library makes a table of segments times the points of the largest one, which does
+    not fit in memory for labels of pixels.
     """
 
     def handler(context: Any, node: Any, name: str, args: Any) -> Any:
@@ -115,10 +121,7 @@ def _scatter(reduction: str, identity: int) -> Callable[..., Any]:
 
 
 def _floor_division(context: Any, node: Any, name: str, args: Any) -> Any:
-    """Convert a quotient or remainder that is rounded down.
-
-    ONNX rounds quotients of integers towards zero, but its remainder has the sign of the divisor.
-    """
+    """Convert a quotient or remainder that is rounded down; ONNX rounds quotients towards zero."""
     left, right = node.input
     result = {
         "name": node.name,
@@ -129,6 +132,7 @@ def _floor_division(context: Any, node: Any, name: str, args: Any) -> Any:
     context.remove_node(node.name)
     if node.type == "FloorMod":
         return context.make_node("Mod", [left, right], **result)
+    # The remainder of ONNX has the sign of the divisor.
     remainder = context.make_node("Mod", [left, right]).output[0]
     whole = context.make_node("Sub", [left, remainder]).output[0]
     return context.make_node("Div", [whole, right], **result)
@@ -137,7 +141,7 @@ def _floor_division(context: Any, node: Any, name: str, args: Any) -> Any:
 def _forget_lost_shapes(graph: Any) -> None:
     """Leave open, in the bodies of loops, the shapes that the converter states as scalar.
 
-    It does so for what another loop returned, whatever its rank, and the runtime refuses that.
+    It does so for whatever another loop returned, and the runtime refuses it.
     """
     for value in graph.value_info:
         if not value.type.tensor_type.shape.dim:

@@ -1,4 +1,4 @@
-"""SavedModels whose signatures take pixels and give instances."""
+"""SavedModels whose signatures take pixels and give what the task finds."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Container
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import keras
 import numpy as np
 import tensorflow as tf
-from google.protobuf import text_format
-from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
-from tensorflow_serving.config import model_server_config_pb2
 
+from keras_rpe.arguments import check_integer
 from keras_rpe.results import MIN_SIDE
 from keras_rpe.version import __version__
 from keras_rpe.written_file import write_file
@@ -25,6 +24,13 @@ if TYPE_CHECKING:
     from keras_rpe.models import Task
 
 RECORD_NAME = "keras_rpe.json"
+EXTRA_FOLDER = "assets.extra"
+# The preset `nuclei` needs some 4 GB for a request of this many pixels.
+MAX_PIXELS = 2048 * 2048
+
+Outputs = dict[str, tf.Tensor]
+# The function of a signature, and the tensor that it takes.
+Signature = tuple[Callable[[tf.Tensor], Outputs], tf.TensorSpec]
 
 
 @dataclass(frozen=True)
@@ -33,12 +39,12 @@ class ExportRecord:
 
     Attributes:
         format: "tf_saved_model", "litert" or "onnx".
-        quantize: How the weights are kept: "float16", "dynamic", "int8" or `None` for float32.
+        quantize: How the weights are stored: "float16", "dynamic", "int8", or `None` for float32.
         source: The preset or the file that the Keras model was loaded from, `None` if unknown.
         keras_rpe_version: Version of this package.
 
     Example:
-        >>> from keras_rpe.export.saved_model import ExportRecord
+        >>> from keras_rpe.export import ExportRecord
         >>> record = ExportRecord("onnx", None, "nuclei")
         >>> ExportRecord.from_json(record.to_json()) == record
         True
@@ -58,7 +64,7 @@ class ExportRecord:
         """Read it from JSON.
 
         Raises:
-            ValueError: If it is none.
+            ValueError: If the text is not such a record.
         """
         content: Any = json.loads(text)
         names = {"format", "quantize", "source", "keras_rpe_version"}
@@ -67,33 +73,15 @@ class ExportRecord:
         return cls(**{name: content[name] for name in names})
 
 
-# A request of that many pixels takes the preset `nuclei` some 4 GB.
-MAX_PIXELS = 2048 * 2048
-
-
 def checked_images(images: tf.Tensor, max_pixels: int) -> tf.Tensor:
-    """Let a batch of images through, or fail with one sentence, inside the graph.
+    """Pass a batch of images on, or fail with one sentence, inside the graph.
 
-    Args:
-        images: `(batch, H, W, 3)`, any data type.
-        max_pixels: Most pixels, batch · H · W, of a request.
-
-    Returns:
-        The same images.
-
-    Raises:
-        tf.errors.InvalidArgumentError: When it runs, if the batch is empty or of another rank, a
-            side is below 8 pixels, there are more pixels than that, or one is not finite.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from keras_rpe.export.saved_model import checked_images
-        >>> checked_images(tf.zeros((1, 8, 9, 3), "uint8"), max_pixels=100).shape.as_list()
-        [1, 8, 9, 3]
+    It must hold at least one image, `(batch, H, W, 3)`, of at least 8 pixels a side and of finite
+    values, and at most `max_pixels` pixels, batch · H · W.
     """
     shape = tf.shape(images, out_type=tf.int64)
-    # By the number of values: the static shape says nothing else than what is wanted here, while
-    # not every server holds its clients to it.
+    # Checked by the number of values: the static shape is the one expected, but not every server
+    # holds its clients to it.
     right = tf.logical_and(
         shape[0] >= 1, tf.size(images, out_type=tf.int64) == 3 * tf.reduce_prod(shape[:3])
     )
@@ -104,7 +92,7 @@ def checked_images(images: tf.Tensor, max_pixels: int) -> tf.Tensor:
     )
     with tf.control_dependencies([tf.debugging.Assert(right, [message])]):
         shape = tf.identity(shape)
-    fits = check_size(shape[1], shape[2], shape[0], max_pixels, "image")
+    fits = _check_size(shape[1], shape[2], shape[0], max_pixels, "image")
     with tf.control_dependencies([fits]):
         images = tf.identity(images)
     if not images.dtype.is_floating:
@@ -115,25 +103,13 @@ def checked_images(images: tf.Tensor, max_pixels: int) -> tf.Tensor:
         return tf.identity(images)
 
 
-def check_size(
+def _check_size(
     height: tf.Tensor, width: tf.Tensor, batch: tf.Tensor | int, max_pixels: int, name: str
 ) -> tf.Operation:
-    """Check the size of images.
-
-    Args:
-        height: Their height, a scalar int64.
-        width: Their width.
-        batch: How many there are.
-        max_pixels: Most pixels, batch · height · width.
-        name: Name of the input, for the message.
-
-    Returns:
-        The operation that fails, when it runs, if a side is below 8 pixels or there are more
-        pixels than that.
-    """
+    """The operation that fails if images are too small, or too large in all."""
     fits = tf.logical_and(
         tf.minimum(height, width) >= MIN_SIDE,
-        # A division, since a product of sizes that a header claims may overflow.
+        # A division, since the product of sizes that a header states may overflow.
         width <= max_pixels // batch // tf.maximum(height, 1),
     )
     message = tf.strings.format(
@@ -151,28 +127,10 @@ _PNG_SIZE, _PNG_DEPTH, _PNG_HEADER = 16, 24, 25
 
 
 def decode_image(content: tf.Tensor, max_pixels: int) -> tf.Tensor:
-    """Decode one PNG or JPEG file inside the graph.
+    """Decode one PNG or JPEG file inside the graph; the size in its header is checked first.
 
-    The size that its header states is checked before anything is decoded.
-
-    Args:
-        content: The bytes of the file, a scalar string.
-        max_pixels: Most pixels of the image.
-
-    Returns:
-        float32 `(H, W, 3)`, values 0 to 255, or to 65535 of a PNG file of 16 bit; gray is repeated
-        and alpha dropped.
-
-    Raises:
-        tf.errors.InvalidArgumentError: When it runs, if it is no such file, damaged, below 8
-            pixels a side, or of more pixels than that.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from keras_rpe.export.saved_model import decode_image
-        >>> content = tf.io.encode_png(tf.fill((8, 9, 1), tf.constant(7, "uint8")))
-        >>> decode_image(content, max_pixels=100).numpy()[0, 0].tolist()
-        [7.0, 7.0, 7.0]
+    The result is float32 `(H, W, 3)`, 0 to 255, or to 65535 for a PNG file of 16 bits; gray is
+    repeated and alpha dropped.
     """
     is_png = tf.logical_and(
         tf.strings.substr(content, 0, len(_PNG)) == _PNG,
@@ -183,82 +141,41 @@ def decode_image(content: tf.Tensor, max_pixels: int) -> tf.Tensor:
         "`image_bytes` must be PNG or JPEG files. Received: {} bytes that are neither",
         (tf.strings.length(content),),
     )
+
+    def png_size() -> tf.Tensor:
+        stated = tf.strings.substr(content, _PNG_SIZE, 8)
+        return tf.cast(tf.io.decode_raw(stated, tf.int32, little_endian=False)[::-1], tf.int64)
+
+    def jpeg_size() -> tf.Tensor:
+        return tf.cast(tf.io.extract_jpeg_shape(content)[:2], tf.int64)
+
+    def png(dtype: tf.DType) -> tf.Tensor:
+        return tf.cast(tf.io.decode_png(content, channels=3, dtype=dtype), tf.float32)
+
+    def any_png() -> tf.Tensor:
+        is_deep = tf.strings.substr(content, _PNG_DEPTH, 1) == b"\x10"
+        return tf.cond(is_deep, lambda: png(tf.uint16), lambda: png(tf.uint8))
+
+    def jpeg() -> tf.Tensor:
+        # As Pillow and browsers decode.
+        image = tf.io.decode_jpeg(content, channels=3, dct_method="INTEGER_ACCURATE")
+        return tf.cast(image, tf.float32)
+
     with tf.control_dependencies([tf.debugging.Assert(tf.logical_or(is_png, is_jpeg), [message])]):
-        size = tf.cond(is_png, lambda: _png_size(content), lambda: _jpeg_size(content))
-    with tf.control_dependencies([check_size(size[0], size[1], 1, max_pixels, "image_bytes")]):
-        image = tf.cond(is_png, lambda: _decode_png(content), lambda: _decode_jpeg(content))
+        size = tf.cond(is_png, png_size, jpeg_size)
+    with tf.control_dependencies([_check_size(size[0], size[1], 1, max_pixels, "image_bytes")]):
+        image = tf.cond(is_png, any_png, jpeg)
     return tf.ensure_shape(image, (None, None, 3))
 
 
-def _png_size(content: tf.Tensor) -> tf.Tensor:
-    stated = tf.io.decode_raw(
-        tf.strings.substr(content, _PNG_SIZE, 8), tf.int32, little_endian=False
-    )
-    return tf.cast(stated[::-1], tf.int64)
-
-
-def _jpeg_size(content: tf.Tensor) -> tf.Tensor:
-    return tf.cast(tf.io.extract_jpeg_shape(content)[:2], tf.int64)
-
-
-def _decode_png(content: tf.Tensor) -> tf.Tensor:
-    def decode(dtype: tf.DType) -> tf.Tensor:
-        return tf.cast(tf.io.decode_png(content, channels=3, dtype=dtype), tf.float32)
-
-    is_deep = tf.strings.substr(content, _PNG_DEPTH, 1) == b"\x10"
-    return tf.cond(is_deep, lambda: decode(tf.uint16), lambda: decode(tf.uint8))
-
-
-def _decode_jpeg(content: tf.Tensor) -> tf.Tensor:
-    # As Pillow and browsers decode.
-    image = tf.io.decode_jpeg(content, channels=3, dct_method="INTEGER_ACCURATE")
-    return tf.cast(image, tf.float32)
-
-
-Outputs = dict[str, tf.Tensor]
-# The function of a signature, and the tensor that it takes.
-Signature = tuple[Callable[[tf.Tensor], Outputs], tf.TensorSpec]
-
 IMAGE = tf.TensorSpec((None, None, None, 3), tf.uint8, name="image")
 _FLOAT_IMAGE = tf.TensorSpec((None, None, None, 3), tf.float32, name="image")
-# TensorFlow Serving takes base64 in JSON for inputs of names that end in _bytes.
+# TensorFlow Serving takes base64 in JSON for inputs whose names end in _bytes.
 _BYTES = tf.TensorSpec((None,), tf.string, name="image_bytes")
 
 
-def plain_signature(model: Task) -> Signature:
-    """Give the function of phones and of other runtimes: images to what it finds, without checks.
-
-    Args:
-        model: The model.
-
-    Returns:
-        The function, and the tensor that it takes: `image`, uint8 RGB `(batch, H, W, 3)`. Its
-        result is that of `Task.serve`.
-    """
-
-    def serve(image: tf.Tensor) -> Outputs:
-        return model.serve(tf.cast(image, tf.float32))
-
-    return serve, IMAGE
-
-
 def serving_signatures(model: Task, max_pixels: int) -> dict[str, Signature]:
-    """Give the functions of a SavedModel.
-
-    Args:
-        model: The model.
-        max_pixels: Most pixels, batch · H · W, of a request; of one file for `image_bytes`.
-
-    Returns:
-        By the name of the signature: the function, and the tensor that it takes.
-        `serving_default`: `image`, uint8 RGB `(batch, H, W, 3)`, to what
-        `Task.serve` gives. `float_image`: the same for float32 images of any
-        range, such as those of 16 bit. `image_bytes`: `image_bytes`, PNG or JPEG files
-        `(batch,)`, which may differ in size, to the same and `size`, int32 `(batch, 2)`, the
-        height and width of each; the maps of smaller images are 0 beyond. `embeddings`, of models
-        that embed pixels: `image` to `embeddings`, unit vectors before mean shift
-        `(batch, h, w, D)`, and `class_scores` `(batch, H, W, num_classes)`.
-    """
+    """The functions of a SavedModel, by the names of their signatures."""
     maps = [*model.served_maps, *model.served_stacks]
 
     def serve(image: tf.Tensor) -> Outputs:
@@ -275,13 +192,10 @@ def serving_signatures(model: Task, max_pixels: int) -> dict[str, Signature]:
         message = "`image_bytes` must hold at least one file"
         with tf.control_dependencies([tf.debugging.Assert(tf.size(image_bytes) > 0, [message])]):
             image_bytes = tf.identity(image_bytes)
-        specs = {
-            name: tf.RaggedTensorSpec((None, None), tf.as_dtype(dtype), ragged_rank=1)
-            for name, dtype in model.served_maps.items()
-        }
-        specs |= {
-            name: tf.RaggedTensorSpec((None, None, None), tf.as_dtype(dtype), ragged_rank=1)
-            for name, dtype in model.served_stacks.items()
+        specs: dict[str, Any] = {
+            name: tf.RaggedTensorSpec((None,) * rank, tf.as_dtype(dtype), ragged_rank=1)
+            for rank, outputs in ((2, model.served_maps), (3, model.served_stacks))
+            for name, dtype in outputs.items()
         }
         specs |= {name: tf.as_dtype(dtype) for name, dtype in model.served_tables.items()}
         specs["size"] = tf.int32
@@ -306,85 +220,13 @@ def serving_signatures(model: Task, max_pixels: int) -> dict[str, Signature]:
 
 
 def write_signatures(signatures: dict[str, Signature], folder: str) -> None:
-    """Write a SavedModel.
-
-    Args:
-        signatures: Functions by name, and the tensor that each takes.
-        folder: Where to write it.
-
-    Raises:
-        OSError: If it cannot be written.
-    """
-    import keras
-
+    """Write a SavedModel of these functions."""
     archive = keras.export.ExportArchive()
     for name, (function, spec) in signatures.items():
-        # The variables that a function reads are tracked by themselves; to track the model as well
+        # The variables that a function reads are tracked by themselves; tracking the model as well
         # would store each of them twice.
         archive.add_endpoint(name, function, input_signature=[spec])
     archive.write_out(folder, verbose=False)
-
-
-WARMUP_FILE = "tf_serving_warmup_requests"
-CONFIG_FILE = "models.config"
-
-
-def write_models_config(folder: Path) -> None:
-    """Write `models.config`, for the server's option `--model_config_file`.
-
-    It serves the model by the name of its folder, from `/models/NAME`, which is where the
-    official container images look for models.
-
-    Args:
-        folder: Folder of the versions of a model.
-    """
-    config = model_server_config_pb2.ModelServerConfig()
-    entry = config.model_config_list.config.add()
-    entry.name = folder.name
-    entry.base_path = f"/models/{folder.name}"
-    entry.model_platform = "tensorflow"
-    write_file(folder / CONFIG_FILE, text_format.MessageToString(config))
-
-
-def write_warmup_requests(folder: Path, model_name: str, signatures: Container[str]) -> None:
-    """Write the requests that a server answers to itself before it takes those of clients.
-
-    Args:
-        folder: `assets.extra` of a SavedModel, made if it is missing.
-        model_name: Name under which the model is served.
-        signatures: Names of its signatures; those that are not known get no request.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    image = _blobs()
-    content = tf.io.encode_png(image).numpy()
-    requests = {
-        "serving_default": ("image", image[None]),
-        "float_image": ("image", image[None].astype("float32")),
-        "image_bytes": ("image_bytes", np.array([content], object)),
-        "embeddings": ("image", image[None]),
-    }
-    with tf.io.TFRecordWriter(str(folder / WARMUP_FILE)) as writer:
-        for signature, (name, value) in requests.items():
-            if signature not in signatures:
-                continue
-            request = predict_pb2.PredictRequest()
-            request.model_spec.name = model_name
-            request.model_spec.signature_name = signature
-            request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
-            log = prediction_log_pb2.PredictionLog(
-                predict_log=prediction_log_pb2.PredictLog(request=request)
-            )
-            writer.write(log.SerializeToString())
-
-
-def _blobs() -> np.ndarray:
-    """An image with something to segment: bright discs on a dark ground, uint8 `(96, 96, 3)`."""
-    rows, columns = np.mgrid[:96, :96] % 32 - 16
-    disc = np.where(rows**2 + columns**2 < 100, 200, 20).astype("uint8")
-    return np.repeat(disc[..., None], 3, axis=-1)
-
-
-EXTRA_FOLDER = "assets.extra"
 
 
 def export_saved_model(
@@ -392,27 +234,36 @@ def export_saved_model(
 ) -> Path:
     """Write a SavedModel whose graph takes pixels and gives what the task finds.
 
-    Its signatures are those of `serving_signatures`. Beside it come warm-up requests
-    (`assets.extra/tf_serving_warmup_requests`) and, in the folder above, `models.config`.
+    It has these signatures:
+
+    * `serving_default`: `image`, uint8 RGB `(batch, H, W, 3)`, to what `Task.serve` gives.
+    * `float_image`: the same for float32 images of any range, such as those of 16 bits.
+    * `image_bytes`: `image_bytes`, PNG or JPEG files `(batch,)`, which may differ in size, to the
+      same and `size`, int32 `(batch, 2)`, the height and width of each; the maps of smaller images
+      are 0 beyond.
+    * `embeddings`, of models that embed pixels: `image` to `embeddings`, unit vectors before mean
+      shift `(batch, h, w, D)`, and `class_scores` `(batch, H, W, num_classes)`.
+
+    For TensorFlow Serving, requests that warm up each signature are written into
+    `assets.extra/tf_serving_warmup_requests`, and `models.config` into the folder above. The
+    package tensorflow-serving-api is not needed for either.
 
     Args:
         model: The model.
         path: Folder of the model, `…/NAME`, whose next version is written, `…/NAME/1` at first;
             or that of a version that does not exist yet, `…/NAME/7`.
-        max_pixels: Most pixels, batch · H · W, of a request; the graph refuses more.
+        max_pixels: Most pixels, batch · H · W, of a request, and of one file in `image_bytes`; the
+            graph refuses more.
 
     Returns:
         The folder of the version.
 
     Raises:
-        ValueError: If the version exists, or `max_pixels` is not positive.
+        ValueError: If the version exists, or `max_pixels` is below 64.
         OSError: If the folder cannot be written.
     """
-    if isinstance(max_pixels, bool) or not isinstance(max_pixels, int) or max_pixels < 64:
-        raise ValueError(
-            f"`max_pixels` must be an integer of at least 64. Received: max_pixels={max_pixels!r}"
-        )
-    target = _version_folder(Path(path))
+    check_integer("max_pixels", max_pixels, at_least=MIN_SIDE**2)
+    target = _next_version(Path(path))
     name_folder = target.resolve().parent
     name_folder.mkdir(parents=True, exist_ok=True)
     # A server looks for folders whose names are numbers, so it does not see this one.
@@ -422,21 +273,22 @@ def export_saved_model(
         signatures = serving_signatures(model, max_pixels)
         write_signatures(signatures, str(version))
         extra = version / EXTRA_FOLDER
-        write_warmup_requests(extra, name_folder.name, signatures)
+        extra.mkdir(exist_ok=True)
+        _write_warmup_requests(extra, name_folder.name, signatures)
         record = ExportRecord("tf_saved_model", source=model.source)
         (extra / RECORD_NAME).write_text(record.to_json(), encoding="utf-8")
-        write_models_config(name_folder)
+        _write_models_config(name_folder)
         version.rename(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return target
 
 
-def _version_folder(path: Path) -> Path:
+def _next_version(path: Path) -> Path:
     if path.name.isdecimal():
         if path.exists():
             raise ValueError(
-                f"`filepath` must be a version that does not exist yet, or a folder without a "
+                "`filepath` must be a version that does not exist yet, or a folder without a "
                 f"number, which gets its next version. Received: filepath={str(path)!r}"
             )
         return path
@@ -446,17 +298,59 @@ def _version_folder(path: Path) -> Path:
 
 
 def latest_version(path: Path) -> Path:
-    """Find the version that a server would take.
-
-    Args:
-        path: Folder of the model or of a version.
-
-    Returns:
-        The folder of the highest version below `path`; `path` itself where there is none.
-    """
-    return path / str(max(_versions(path))) if _versions(path) else path
+    """The folder of the version that a server would take; `path` itself if it has no versions."""
+    versions = _versions(path)
+    return path / str(max(versions)) if versions else path
 
 
 def _versions(path: Path) -> list[int]:
     entries = path.iterdir() if path.is_dir() else iter(())
     return [int(entry.name) for entry in entries if entry.name.isdecimal()]
+
+
+# What follows writes two files in the formats of TensorFlow Serving without its package, which
+# needs a gRPC stack that an export has no use for. The tests read both with that package.
+
+
+def _write_models_config(folder: Path) -> None:
+    """Write what the server's option `--model_config_file` takes.
+
+    The model is served by the name of its folder, from `/models/NAME`, which is where the official
+    container images look for models.
+    """
+    name, place = json.dumps(folder.name), json.dumps(f"/models/{folder.name}")
+    lines = (f"name: {name}", f"base_path: {place}", 'model_platform: "tensorflow"')
+    entry = "".join(f"    {line}\n" for line in lines)
+    text = f"model_config_list {{\n  config {{\n{entry}  }}\n}}\n"
+    write_file(folder / "models.config", text)
+
+
+def _write_warmup_requests(folder: Path, model_name: str, signatures: Iterable[str]) -> None:
+    """Write the requests that a server answers to itself before it takes those of clients."""
+    # Something to segment: bright discs on a dark ground.
+    rows, columns = np.mgrid[:96, :96] % 32 - 16
+    disc = np.where(rows**2 + columns**2 < 100, 200, 20).astype("uint8")
+    image = np.repeat(disc[..., None], 3, axis=-1)
+    inputs = {
+        "serving_default": ("image", image[None]),
+        "float_image": ("image", image[None].astype("float32")),
+        "image_bytes": ("image_bytes", np.array([tf.io.encode_png(image).numpy()], object)),
+        "embeddings": ("image", image[None]),
+    }
+    with tf.io.TFRecordWriter(str(folder / "tf_serving_warmup_requests")) as writer:
+        for signature in signatures:
+            name, value = inputs[signature]
+            spec = _field(1, model_name.encode()) + _field(3, signature.encode())
+            tensor = tf.make_tensor_proto(value).SerializeToString()
+            entry = _field(1, name.encode()) + _field(2, tensor)
+            # PredictionLog.predict_log.request, a PredictRequest of model_spec and inputs.
+            writer.write(_field(6, _field(1, _field(1, spec) + _field(2, entry))))
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """A field of a protocol buffer that holds bytes: its key, its length in 7-bit groups, these."""
+    size, key = len(content), [number << 3 | 2]
+    while size >= 128:
+        key.append(size & 127 | 128)
+        size >>= 7
+    return bytes([*key, size]) + content

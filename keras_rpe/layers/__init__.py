@@ -26,3 +26,7 @@ __all__ = [
     "SeededMeanShift",
     "SphericalEmbedding",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -7,8 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_rpe.ops import (
-    at_least_float32,
+from keras_rpe.arguments import check_integer, check_number
+from keras_rpe.ops.labels import (
     connected_components,
     embedding_links,
     grow_labels,
@@ -16,8 +16,9 @@ from keras_rpe.ops import (
     instance_means,
     label_areas,
     number_labels,
-    sample_nearest,
 )
+from keras_rpe.ops.maps import sample_nearest
+from keras_rpe.ops.precision import at_least_float32
 
 Tensor = Any
 
@@ -28,19 +29,19 @@ _MAX_INSTANCES = 1_000_000  # The tables are of this length, whatever is in the 
 class InstanceDecoder(keras.layers.Layer):
     """Read the instances off embeddings that mean shift has moved to their modes.
 
-    An instance is a connected component of foreground pixels whose neighbours' embeddings agree.
+    An instance is a connected component of foreground pixels whose neighbors' embeddings agree.
     So touching objects come apart by their embeddings, like objects that do not touch by their
     place, and the number of instances is not bounded by the dimension of the sphere. Pixels that
-    agree with none of their neighbours, on the seams between objects, go to the object beside
+    agree with none of their neighbors, on the seams between objects, go to the object beside
     them. All steps are graph ops of fixed shapes, without a gradient.
 
     Args:
         foreground_threshold: Least foreground score of a pixel of an instance, in (0, 1).
         similarity_threshold: Least calibrated cosine similarity (1 + cos)/2, in [0, 1], at which
-            neighbouring pixels belong together.
+            neighboring pixels belong together.
         min_area: Instances of fewer pixels are dropped.
         fragment_area: Of fewer pixels, a component that touches a larger one is taken for a
-            fragment of it, and one that stands alone for an instance; `None`: as `min_area`.
+            fragment of it, and one that stands by itself for an instance; `None`: as `min_area`.
         max_instances: Length of the tables of scores and boxes; instances beyond are dropped.
         **kwargs: Of `keras.layers.Layer`.
 
@@ -83,25 +84,17 @@ class InstanceDecoder(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        for name, value in (
-            ("foreground_threshold", foreground_threshold),
-            ("similarity_threshold", similarity_threshold),
-        ):
-            if not 0.0 <= value <= 1.0:
-                raise ValueError(f"`{name}` must be in [0, 1]. Received: {name}={value}")
-        for name, area in (("min_area", min_area), ("fragment_area", fragment_area or 0)):
-            if area < 0:
-                raise ValueError(f"`{name}` must not be negative. Received: {name}={area}")
-        if not 1 <= max_instances <= _MAX_INSTANCES:
-            raise ValueError(
-                f"`max_instances` must be at least 1 and at most {_MAX_INSTANCES}. "
-                f"Received: max_instances={max_instances}"
-            )
-        self.foreground_threshold = foreground_threshold
-        self.similarity_threshold = similarity_threshold
-        self.min_area = min_area
+        self.foreground_threshold = check_number(
+            "foreground_threshold", foreground_threshold, "[0, 1]"
+        )
+        self.similarity_threshold = check_number(
+            "similarity_threshold", similarity_threshold, "[0, 1]"
+        )
+        self.min_area = check_integer("min_area", min_area, 0)
         self.fragment_area = fragment_area
-        self.max_instances = max_instances
+        if fragment_area is not None:
+            self.fragment_area = check_integer("fragment_area", fragment_area, 0)
+        self.max_instances = check_integer("max_instances", max_instances, 1, _MAX_INSTANCES)
 
     def call(
         self,

@@ -8,11 +8,13 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_rpe.ops import at_least_float32, coordinate_channels, rotate_by_position
+from keras_rpe.arguments import check_integer, check_number
+from keras_rpe.ops.maps import coordinate_channels, rotate_by_position
+from keras_rpe.ops.precision import at_least_float32
 
 Tensor = Any
 
-_MAX_DIM = 65_536  # Beyond use; a configuration must not ask for any amount of memory.
+_MAX_DIM = 65_536  # A configuration must not ask for any amount of memory.
 _SHORTEST = 1e-5
 
 
@@ -27,14 +29,14 @@ class SphericalEmbedding(keras.layers.Layer):
     embedding. With `coordinates`, two channels with each pixel's row and column, from -1 to 1
     across the map, are appended to the features. With `position_periods`, the sphere is rotated
     with position: what the features say of a pixel is then read relative to its place, so an
-    object can take its own centre as its embedding, anywhere in an image of any size.
+    object can take its own center as its embedding, anywhere in an image of any size.
 
     Args:
         dim: Dimension D of the embedding. In D dimensions, 2 D instances fit at margin 0.5.
         coordinates: Whether to append the coordinate channels.
         position_periods: Periods, in pixels of the map, of the rotation of the embedding with
             position, as in `keras_rpe.ops.rotate_by_position`; needs an even `dim`. `None`: no
-            rotation. Half a period should exceed the distance of neighbouring objects' centres.
+            rotation. Half a period should exceed the distance of neighboring objects' centers.
         epsilon: ε, which keeps a zero vector at zero.
         use_bias: Whether the convolution has a bias.
         kernel_initializer: Initializer of the convolution.
@@ -71,24 +73,17 @@ class SphericalEmbedding(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if not (isinstance(dim, int) and 2 <= dim <= _MAX_DIM):
-            raise ValueError(
-                f"`dim` must be an integer of at least 2 and at most {_MAX_DIM}. "
-                f"Received: dim={dim}"
-            )
-        if not epsilon > 0:
-            raise ValueError(f"`epsilon` must be positive. Received: epsilon={epsilon}")
-        if position_periods is not None and (
-            dim % 2 or not position_periods or min(position_periods) <= 0
-        ):
-            raise ValueError(
-                "`position_periods` must be None or positive numbers together with an even `dim`. "
-                f"Received: position_periods={position_periods}, dim={dim}"
-            )
-        self.dim = dim
+        self.dim = check_integer("dim", dim, 2, _MAX_DIM)
         self.coordinates = coordinates
-        self.position_periods = position_periods and [float(p) for p in position_periods]
-        self.epsilon = epsilon
+        self.position_periods: list[float] | None = None
+        if position_periods is not None:
+            if dim % 2 or not position_periods:
+                raise ValueError(
+                    "`position_periods` must be None, or at least one number with an even `dim`. "
+                    f"Received: position_periods={position_periods}, dim={dim}"
+                )
+            self.position_periods = [check_number("position_periods", p) for p in position_periods]
+        self.epsilon = check_number("epsilon", epsilon)
         self.projection = keras.layers.Conv2D(
             dim,
             1,

@@ -7,14 +7,15 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_rpe.ops import upsample_bilinear
+from keras_rpe.arguments import check_integer
+from keras_rpe.ops.maps import upsample_bilinear
 
 Tensor = Any
 
 
 @keras.saving.register_keras_serializable(package="keras_rpe")
 class BilinearUpsampling(keras.layers.Layer):
-    """Enlarge maps by linear interpolation; see `keras_rpe.ops.upsample_bilinear`.
+    """Enlarge maps by linear interpolation; each cell is blended with its neighbors.
 
     Args:
         factor: By how much, in 1 … 1024.
@@ -38,12 +39,7 @@ class BilinearUpsampling(keras.layers.Layer):
 
     def __init__(self, factor: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if not (isinstance(factor, int) and 1 <= factor <= 1024):
-            raise ValueError(
-                f"`factor` must be an integer of at least 1 and at most 1024. "
-                f"Received: factor={factor}"
-            )
-        self.factor = factor
+        self.factor = check_integer("factor", factor, 1, 1024)
 
     def call(self, inputs: Tensor) -> Tensor:
         """Return the enlarged maps."""
@@ -93,13 +89,13 @@ class FeatureFusion(keras.layers.Layer):
     """Fuse the features of a backbone, from the coarsest to the finest.
 
     Each stage: a 1×1 convolution brings the finer features to the common width, the coarser ones
-    are doubled in size (nearest) and added, and a 3×3 convolution with batch normalisation and
+    are doubled in size (nearest) and added, and a 3×3 convolution with batch normalization and
     ReLU follows. A top-down pathway as in feature pyramid networks (Lin et al., CVPR 2017).
 
     Args:
         filters: Common width.
-        return_pyramid: Whether to return the fused maps of all stages, in place of that of the
-            finest alone.
+        return_pyramid: Whether to return the fused maps of all stages, in place of only that of
+            the finest.
         **kwargs: Of `keras.layers.Layer`.
 
     Input shape:
@@ -123,11 +119,7 @@ class FeatureFusion(keras.layers.Layer):
 
     def __init__(self, filters: int = 64, return_pyramid: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if not 1 <= filters <= 65_536:
-            raise ValueError(
-                f"`filters` must be at least 1 and at most 65536. Received: filters={filters}"
-            )
-        self.filters = filters
+        self.filters = check_integer("filters", filters, 1, 65_536)
         self.return_pyramid = return_pyramid
         self.laterals: list[Any] = []
         self.smooths: list[Any] = []

@@ -1,4 +1,4 @@
-"""What is done to images before the network sees them, and normalisation by the batch."""
+"""What is done to images before the network sees them, and normalization by the batch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_rpe.ops import missing_to_multiple
+from keras_rpe.arguments import check_choice, check_integer, check_number
+from keras_rpe.ops.maps import missing_to_multiple
 
 Tensor = Any
 
@@ -47,16 +48,11 @@ class ImageNormalization(keras.layers.Layer):
     def __init__(self, low: float = 1.0, high: float = 99.8, **kwargs: Any) -> None:
         kwargs["dtype"] = "float32"
         super().__init__(**kwargs)
-        if not 0.0 <= low < high <= 100.0:
-            raise ValueError(
-                f"`low` and `high` must satisfy 0 <= low < high <= 100. Received: low={low}, "
-                f"high={high}"
-            )
-        self.low = low
-        self.high = high
+        self.low = check_number("low", low, "[0, 100)")
+        self.high = check_number("high", high, f"({low}, 100]")
 
     def call(self, inputs: Tensor) -> Tensor:
-        """Return the normalised images."""
+        """Return the normalized images."""
         channels = inputs.shape[-1]
         if len(inputs.shape) != 4 or channels not in (1, 3, 4, None):
             raise ValueError(
@@ -73,7 +69,7 @@ class ImageNormalization(keras.layers.Layer):
         return ops.clip((x - low) / ops.maximum(high - low, 1e-6), 0.0, 1.0)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """Shape of the normalised images."""
+        """Shape of the normalized images."""
         return (*input_shape[:-1], 3)
 
     def get_config(self) -> dict[str, Any]:
@@ -123,9 +119,7 @@ class GammaCorrection(keras.layers.Layer):
 
     def __init__(self, gamma: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if not 0.0 < gamma < float("inf"):
-            raise ValueError(f"`gamma` must be positive and finite. Received: gamma={gamma}")
-        self.gamma = gamma
+        self.gamma = check_number("gamma", gamma)
 
     def call(self, inputs: Tensor) -> Tensor:
         """Return the corrected pixels."""
@@ -171,11 +165,8 @@ class PadToMultiple(keras.layers.Layer):
 
     def __init__(self, multiple: int, mode: str = "zeros", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if multiple < 1:
-            raise ValueError(f"`multiple` must be at least 1. Received: multiple={multiple}")
-        if mode not in ("zeros", "reflect"):
-            raise ValueError(f"`mode` must be 'zeros' or 'reflect'. Received: mode={mode!r}")
-        self.multiple = multiple
+        check_choice("mode", mode, ("zeros", "reflect"))
+        self.multiple = check_integer("multiple", multiple)
         self.mode = mode
 
     def call(self, inputs: Tensor) -> Tensor:
@@ -213,11 +204,11 @@ def _mirrored(length: Tensor | int, padded: Tensor | int) -> Tensor:
 
 @keras.saving.register_keras_serializable(package="keras_rpe")
 class BatchStatisticsNormalization(keras.layers.BatchNormalization):
-    """Batch normalisation that uses the statistics of the batch when predicting as well.
+    """Batch normalization that uses the statistics of the batch when predicting as well.
 
     MatConvNet's networks run so in their mode "normal", in which those of Kong & Fowlkes
     (CVPR 2018) are evaluated, one image at a time. The result for an image depends on the others of
-    its batch, and at batch size 1 on that image alone. Training is that of `BatchNormalization`,
+    its batch, and at batch size 1 only on that image. Training is that of `BatchNormalization`,
     moving statistics included; they are kept with the weights and not used.
 
     Args:
@@ -242,7 +233,7 @@ class BatchStatisticsNormalization(keras.layers.BatchNormalization):
     """
 
     def call(self, inputs: Tensor, training: bool | None = None, mask: Any = None) -> Tensor:
-        """Return the normalised maps."""
+        """Return the normalized maps."""
         if mask is not None:
             raise ValueError(
                 "BatchStatisticsNormalization takes no mask. Received: a mask of the shape "

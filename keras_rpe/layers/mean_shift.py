@@ -8,76 +8,17 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_rpe.ops import (
-    at_least_float32,
-    mean_shift,
-    merge_windows,
-    partition_windows,
-    sample_nearest,
-    seeded_mean_shift,
-)
+from keras_rpe.arguments import check_integer, check_number
+from keras_rpe.ops.maps import merge_windows, partition_windows, sample_nearest
+from keras_rpe.ops.mean_shift import mean_shift
+from keras_rpe.ops.precision import at_least_float32
+from keras_rpe.ops.seeded_mean_shift import seeded_mean_shift
 
 Tensor = Any
 
 
-def embedding_lists(
-    x: Tensor, weights: Tensor | None, window_size: int | None
-) -> tuple[Tensor, Tensor | None]:
-    """Lay out embeddings as lists that are grouped each for itself.
-
-    Args:
-        x: `(batch, N, D)`, taken as it is, or `(batch, H, W, D)`.
-        weights: `(batch, N)`, or `(batch, H', W')` with H' and W' the same whole multiple of H
-            and W, read at the centres of the cells; or `None`.
-        window_size: Longest side of the windows that a map is cut into, or `None`.
-
-    Returns:
-        Points `(lists, N, D)` and weights `(lists, N, 1)`, 0 where a window is padded; `None`
-        where all are 1.
-    """
-    if weights is not None:
-        weights = ops.cast(weights, x.dtype)
-    if len(x.shape) == 3:
-        return x, None if weights is None else ops.expand_dims(weights, -1)
-    batch, height, width = ops.shape(x)[:3]
-    if weights is not None:
-        weights = ops.expand_dims(sample_nearest(weights, height, width), -1)
-    if window_size:
-        x, real = partition_windows(x, window_size)
-        if weights is not None:
-            real = real * partition_windows(weights, window_size)[0]
-        return x, real
-    pixels = height * width
-    if weights is not None:
-        weights = ops.reshape(weights, (batch, pixels, 1))
-    return ops.reshape(x, (batch, pixels, x.shape[-1])), weights
-
-
-def embedding_map(
-    lists: Tensor, like: Tensor, window_size: int | None, lead: tuple[int, ...] = ()
-) -> Tensor:
-    """Undo `embedding_lists`.
-
-    Args:
-        lists: Points `(*lead, lists, N, D)`.
-        like: The embeddings that were laid out.
-        window_size: As when they were.
-        lead: Further dimensions in front.
-
-    Returns:
-        The shape of `like`, after `lead`.
-    """
-    shape, depth = ops.shape(like), like.shape[-1]
-    if window_size and len(like.shape) == 4:
-        size = ops.shape(lists)
-        # The windows of all loops are put back in one go, as of one larger batch.
-        copies = math.prod(lead)
-        lists = ops.reshape(lists, (copies * size[-3], size[-2], depth)) if lead else lists
-        lists = merge_windows(lists, (copies * shape[0], shape[1], shape[2]), window_size)
-    return ops.reshape(lists, (*lead, *shape[:-1], depth))
-
-
 _MAX_ITERATIONS = 1000  # Mean shift has long ended; each loop can be an output of a model.
+_MAX_SIDE = 65_536
 
 
 @keras.saving.register_keras_serializable(package="keras_rpe")
@@ -106,7 +47,7 @@ class MeanShiftRNN(keras.layers.Layer):
 
     Call arguments:
         inputs: Unit embeddings `(batch, H, W, D)` or `(batch, N, D)`, D static.
-        weights: Non-negative weight of each pixel as a neighbour, `(batch, N)`, or
+        weights: Non-negative weight of each pixel as a neighbor, `(batch, N)`, or
             `(batch, H', W')` with H' and W' the same whole multiple of H and W; pixels of weight
             0, such as background, move but attract none. Default: 1. No gradient flows to it.
         iterations, return_sequences, window_size: In place of those of the layer in this call: a
@@ -139,32 +80,18 @@ class MeanShiftRNN(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if not 0.0 < bandwidth < math.inf:
-            raise ValueError(
-                f"`bandwidth` must be positive and finite. Received: bandwidth={bandwidth}"
-            )
-        if not 0.0 < step_size <= 1.0:
-            raise ValueError(f"`step_size` must be in (0, 1]. Received: step_size={step_size}")
-        self.iterations = _loops(iterations)
-        self.bandwidth = float(bandwidth)
-        self.step_size = float(step_size)
+        self.iterations = check_integer("iterations", iterations, 1, _MAX_ITERATIONS)
+        self.bandwidth = check_number("bandwidth", bandwidth)
+        self.step_size = check_number("step_size", step_size, "(0, 1]")
         self.trainable_bandwidth = trainable_bandwidth
         self.return_sequences = return_sequences
-        self.window_size = window_size and _positive_integer("window_size", window_size)
-        self.block_size = block_size
-        if block_size is not None:
-            _positive_integer("block_size", block_size)
+        self.window_size = _side("window_size", window_size)
+        self.block_size = _side("block_size", block_size)
         self.log_bandwidth: Any = None
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Check the rank and make the weight of a trainable bandwidth."""
-        rank = len(input_shape)
-        if rank not in (3, 4) or input_shape[-1] is None or (rank == 3 and self.window_size):
-            raise ValueError(
-                "The input of MeanShiftRNN must be of shape (batch, H, W, D), or (batch, N, D) "
-                f"without `window_size`, with a known D. Received: input_shape={input_shape}, "
-                f"window_size={self.window_size}"
-            )
+        _check_shape(self, input_shape, self.window_size)
         if self.trainable_bandwidth:
             self.log_bandwidth = self.add_weight(
                 shape=(),
@@ -188,10 +115,12 @@ class MeanShiftRNN(keras.layers.Layer):
         window_size: int | None = None,
     ) -> Tensor:
         """Return the moved embeddings."""
-        loops = _loops(iterations or self.iterations)
+        loops = self.iterations
+        if iterations is not None:
+            loops = check_integer("iterations", iterations, 1, _MAX_ITERATIONS)
         sequences = self.return_sequences if return_sequences is None else return_sequences
         size = window_size or self.window_size
-        x, weights = embedding_lists(at_least_float32(inputs), weights, size)
+        x, weights = _lists(at_least_float32(inputs), weights, size)
         x = mean_shift(
             x,
             bandwidth=self.current_bandwidth,
@@ -202,7 +131,7 @@ class MeanShiftRNN(keras.layers.Layer):
             block_size=self.block_size or (512 if size and size >= 64 else None),
         )
         lead = (loops,) if sequences else ()
-        return ops.cast(embedding_map(x, inputs, size, lead), self.compute_dtype)
+        return ops.cast(_map(x, inputs, size, lead), self.compute_dtype)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Shape of the moved embeddings."""
@@ -235,23 +164,6 @@ class MeanShiftRNN(keras.layers.Layer):
         }
 
 
-def _loops(iterations: int) -> int:
-    if _positive_integer("iterations", iterations) > _MAX_ITERATIONS:
-        raise ValueError(
-            f"`iterations` must be at most {_MAX_ITERATIONS}. Received: iterations={iterations}"
-        )
-    return iterations
-
-
-def _positive_integer(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"`{name}` must be an integer of at least 1. Received: {name}={value!r}")
-    return value
-
-
-_MAX_SEEDS = 65_536
-
-
 @keras.saving.register_keras_serializable(package="keras_rpe")
 class SeededMeanShift(keras.layers.Layer):
     """Send every pixel to the mode of its group, found by mean shift from a few seeds.
@@ -278,7 +190,7 @@ class SeededMeanShift(keras.layers.Layer):
 
     Call arguments:
         inputs: Unit embeddings `(batch, H, W, D)` or `(batch, N, D)`, D static.
-        weights: Weight of each pixel as a neighbour, in [0, 1], as in `MeanShiftRNN`; only pixels
+        weights: Weight of each pixel as a neighbor, in [0, 1], as in `MeanShiftRNN`; only pixels
             of at least half weight get seeds. Default: 1.
         bandwidth: In place of that of the layer, a number or a scalar tensor.
 
@@ -309,49 +221,23 @@ class SeededMeanShift(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        for name, value, most in (
-            ("max_seeds", max_seeds, _MAX_SEEDS),
-            ("max_iterations", max_iterations, 1000),
-            ("window_size", 1 if window_size is None else window_size, 65_536),
-        ):
-            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-                raise ValueError(
-                    f"`{name}` must be an integer of at least 1 and at most {most}. "
-                    f"Received: {name}={value!r}"
-                )
-        if not 0.0 < bandwidth < math.inf:
-            raise ValueError(
-                f"`bandwidth` must be positive and finite. Received: bandwidth={bandwidth}"
-            )
-        for name, similarity in (
-            ("seed_similarity", seed_similarity),
-            ("mode_similarity", mode_similarity),
-        ):
-            # At 1, rounding would keep a point from being close to itself.
-            if not 0.0 <= similarity < 1.0:
-                raise ValueError(f"`{name}` must be in [0, 1). Received: {name}={similarity}")
-        self.max_seeds = max_seeds
-        self.bandwidth = float(bandwidth)
-        self.max_iterations = max_iterations
-        self.seed_similarity = seed_similarity
-        self.mode_similarity = mode_similarity
-        self.window_size = window_size
+        self.max_seeds = check_integer("max_seeds", max_seeds, 1, 65_536)
+        self.bandwidth = check_number("bandwidth", bandwidth)
+        self.max_iterations = check_integer("max_iterations", max_iterations, 1, _MAX_ITERATIONS)
+        # At 1, rounding would keep a point from being close to itself.
+        self.seed_similarity = check_number("seed_similarity", seed_similarity, "[0, 1)")
+        self.mode_similarity = check_number("mode_similarity", mode_similarity, "[0, 1)")
+        self.window_size = _side("window_size", window_size)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Check the rank."""
-        rank = len(input_shape)
-        if rank not in (3, 4) or input_shape[-1] is None or (rank == 3 and self.window_size):
-            raise ValueError(
-                "The input of SeededMeanShift must be of shape (batch, H, W, D), or (batch, N, D) "
-                f"without `window_size`, with a known D. Received: input_shape={input_shape}, "
-                f"window_size={self.window_size}"
-            )
+        _check_shape(self, input_shape, self.window_size)
 
     def call(
         self, inputs: Tensor, weights: Tensor | None = None, bandwidth: Tensor | float | None = None
     ) -> Tensor:
         """Return the modes of all pixels."""
-        x, weights = embedding_lists(at_least_float32(inputs), weights, self.window_size)
+        x, weights = _lists(at_least_float32(inputs), weights, self.window_size)
         modes = seeded_mean_shift(
             x,
             bandwidth=self.bandwidth if bandwidth is None else bandwidth,
@@ -361,7 +247,7 @@ class SeededMeanShift(keras.layers.Layer):
             seed_similarity=self.seed_similarity,
             mode_similarity=self.mode_similarity,
         )
-        return ops.cast(embedding_map(modes, inputs, self.window_size), self.compute_dtype)
+        return ops.cast(_map(modes, inputs, self.window_size), self.compute_dtype)
 
     def compute_output_spec(
         self,
@@ -387,3 +273,58 @@ class SeededMeanShift(keras.layers.Layer):
             "mode_similarity": self.mode_similarity,
             "window_size": self.window_size,
         }
+
+
+def _side(name: str, value: int | None) -> int | None:
+    return None if value is None else check_integer(name, value, 1, _MAX_SIDE)
+
+
+def _check_shape(
+    layer: keras.layers.Layer, shape: tuple[int | None, ...], window_size: int | None
+) -> None:
+    rank = len(shape)
+    if rank not in (3, 4) or shape[-1] is None or (rank == 3 and window_size):
+        raise ValueError(
+            f"The input of {type(layer).__name__} must be of shape (batch, H, W, D), or "
+            "(batch, N, D) without `window_size`, with a known D. "
+            f"Received: input_shape={shape}, window_size={window_size}"
+        )
+
+
+def _lists(
+    x: Tensor, weights: Tensor | None, window_size: int | None
+) -> tuple[Tensor, Tensor | None]:
+    """Lay out embeddings as lists `(lists, N, D)` that are grouped each for itself.
+
+    With their weights `(lists, N, 1)`, 0 where a window is padded; `None` where all are 1.
+    """
+    if weights is not None:
+        weights = ops.cast(weights, x.dtype)
+    if len(x.shape) == 3:
+        return x, None if weights is None else ops.expand_dims(weights, -1)
+    batch, height, width = ops.shape(x)[:3]
+    if weights is not None:
+        weights = ops.expand_dims(sample_nearest(weights, height, width), -1)
+    if window_size:
+        x, real = partition_windows(x, window_size)
+        if weights is not None:
+            real = real * partition_windows(weights, window_size)[0]
+        return x, real
+    pixels = height * width
+    if weights is not None:
+        weights = ops.reshape(weights, (batch, pixels, 1))
+    return ops.reshape(x, (batch, pixels, x.shape[-1])), weights
+
+
+def _map(
+    lists: Tensor, like: Tensor, window_size: int | None, lead: tuple[int, ...] = ()
+) -> Tensor:
+    """Undo `_lists`, for points `(*lead, lists, N, D)`, to the shape of `like`."""
+    shape, depth = ops.shape(like), like.shape[-1]
+    if window_size and len(like.shape) == 4:
+        size = ops.shape(lists)
+        # The windows of all loops are put back in one go, as of one larger batch.
+        copies = math.prod(lead)
+        lists = ops.reshape(lists, (copies * size[-3], size[-2], depth)) if lead else lists
+        lists = merge_windows(lists, (copies * shape[0], shape[1], shape[2]), window_size)
+    return ops.reshape(lists, (*lead, *shape[:-1], depth))

@@ -10,13 +10,16 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_rpe.ops import (
-    at_least_float32,
+from keras_rpe.arguments import check_integer, check_number
+from keras_rpe.ops.labels import (
     greedy_suppression,
+    instance_boxes,
+    instance_means,
     label_overlaps,
+    shift_map,
 )
-from keras_rpe.ops.labels import instance_boxes, instance_means, shift_map
 from keras_rpe.ops.maps import sample_nearest
+from keras_rpe.ops.precision import at_least_float32
 
 Tensor = Any
 
@@ -51,43 +54,30 @@ def mask_features(
       box; `compactness`: 4π · area by the square of its perimeter in sides of pixels, at most 1;
       `border`: share of the four sides of the box that lie on the border of the image.
     - `foreground`: mean foreground score inside; `foreground_contrast`: by how much the score falls
-      from a pixel inside to its neighbour outside, on average.
+      from a pixel inside to its neighbor outside, on average.
     - `cohesion`: mean cosine of its pixels' embeddings with their mean direction, in [0, 1];
-      `embedding_contrast`: 1 - (1 + cos)/2 of embeddings inside with those of neighbours outside,
-      on average. Where an instance has no neighbour, contrasts are 0.
+      `embedding_contrast`: 1 - (1 + cos)/2 of embeddings inside with those of neighbors outside,
+      on average. Where an instance has no neighbor, contrasts are 0.
+
+    Shape and size are described as in Carreira & Sminchisescu, "CPMC: Automatic Object Segmentation
+    Using Constrained Parametric Min-Cuts", PAMI 2012; the contrast and cohesion of embeddings are
+    this project's.
 
     Args:
         labels: int32 `(maps · batch, H, W)` in [0, max_instances], 0 = background: the first map of
-            every image, then the second of every image, and so on.
+            every image, then the second of every image, and so on. The embeddings are not repeated
+            for each, so memory is O(pixels · (maps + D)).
         scores: Foreground scores in [0, 1], `(batch, H, W)`.
         embeddings: Unit embeddings `(batch, h, w, D)`, h and w the same whole fraction of H and W.
         max_instances: Rows of the result.
         height: Rows of the map that are image; those below are padding. Default: H.
         width: Columns that are image. Default: W.
-        maps: Label maps of each image. The embeddings are not repeated for each, so memory is
-            O(pixels · (maps + D)).
+        maps: Label maps of each image.
 
     Returns:
-        Features, float32 `(maps · batch, max_instances, len(MASK_FEATURES))`, in the order of
-        `MASK_FEATURES`; boxes, int32 `(maps · batch, max_instances, 4)`, as `instance_boxes` gives
-        them; and areas in pixels, float32 `(maps · batch, max_instances)`. All are 0 for rows
-        without an instance.
-
-    Source:
-        Shape and size as in Carreira & Sminchisescu, "CPMC: Automatic Object Segmentation Using
-        Constrained Parametric Min-Cuts", PAMI 2012; the contrast and cohesion of embeddings are
-        this project's.
-
-    Example:
-        >>> import numpy as np
-        >>> from keras_rpe.layers.ranking import MASK_FEATURES, mask_features
-        >>> labels = np.zeros((1, 8, 8), "int32")
-        >>> labels[0, 2:6, 2:4] = 1
-        >>> x = np.ones((1, 8, 8, 1), "float32")
-        >>> features, boxes, areas = mask_features(labels, labels.astype("float32"), x, 1)
-        >>> found = dict(zip(MASK_FEATURES, np.asarray(features)[0, 0].round(3).tolist()))
-        >>> found["extent"], found["aspect"], found["foreground_contrast"], found["cohesion"]
-        (1.0, 0.5, 1.0, 1.0)
+        Features, float32 `(maps · batch, max_instances, len(MASK_FEATURES))`; boxes, int32
+        `(maps · batch, max_instances, 4)`, as `instance_boxes` gives them; and areas in pixels,
+        float32 `(maps · batch, max_instances)`. All are 0 for rows without an instance.
     """
     height = ops.shape(labels)[1] if height is None else height
     width = ops.shape(labels)[2] if width is None else width
@@ -139,7 +129,7 @@ def _sums(
 ) -> Tensor:
     """Sums over the sides and the pixels of each instance.
 
-    `across`, for the neighbours at `_SIDES`, and `inside` are maps `(batch, H, W)`. The result is
+    `across`, for the neighbors at `_SIDES`, and `inside` are maps `(batch, H, W)`. The result is
     `(maps · batch, max_instances, 2 + len(inside))`: the sides that the instance shares with
     others, `across` there, and each of `inside`. Sides on the border of the map do not count.
     """
@@ -173,7 +163,7 @@ class ProposalRanking(keras.layers.Layer):
     """Rank the instances of several label maps of an image, and drop duplicates.
 
     The score is a logistic regression on features of shape, size and contrast,
-    σ(weights · features + bias). The features are those of `keras_rpe.ops.mask_features` and
+    σ(weights · features + bias). The features are those of `mask_features` in this module and
     `stability`, the largest IoU with an instance of another map, on average over the other maps:
     what is found at many scales is an object more often. Weights and bias are variables that are
     saved with the layer, but not trained by `fit`; `set_regression` sets them. At first the score
@@ -232,23 +222,9 @@ class ProposalRanking(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        for name, value in (("max_instances", max_instances), ("max_proposals", max_proposals)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(
-                    f"`{name}` must be an integer of at least 1. Received: {name}={value!r}"
-                )
-        if max_instances > _MAX_CANDIDATES:
-            raise ValueError(
-                f"`max_instances` must be at most {_MAX_CANDIDATES}. "
-                f"Received: max_instances={max_instances}"
-            )
-        if not 0.0 <= iou_threshold <= 1.0:
-            raise ValueError(
-                f"`iou_threshold` must be in [0, 1]. Received: iou_threshold={iou_threshold}"
-            )
-        self.max_instances = max_instances
-        self.max_proposals = max_proposals
-        self.iou_threshold = iou_threshold
+        self.max_instances = check_integer("max_instances", max_instances, 1, _MAX_CANDIDATES)
+        self.max_proposals = check_integer("max_proposals", max_proposals)
+        self.iou_threshold = check_number("iou_threshold", iou_threshold, "[0, 1]")
 
     def build(self, labels_shape: tuple[int | None, ...], *_: Any) -> None:
         """Check the shapes and make the weights of the regression."""
@@ -266,7 +242,7 @@ class ProposalRanking(keras.layers.Layer):
         for name, value in (("weights", weights), ("bias", _FIRST_BIAS)):
             variable = self.add_weight(
                 shape=np.shape(value),
-                initializer=_Given(value),
+                initializer=keras.initializers.Constant(value),
                 dtype="float32",
                 autocast=False,
                 trainable=False,
@@ -307,20 +283,12 @@ class ProposalRanking(keras.layers.Layer):
         height: Tensor | int | None = None,
         width: Tensor | int | None = None,
     ) -> dict[str, Tensor]:
-        """Give what the ranking is made from.
+        """Give what the ranking is made from, of the arguments of a call.
 
-        Args:
-            labels: As in a call.
-            scores: As in a call.
-            embeddings: As in a call.
-            height: As in a call.
-            width: As in a call.
-
-        Returns:
-            A dictionary for the P = S · max_instances possible instances, those of the first map
-            first: `features`, float32 `(batch, P, len(feature_names))`; `boxes`, int32
-            `(batch, P, 4)`; `areas` in pixels, float32 `(batch, P)`, 0 for those that are not
-            there; `overlaps`, their IoU, float32 `(batch, P, P)`.
+        A dictionary for the P = S · max_instances possible instances, those of the first map
+        first: `features`, float32 `(batch, P, len(feature_names))`; `boxes`, int32 `(batch, P, 4)`;
+        `areas` in pixels, float32 `(batch, P)`, 0 for those that are not there; `overlaps`, their
+        IoU, float32 `(batch, P, P)`.
         """
         labels = ops.stop_gradient(ops.convert_to_tensor(labels))
         scores = ops.stop_gradient(at_least_float32(scores))
@@ -414,13 +382,3 @@ def _by_image(table: Tensor, scales: int) -> Tensor:
     table = ops.reshape(table, (scales, batch, n, *rest))
     table = ops.transpose(table, (1, 0, *range(2, 3 + len(rest))))
     return ops.reshape(table, (batch, scales * n, *rest))
-
-
-class _Given(keras.initializers.Initializer):
-    """Fixed numbers; not saved, as the weights are made in `build`."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def __call__(self, shape: tuple[int, ...], dtype: Any = None) -> Tensor:
-        return ops.reshape(ops.convert_to_tensor(self.value, dtype=dtype), shape)

@@ -7,8 +7,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_rpe.losses import CosineMarginLoss
-from keras_rpe.ops import at_least_float32
+from keras_rpe.arguments import check_integer, check_number
+from keras_rpe.losses.cosine_margin import CosineMarginLoss
+from keras_rpe.ops.precision import at_least_float32
 
 Tensor = Any
 
@@ -41,7 +42,7 @@ class BoundaryCrossEntropy(keras.losses.Loss):
 
     Example:
         >>> import numpy as np
-        >>> from keras_rpe.losses.boundary import BoundaryCrossEntropy
+        >>> from keras_rpe.losses import BoundaryCrossEntropy
         >>> shares = np.array([[[1.0, 0.0, 0.1, -1.0]]], "float32")
         >>> logits = np.zeros((1, 1, 4, 2), "float32")
         >>> round(float(BoundaryCrossEntropy()(shares, logits)), 4)
@@ -57,14 +58,8 @@ class BoundaryCrossEntropy(keras.losses.Loss):
         dtype: Any = None,
     ) -> None:
         super().__init__(name=name, reduction=reduction, dtype=dtype)
-        check_consensus(consensus)
-        if not 0.0 < negative_weight < float("inf"):
-            raise ValueError(
-                "`negative_weight` must be positive and finite. "
-                f"Received: negative_weight={negative_weight}"
-            )
-        self.consensus = consensus
-        self.negative_weight = negative_weight
+        self.consensus = check_number("consensus", consensus, "(0, 1]")
+        self.negative_weight = check_number("negative_weight", negative_weight)
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """Return the loss of each image."""
@@ -87,16 +82,6 @@ class BoundaryCrossEntropy(keras.losses.Loss):
             "consensus": self.consensus,
             "negative_weight": self.negative_weight,
         }
-
-
-def check_consensus(consensus: float) -> None:
-    """Check a share of annotators.
-
-    Raises:
-        ValueError: If it is not in (0, 1].
-    """
-    if not 0.0 < consensus <= 1.0:
-        raise ValueError(f"`consensus` must be in (0, 1]. Received: consensus={consensus}")
 
 
 _NEGATIVE, _VOID, _POSITIVE = 0, 1, 2  # In this order, so that the highest in a cell decides.
@@ -129,7 +114,7 @@ class BoundaryPairLoss(CosineMarginLoss):
 
     Example:
         >>> import numpy as np
-        >>> from keras_rpe.losses.boundary import BoundaryPairLoss
+        >>> from keras_rpe.losses import BoundaryPairLoss
         >>> shares = np.zeros((1, 4, 4), "float32")
         >>> shares[0, 1] = 1.0
         >>> embeddings = np.zeros((1, 2, 2, 3), "float32")
@@ -149,14 +134,8 @@ class BoundaryPairLoss(CosineMarginLoss):
     ) -> None:
         kwargs["ignore_label"] = _VOID
         super().__init__(margin=margin, num_samples=num_samples, name=name, **kwargs)
-        check_consensus(consensus)
-        if not (isinstance(stride, int) and 1 <= stride <= 1024):
-            raise ValueError(
-                f"`stride` must be an integer of at least 1 and at most 1024. "
-                f"Received: stride={stride}"
-            )
-        self.stride = stride
-        self.consensus = consensus
+        self.stride = check_integer("stride", stride, 1, 1024)
+        self.consensus = check_number("consensus", consensus, "(0, 1]")
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """Return the loss of each image."""

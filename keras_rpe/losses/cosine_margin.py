@@ -7,7 +7,10 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_rpe.ops import at_least_float32, pair_margin_terms, sample_nearest
+from keras_rpe.arguments import check_choice, check_integer, check_number
+from keras_rpe.ops.maps import sample_nearest
+from keras_rpe.ops.pair_loss import pair_margin_terms
+from keras_rpe.ops.precision import at_least_float32
 
 Tensor = Any
 
@@ -45,7 +48,7 @@ class CosineMarginLoss(keras.losses.Loss):
     Call arguments:
         y_true: Integer instance maps, `(batch, H, W)` or `(batch, H, W, 1)`, ids below 2²⁴.
         y_pred: Unit embeddings, `(batch, h, w, D)`; where h, w are a whole fraction of H, W, the
-            labels are read at the centres of the cells.
+            labels are read at the centers of the cells.
 
     Returns of a call:
         A scalar, or `(batch,)` with `reduction=None`, in
@@ -78,34 +81,18 @@ class CosineMarginLoss(keras.losses.Loss):
         dtype: Any = None,
     ) -> None:
         super().__init__(name=name, reduction=reduction, dtype=dtype)
-        if not 0.0 <= margin < 1.0:
-            raise ValueError(f"`margin` must be in [0, 1). Received: margin={margin}")
-        for argument, value in (
-            ("positive_weight", positive_weight),
-            ("negative_weight", negative_weight),
-        ):
-            if not 0.0 <= value < float("inf"):
-                raise ValueError(
-                    f"`{argument}` must be finite and not negative. Received: {argument}={value}"
-                )
-        if power not in (1, 2):
-            raise ValueError(f"`power` must be 1 or 2. Received: power={power}")
-        if num_samples is not None and num_samples < 2:
-            raise ValueError(
-                f"`num_samples` must be None or at least 2. Received: num_samples={num_samples}"
-            )
-        if neighborhood is not None and not 0.0 < neighborhood < float("inf"):
-            raise ValueError(
-                "`neighborhood` must be None or positive and finite. "
-                f"Received: neighborhood={neighborhood}"
-            )
-        self.margin = margin
-        self.positive_weight = positive_weight
-        self.negative_weight = negative_weight
+        self.margin = check_number("margin", margin, "[0, 1)")
+        self.positive_weight = check_number("positive_weight", positive_weight, "[0, inf)")
+        self.negative_weight = check_number("negative_weight", negative_weight, "[0, inf)")
+        check_choice("power", power, (1, 2))
         self.power = power
         self.num_samples = num_samples
+        if num_samples is not None:
+            self.num_samples = check_integer("num_samples", num_samples, 2)
         self.ignore_label = ignore_label
         self.neighborhood = neighborhood
+        if neighborhood is not None:
+            self.neighborhood = check_number("neighborhood", neighborhood)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 

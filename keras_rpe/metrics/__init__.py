@@ -1,14 +1,13 @@
 """Figures of merit for instance segmentation and boundary detection."""
 
 from keras_rpe.metrics.boundaries import BoundaryFigures, boundary_benchmark, match_boundaries
-from keras_rpe.metrics.masks import (
+from keras_rpe.metrics.detection import (
     AverageRecall,
-    Detections,
-    GroundTruth,
     MaskAveragePrecision,
     average_recall,
     mask_average_precision,
 )
+from keras_rpe.metrics.masks import Detections, GroundTruth
 from keras_rpe.metrics.matching import Matching, average_precision, matching, matching_dataset
 from keras_rpe.metrics.panoptic import PanopticQuality, panoptic_quality
 from keras_rpe.metrics.semantic import SemanticMeanIoU, class_iou
@@ -35,3 +34,7 @@ __all__ = [
     "matching_dataset",
     "panoptic_quality",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

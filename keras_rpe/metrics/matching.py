@@ -3,46 +3,41 @@
 from __future__ import annotations
 
 import math
-import numbers
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from itertools import zip_longest
 from operator import add
-from typing import Any, NamedTuple, overload
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
+from keras_rpe.arguments import check_integer, check_number
+
 _MISSING: Any = object()
 
 
-def update_all(
-    update: Callable[[Any, Any], None], truths: Iterable[Any], predictions: Iterable[Any]
-) -> None:
-    """Call `update(true, pred)` for each image.
-
-    Args:
-        update: takes one image.
-        truths: what is true, one entry an image; a generator serves too.
-        predictions: as many predictions, in the same order.
-
-    Raises:
-        ValueError: if the numbers differ, or `update` refuses an image (the message then starts
-            with the image's number, from 0).
-    """
-    for number, (true, pred) in enumerate(zip_longest(truths, predictions, fillvalue=_MISSING)):
-        if true is _MISSING or pred is _MISSING:
-            shorter = "truths" if true is _MISSING else "predictions"
+def image_by_image(function: Callable[[Any, Any], Any], **images: Any) -> Iterator[Any]:
+    """Yield `function(a, b)` for each image of two named sequences; errors name the image."""
+    for name, values in images.items():
+        if not isinstance(values, Iterable):
             raise ValueError(
-                "`truths` and `predictions` must hold equally many images. "
-                f"Received: only {number} in `{shorter}`"
+                f"`{name}` must hold one entry for each image. Received: {type(values).__name__}"
             )
+    for number, pair in enumerate(zip_longest(*images.values(), fillvalue=_MISSING)):
+        for name, value in zip(images, pair):
+            if value is _MISSING:
+                raise ValueError(
+                    f"{' and '.join(f'`{n}`' for n in images)} must hold equally many images. "
+                    f"Received: only {number} in `{name}`"
+                )
         try:
-            update(true, pred)
+            result = function(*pair)
         except ValueError as error:
             raise ValueError(f"Image {number}: {error}") from None
+        yield result
 
 
 @dataclass(frozen=True)
@@ -50,7 +45,7 @@ class Matching:
     """Counts of a one-to-one matching between true and predicted instances.
 
     A figure whose denominator is zero is 1.0 where there is neither a true nor a predicted
-    instance (nothing was asked and nothing claimed), else 0.0. Matchings of the same threshold
+    instance (nothing to find and nothing claimed), else 0.0. Matchings of the same threshold
     add up with `+`, which pools their counts.
 
     Attributes:
@@ -125,63 +120,41 @@ class Matching:
                 "Only matchings of the same `threshold` add up. "
                 f"Received: thresholds {self.threshold} and {other.threshold}"
             )
-        return Matching(
-            threshold=self.threshold,
-            tp=self.tp + other.tp,
-            fp=self.fp + other.fp,
-            fn=self.fn + other.fn,
-            n_true=self.n_true + other.n_true,
-            n_pred=self.n_pred + other.n_pred,
-            sum_iou=self.sum_iou + other.sum_iou,
-        )
+        names = ("tp", "fp", "fn", "n_true", "n_pred", "sum_iou")
+        return Matching(self.threshold, *(getattr(self, n) + getattr(other, n) for n in names))
 
 
-class _Overlaps(NamedTuple):
-    """The pairs of instances that share a pixel; `true` and `pred` number instances from 1."""
+def check_threshold(threshold: Any, interval: str = "(0, 1]") -> float:
+    """Return an IoU threshold, rounded to six decimals, or raise `ValueError`.
 
-    true: np.ndarray
-    pred: np.ndarray
-    iou: np.ndarray
-    n_true: int
-    n_pred: int
-
-
-def check_threshold(threshold: Any, minimum: float = 0.0) -> float:
-    """Return an IoU threshold as a float of six decimals, or raise `ValueError`.
-
-    The rounding makes `np.arange(0.5, 1, 0.05)` mean 0.6 where it says 0.6000000000000001, so that
+    The rounding makes `np.arange(0.5, 1, 0.05)` mean 0.6 where it holds 0.6000000000000001, so that
     an IoU of exactly 3/5 reaches it.
     """
-    valid = isinstance(threshold, numbers.Real) and not isinstance(threshold, bool)
-    rounded = round(float(threshold), 6) if valid else math.nan
-    if not (minimum <= rounded <= 1.0 and rounded > 0.0):
-        accepted = f"from {minimum} to 1" if minimum > 0 else "above 0 and at most 1"
-        raise ValueError(
-            f"`threshold` must be a number {accepted}. Received: threshold={threshold!r}"
-        )
-    return rounded
+    if isinstance(threshold, (float, np.floating)):
+        threshold = round(float(threshold), 6)
+    return check_number("threshold", threshold, interval)
+
+
+def check_thresholds(threshold: Any) -> list[float]:
+    """Return a threshold or a sequence of them as a list of floats, or raise `ValueError`."""
+    thresholds = [check_threshold(value) for value in np.atleast_1d(threshold).tolist()]
+    if not thresholds:
+        raise ValueError("`threshold` must hold at least one number. Received: an empty sequence")
+    return thresholds
 
 
 def check_ignore_label(ignore_label: Any) -> int | None:
     """Return `ignore_label` as an int of 32 bits or None, or raise `ValueError`."""
     if ignore_label is None:
         return None
-    valid = isinstance(ignore_label, numbers.Integral) and not isinstance(ignore_label, bool)
-    if not valid or not -(2**31) <= int(ignore_label) < 2**31:
-        raise ValueError(
-            "`ignore_label` must be an integer of 32 bits or None. "
-            f"Received: ignore_label={ignore_label!r}"
-        )
-    return int(ignore_label)
+    return check_integer("ignore_label", ignore_label, -(2**31), 2**31 - 1)
 
 
 def _check_label_map(name: str, labels: Any) -> np.ndarray:
     try:
         array = np.asarray(labels)
-    except ValueError:
-        raise ValueError(
-            f"`{name}` must be an integer array with 2 or 3 axes. Received: rows of unequal length"
-        ) from None
+    except ValueError:  # rows of unequal length
+        array = np.empty(0)
     if not np.issubdtype(array.dtype, np.integer) or array.ndim not in (2, 3):
         raise ValueError(
             f"`{name}` must be an integer array with 2 or 3 axes. "
@@ -206,7 +179,9 @@ def _numbered(labels: np.ndarray) -> tuple[np.ndarray, int]:
     return inverse + 1, ids.size
 
 
-def _overlaps(labels_true: Any, labels_pred: Any, ignore_label: int | None) -> _Overlaps:
+def _match(
+    labels_true: Any, labels_pred: Any, thresholds: list[float], ignore_label: int | None
+) -> list[Matching]:
     true = _check_label_map("labels_true", labels_true)
     pred = _check_label_map("labels_pred", labels_pred)
     if true.shape != pred.shape:
@@ -220,7 +195,6 @@ def _overlaps(labels_true: Any, labels_pred: Any, ignore_label: int | None) -> _
         counted = true != ignore_label
         true, pred = true[counted], pred[counted]
     _check_non_negative("labels_true", true)
-
     true, n_true = _numbered(true)
     pred, n_pred = _numbered(pred)
     area_true, area_pred = np.bincount(true), np.bincount(pred)
@@ -230,43 +204,34 @@ def _overlaps(labels_true: Any, labels_pred: Any, ignore_label: int | None) -> _
     pairs, intersection = np.unique(pairs, return_counts=True)
     i, j = np.divmod(pairs, n_pred + 1)
     iou = intersection / (area_true[i] + area_pred[j] - intersection)
-    return _Overlaps(i, j, iou, n_true, n_pred)
+    matchings = []
+    for threshold in thresholds:
+        valid = iou >= threshold
+        matched = _assigned(i[valid], j[valid], iou[valid])
+        tp = len(matched)
+        matchings.append(
+            Matching(
+                threshold, tp, n_pred - tp, n_true - tp, n_true, n_pred, sum_iou=math.fsum(matched)
+            )
+        )
+    return matchings
 
 
-def _assign(overlaps: _Overlaps, threshold: float) -> Matching:
-    """Match as many pairs of IoU >= threshold as possible, and of those the best overlapping."""
-    valid = overlaps.iou >= threshold
-    i, j, iou = overlaps.true[valid], overlaps.pred[valid], overlaps.iou[valid]
-    alone = (np.bincount(i)[i] == 1) & (np.bincount(j)[j] == 1)
-    matched = list(iou[alone])
+def _assigned(i: np.ndarray, j: np.ndarray, iou: np.ndarray) -> list[float]:
+    """The IoU of as many one-to-one pairs as possible, and of those the best overlapping."""
+    single = (np.bincount(i)[i] == 1) & (np.bincount(j)[j] == 1)
+    matched = list(iou[single])
     # Only instances with several candidates, which are few, need an assignment.
-    rows, i = np.unique(i[~alone], return_inverse=True)
-    columns, j = np.unique(j[~alone], return_inverse=True)
+    rows, i = np.unique(i[~single], return_inverse=True)
+    columns, j = np.unique(j[~single], return_inverse=True)
     if rows.size:
         table = np.zeros((rows.size, columns.size))
-        table[i, j] = iou[~alone]
+        table[i, j] = iou[~single]
         # One pair more outweighs any sum of IoU, which is at most min(table.shape).
         score = np.where(table > 0, table + min(table.shape) + 1, 0.0)
         chosen = table[linear_sum_assignment(score, maximize=True)]
         matched.extend(chosen[chosen > 0])
-    tp = len(matched)
-    return Matching(
-        threshold=threshold,
-        tp=tp,
-        fp=overlaps.n_pred - tp,
-        fn=overlaps.n_true - tp,
-        n_true=overlaps.n_true,
-        n_pred=overlaps.n_pred,
-        sum_iou=math.fsum(matched),
-    )
-
-
-def check_thresholds(threshold: Any) -> list[float]:
-    """Return a threshold or a sequence of them as a list of floats, or raise `ValueError`."""
-    thresholds = [check_threshold(value) for value in np.atleast_1d(threshold).tolist()]
-    if not thresholds:
-        raise ValueError("`threshold` must hold at least one number. Received: an empty sequence")
-    return thresholds
+    return matched
 
 
 @overload
@@ -303,11 +268,11 @@ def matching(
     Args:
         labels_true: integer label map (H, W), or (D, H, W) for a volume; 0 is background, and the
             other ids are positive, of any size and in any order.
-        labels_pred: integer label map of the same shape, likewise.
+        labels_pred: integer label map of the same shape, with ids of the same kind.
         threshold: the smallest IoU of a matched pair, in (0, 1], or a sequence of such; taken
             with six decimals.
         ignore_label: pixels with this label in `labels_true` are void: both maps are read
-            without them, so a prediction that lies there altogether counts nowhere.
+            without them, so a prediction that lies entirely there counts nowhere.
 
     Returns:
         A `Matching`, or a list of them where `threshold` is a sequence. Two maps without any
@@ -327,8 +292,7 @@ def matching(
         (1, 1, 1, 0.75)
     """
     thresholds = check_thresholds(threshold)
-    overlaps = _overlaps(labels_true, labels_pred, check_ignore_label(ignore_label))
-    matchings = [_assign(overlaps, value) for value in thresholds]
+    matchings = _match(labels_true, labels_pred, thresholds, check_ignore_label(ignore_label))
     return matchings[0] if np.ndim(threshold) == 0 else matchings
 
 
@@ -342,18 +306,14 @@ def _match_images(
     for name, maps in (("labels_true", labels_true), ("labels_pred", labels_pred)):
         if getattr(maps, "ndim", 3) == 2:
             raise ValueError(f"`{name}` must be a sequence of label maps. Received: a single map")
-    images: list[list[Matching]] = []
-    for true, pred in zip_longest(labels_true, labels_pred, fillvalue=_MISSING):
-        if true is _MISSING or pred is _MISSING:
-            shorter = "labels_true" if true is _MISSING else "labels_pred"
-            raise ValueError(
-                "`labels_true` and `labels_pred` must hold equally many label maps. "
-                f"Received: only {len(images)} in `{shorter}`"
-            )
-        try:
-            images.append(matching(true, pred, thresholds, ignore_label))
-        except ValueError as error:
-            raise ValueError(f"Image {len(images)}: {error}") from None
+    label = check_ignore_label(ignore_label)
+    images = list(
+        image_by_image(
+            lambda true, pred: _match(true, pred, thresholds, label),
+            labels_true=labels_true,
+            labels_pred=labels_pred,
+        )
+    )
     if not images:
         raise ValueError("`labels_true` must hold at least one label map. Received: none")
     return images
@@ -386,8 +346,8 @@ def matching_dataset(
     """Match the instances of every image and pool the counts of all images.
 
     Args:
-        labels_true: label maps as `matching` takes them; sizes may differ between images. A
-            generator serves too.
+        labels_true: label maps as `matching` takes them; sizes may differ between images. May
+            be a generator.
         labels_pred: as many label maps, in the same order.
         threshold: the smallest IoU of a matched pair, in (0, 1], or a sequence of such.
         ignore_label: label of void pixels in `labels_true`, or None.

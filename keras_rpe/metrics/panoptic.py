@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from keras_rpe.arguments import check_integer
 from keras_rpe.metrics.masks import (
     Detections,
     GroundTruth,
-    MaskOverlaps,
     as_detections,
     as_ground_truth,
     mask_overlaps,
     required,
 )
-from keras_rpe.metrics.matching import update_all
+from keras_rpe.metrics.matching import image_by_image
 
 # What the paper asks for: more than half, which makes the matching unique.
 _THRESHOLD = 0.5
@@ -35,8 +35,8 @@ class PanopticQuality:
     never matched or missed. Classes without a true or a counted predicted segment do not count;
     where no class counts, a figure is 1.0.
 
-    This is a plain accumulator, not a Keras metric: it needs segments, which a model in training
-    does not put out. `InstancePanopticQuality` is the Keras metric of one class. Memory does not
+    It has the methods of a Keras metric but is none: it needs segments, which a model does not put
+    out in training. `InstancePanopticQuality` is the Keras metric of one class. Memory does not
     grow with the images.
 
     Args:
@@ -44,7 +44,7 @@ class PanopticQuality:
             `SQ_th`, `RQ_th`) and for all other classes (`PQ_st`, ...), the stuff; None for neither.
 
     Raises:
-        ValueError: if `things` holds something else than classes from 1.
+        ValueError: if `things` holds anything but classes from 1.
 
     Source:
         Kirillov et al., "Panoptic Segmentation", CVPR 2019, section 4; void and crowd as in COCO's
@@ -55,7 +55,7 @@ class PanopticQuality:
         >>> from keras_rpe.metrics import Detections, GroundTruth, PanopticQuality
         >>> quality = PanopticQuality(things=[1])
         >>> truth = GroundTruth(np.array([[1, 1, 1, 1, 2, 255]]), [1, 5], ignore_label=255)
-        >>> quality.update(truth, Detections(np.array([[1, 1, 1, 2, 2, 1]]), classes=[1, 5]))
+        >>> quality.update_state(truth, Detections(np.array([[1, 1, 1, 2, 2, 1]]), classes=[1, 5]))
         >>> quality.class_results()
         {1: {'PQ': 0.75, 'SQ': 0.75, 'RQ': 1.0}, 5: {'PQ': 0.0, 'SQ': 0.0, 'RQ': 0.0}}
         >>> quality.result()["PQ"], quality.result()["PQ_th"]
@@ -64,14 +64,14 @@ class PanopticQuality:
 
     def __init__(self, things: Collection[int] | None = None) -> None:
         self.things = None if things is None else _check_things(things)
-        self.reset()
+        self.reset_state()
 
-    def reset(self) -> None:
+    def reset_state(self) -> None:
         """Forget all images."""
         # Sum of the matched IoU, then TP, FP and FN of each class.
         self._counts: dict[int, np.ndarray] = defaultdict(lambda: np.zeros(4))
 
-    def update(self, true: GroundTruth, pred: Detections | Any) -> None:
+    def update_state(self, true: GroundTruth, pred: Detections | Any) -> None:
         """Add an image.
 
         Args:
@@ -98,15 +98,7 @@ class PanopticQuality:
                     "Received: a pixel that lies in more than one of them"
                 )
         overlaps = mask_overlaps(true, pred, without_void=True)
-        self._count(classes_true, classes_pred, true.is_crowd, overlaps)
-
-    def _count(
-        self,
-        classes_true: np.ndarray,
-        classes_pred: np.ndarray,
-        crowd: np.ndarray,
-        overlaps: MaskOverlaps,
-    ) -> None:
+        crowd = true.is_crowd
         same = classes_pred[:, None] == classes_true
         iou = np.where(same & ~crowd, overlaps.iou(np.zeros_like(crowd)), 0.0)
         rows, columns = np.nonzero(iou > _THRESHOLD)
@@ -175,7 +167,7 @@ def panoptic_quality(
 
     Raises:
         ValueError: if the numbers of images differ, an image is malformed (the message then starts
-            with its number, from 0), or `things` holds something else than classes.
+            with its number, from 0), or `things` holds anything but classes.
 
     Example:
         >>> import numpy as np
@@ -185,15 +177,14 @@ def panoptic_quality(
         {'PQ': 0.3333333333333333, 'SQ': 0.5, 'RQ': 0.3333333333333333}
     """
     quality = PanopticQuality(things)
-    update_all(quality.update, truths, predictions)
+    list(image_by_image(quality.update_state, truths=truths, predictions=predictions))
     return quality.result()
 
 
 def _check_things(things: Any) -> frozenset[int]:
-    labels: list[Any] = list(things) if isinstance(things, (Collection, np.ndarray)) else [None]
-    if not all(
-        isinstance(label, (int, np.integer)) and not isinstance(label, bool) and label >= 1
-        for label in labels
-    ):
-        raise ValueError(f"`things` must hold classes from 1. Received: things={things!r}")
-    return frozenset(int(label) for label in labels)
+    try:
+        return frozenset(check_integer("things", label) for label in things)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"`things` must hold classes from 1. Received: things={things!r}"
+        ) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from keras import ops
 
-from keras_rpe.metrics.matching import check_ignore_label, update_all
+from keras_rpe.arguments import check_integer
+from keras_rpe.metrics.matching import check_ignore_label, image_by_image
 
 
 def class_iou(
@@ -24,8 +24,8 @@ def class_iou(
 
     Args:
         truths: integer class maps (H, W) with labels 0..num_classes - 1, in sizes that may differ
-            between images. A generator serves too.
-        predictions: as many class maps, in the same order. A label that is no class is a miss.
+            between images. May be a generator.
+        predictions: as many class maps, in the same order. A label that is not a class is a miss.
         num_classes: number of classes, background among them where it has a label, from 1.
         ignore_label: label of void pixels in `truths`, or None.
 
@@ -34,8 +34,8 @@ def class_iou(
         its label; their mean is the mean IoU (mIoU).
 
     Raises:
-        ValueError: if the numbers of images differ, a map is no integer array (H, W), its shape is
-            not that of its partner or a true label is out of range (the message then starts with
+        ValueError: if the numbers of images differ, a map is not an integer array (H, W), its shape
+            is not that of its partner or a true label is out of range (the message then starts with
             the image's number, from 0), or an argument lies outside its range.
 
     Source:
@@ -47,14 +47,10 @@ def class_iou(
         >>> class_iou([np.array([[1, 1, 3, 255]])], [np.array([[1, 3, 3, 4]])], 5, 255)
         {1: 0.5, 3: 0.5}
     """
-    valid = isinstance(num_classes, numbers.Integral) and not isinstance(num_classes, bool)
-    if not valid or num_classes < 1:
-        raise ValueError(
-            f"`num_classes` must be an integer from 1. Received: num_classes={num_classes!r}"
-        )
+    num_classes = check_integer("num_classes", num_classes)
     ignore_label = check_ignore_label(ignore_label)
-    # Column `num_classes` counts predictions that are no class.
-    size = int(num_classes) + 1
+    # Column `num_classes` counts predictions that are not a class.
+    size = num_classes + 1
     matrix = np.zeros((size, size), np.int64)
 
     def update(true: Any, pred: Any) -> None:
@@ -76,7 +72,7 @@ def class_iou(
         pairs = true.astype(np.int64) * size + pred.astype(np.int64)
         matrix.ravel()[:] += np.bincount(pairs, minlength=size * size)
 
-    update_all(update, truths, predictions)
+    list(image_by_image(update, truths=truths, predictions=predictions))
     tp = np.diag(matrix)
     union = matrix.sum(axis=0) + matrix.sum(axis=1) - tp
     return {i: float(tp[i] / union[i]) for i in range(size - 1) if union[i]}
@@ -100,10 +96,10 @@ class SemanticMeanIoU(keras.metrics.IoU):
     FN); classes that occur neither in the truth nor in the prediction do not count, and where none
     occurs the result is 1.0. Runs inside a graph, under XLA and with dynamic shapes.
 
-    It is `keras.metrics.MeanIoU` but for this: a predicted label that is no class counts as a miss
-    of the true class, where Keras leaves the pixel out; the matrix is int64, since int32 overflows
-    after some thousand images (JAX has int32 all the same, unless 64-bit types are enabled); and
-    `class_iou` tells the IoU of each class.
+    Unlike in `keras.metrics.MeanIoU`, a predicted label that is not a class counts as a miss of the
+    true class, where Keras leaves the pixel out. The matrix is int64, as int32 overflows after some
+    thousand images (on JAX it is int32 unless 64-bit types are enabled). `class_iou` gives the IoU
+    of each class.
 
     Args:
         num_classes: number of classes C, those of labels 0..C-1, from 1; background is one of them
@@ -137,15 +133,10 @@ class SemanticMeanIoU(keras.metrics.IoU):
         name: str | None = "semantic_mean_iou",
         dtype: Any = None,
     ) -> None:
-        valid = isinstance(num_classes, numbers.Integral) and not isinstance(num_classes, bool)
-        if not valid or num_classes < 1:
-            raise ValueError(
-                f"`num_classes` must be an integer from 1. Received: num_classes={num_classes!r}"
-            )
         self.ignore_label = check_ignore_label(ignore_label)
-        self.true_classes = int(num_classes)
+        self.true_classes = check_integer("num_classes", num_classes)
         super().__init__(
-            # One more for predictions that are no class; it is not among the targets.
+            # One more for predictions that are not a class; it is not among the targets.
             num_classes=self.true_classes + 1,
             target_class_ids=range(self.true_classes),
             ignore_class=self.ignore_label,
@@ -164,7 +155,7 @@ class SemanticMeanIoU(keras.metrics.IoU):
             sample_weight: None, or integer weights of the pixels in the shape of `y_true`.
 
         Raises:
-            ValueError: if the shapes differ, or labels are no integers.
+            ValueError: if the shapes differ, or labels are not integers.
         """
         y_true, y_pred = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
         shapes = tuple(y_true.shape), tuple(y_pred.shape)
@@ -181,7 +172,7 @@ class SemanticMeanIoU(keras.metrics.IoU):
             if not dtype.startswith(("int", "uint")) and (name == "y_true" or self.sparse_y_pred):
                 raise ValueError(f"`{name}` must hold integers. Received: dtype={dtype}")
         y_true = ops.cast(y_true, self.dtype)
-        # The last class is no label; the base class leaves out what lies outside of its range.
+        # The last class is not a label; the base class leaves out what lies outside of its range.
         y_true = ops.where(y_true == self.true_classes, -1, y_true)
         if self.sparse_y_pred:
             y_pred = ops.cast(y_pred, self.dtype)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import numbers
 from typing import Any
 
 import keras
 from keras import ops
 
+from keras_rpe.arguments import check_integer
 from keras_rpe.metrics.matching import check_ignore_label, check_threshold
 
 # The table of pairs has max_instances² entries of 4 bytes.
@@ -34,25 +34,11 @@ def count_matches(
     three where both IoU are exactly 0.5 (an instance cut into two halves). Each chain or star
     yields one match, so counting instances minus pairs replaces an assignment.
 
-    Args:
-        labels_true: integer tensor of any shape; 0 is background, other ids are positive, of any
-            size and in any order. A negative id counts as background.
-        labels_pred: integer tensor of the same shape, likewise.
-        threshold: the smallest IoU of a matched pair, from 0.5 to 1.
-        max_instances: how many instances of each map, those with the smallest ids, take part;
-            any further ones count as not matched.
-        ignore_label: pixels with this label in `labels_true` are void, or None.
+    A negative id counts as background. Of each map the `max_instances` instances with the smallest
+    ids take part; any further ones count as not matched.
 
     Returns:
         The scalars `tp`, `fp`, `fn` (int32) and `sum_iou` (float32).
-
-    Example:
-        >>> from keras import ops
-        >>> from keras_rpe.metrics.streaming import count_matches
-        >>> true = ops.array([[1, 1, 0, 7], [1, 1, 0, 7]])
-        >>> pred = ops.array([[4, 4, 0, 0], [4, 0, 9, 9]])
-        >>> [float(x) for x in count_matches(true, pred)]
-        [1.0, 1.0, 1.0, 0.75]
     """
     true, pred = _widen(ops.reshape(labels_true, (-1,))), _widen(ops.reshape(labels_pred, (-1,)))
     if ignore_label is not None:
@@ -110,16 +96,9 @@ def _check_batch(name: str, labels: Any) -> Any:
 
 
 class StreamingMatching(keras.metrics.Metric):
-    """Counts matched instances over batches of label maps; its subclasses make a figure of them.
+    """Counts matched instances over batches of label maps; its subclasses make a figure of them."""
 
-    Args:
-        threshold: the smallest IoU of a matched pair, from 0.5 to 1.
-        max_instances: how many instances of an image take part, from 1 to 8192; memory grows with
-            its square. Further ones count as not matched.
-        ignore_label: pixels with this label in `y_true` are void, or None.
-        name: name of the metric.
-        dtype: dtype of the metric; the counts themselves are float32.
-    """
+    _default_name: str
 
     def __init__(
         self,
@@ -129,16 +108,10 @@ class StreamingMatching(keras.metrics.Metric):
         name: str | None = None,
         dtype: Any = None,
     ) -> None:
-        super().__init__(name=name, dtype=dtype)
-        self.threshold = check_threshold(threshold, minimum=0.5)
+        super().__init__(name=name or self._default_name, dtype=dtype)
+        self.threshold = check_threshold(threshold, "[0.5, 1]")
         self.ignore_label = check_ignore_label(ignore_label)
-        valid = isinstance(max_instances, numbers.Integral) and not isinstance(max_instances, bool)
-        if not valid or not 1 <= max_instances <= _MOST_INSTANCES:
-            raise ValueError(
-                f"`max_instances` must be an integer from 1 to {_MOST_INSTANCES}. "
-                f"Received: max_instances={max_instances!r}"
-            )
-        self.max_instances = int(max_instances)
+        self.max_instances = check_integer("max_instances", max_instances, at_most=_MOST_INSTANCES)
         self.tp, self.fp, self.fn, self.sum_iou = (
             self.add_weight(shape=(), initializer="zeros", dtype="float32", name=weight)
             for weight in ("tp", "fp", "fn", "sum_iou")
@@ -225,7 +198,7 @@ class InstanceAveragePrecision(StreamingMatching):
         max_instances: how many instances of an image take part, those with the smallest ids, from
             1 to 8192; memory grows with its square. Further ones count as not matched.
         ignore_label: pixels with this label in `y_true` are void, or None.
-        name: name of the metric.
+        name: name of the metric; None takes that of the class in snake case.
         dtype: dtype of the metric; the counts themselves are float32.
 
     Raises:
@@ -239,15 +212,7 @@ class InstanceAveragePrecision(StreamingMatching):
         0.5
     """
 
-    def __init__(
-        self,
-        threshold: float = 0.5,
-        max_instances: int = 512,
-        ignore_label: int | None = None,
-        name: str | None = "instance_average_precision",
-        dtype: Any = None,
-    ) -> None:
-        super().__init__(threshold, max_instances, ignore_label, name=name, dtype=dtype)
+    _default_name = "instance_average_precision"
 
     def result(self) -> Any:
         """Return the average precision of all images so far, a float32 scalar in [0, 1]."""
@@ -268,7 +233,7 @@ class InstancePanopticQuality(StreamingMatching):
         max_instances: how many instances of an image take part, those with the smallest ids, from
             1 to 8192; memory grows with its square. Further ones count as not matched.
         ignore_label: pixels with this label in `y_true` are void, or None.
-        name: name of the metric.
+        name: name of the metric; None takes that of the class in snake case.
         dtype: dtype of the metric; the counts themselves are float32.
 
     Raises:
@@ -282,15 +247,7 @@ class InstancePanopticQuality(StreamingMatching):
         0.5
     """
 
-    def __init__(
-        self,
-        threshold: float = 0.5,
-        max_instances: int = 512,
-        ignore_label: int | None = None,
-        name: str | None = "instance_panoptic_quality",
-        dtype: Any = None,
-    ) -> None:
-        super().__init__(threshold, max_instances, ignore_label, name=name, dtype=dtype)
+    _default_name = "instance_panoptic_quality"
 
     def result(self) -> Any:
         """Return the panoptic quality of all images so far, a float32 scalar in [0, 1]."""

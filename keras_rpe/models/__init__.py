@@ -23,3 +23,7 @@ __all__ = [
     "preset_names",
     "upload_to_hub",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import keras
-import numpy as np
 from keras import ops
 
+from keras_rpe.arguments import check_integer, check_number
 from keras_rpe.layers import (
     BilinearUpsampling,
     CropLike,
@@ -16,11 +15,12 @@ from keras_rpe.layers import (
     PadToMultiple,
     SphericalEmbedding,
 )
-from keras_rpe.losses.boundary import BoundaryCrossEntropy, BoundaryPairLoss
+from keras_rpe.losses import BoundaryCrossEntropy, BoundaryPairLoss
 from keras_rpe.models.backbones import make_backbone, pyramid
-from keras_rpe.models.task import Task, compiled_function
-from keras_rpe.ops import precise_dtype, thin_boundaries
-from keras_rpe.results import rgb_array
+from keras_rpe.models.task import Task, label_map, named
+from keras_rpe.ops.boundaries import thin_boundaries
+from keras_rpe.ops.precision import precise_dtype
+from keras_rpe.results import Boundaries
 
 Tensor = Any
 
@@ -45,8 +45,8 @@ class BoundaryDetector(Task):
         branches: Stages that have an embedding, from the finest on; default: all but the coarsest.
             The coarser ones are context.
         margin: Margin α of the pair loss.
-        embedding_weight: Weight of the pair losses; with 0 the embeddings are trained by the
-            cross-entropy of the boundary maps alone.
+        embedding_weight: Weight of the pair losses; with 0 only the cross-entropy of the boundary
+            maps trains the embeddings.
         consensus: Share of the annotators, in (0, 1], from which on a pixel is a boundary; pixels
             that fewer marked are left out of the training.
         negative_weight: Factor of the weight of pixels that are no boundary.
@@ -61,10 +61,17 @@ class BoundaryDetector(Task):
         Images `(batch, H, W, 3)` of any size, RGB in [0, max_value].
 
     Output shape:
-        A dictionary for training: `logits`, those of each branch's map, finest first, and of the
-        joint one, `(batch, H, W, branches + 1)`, and `embedding_S` of each branch's stride S,
-        `(batch, h, w, D)`; h and w are H and W over S, rounded up to whole strides of the backbone.
-        `predict` and `predict_boundaries` give boundaries instead.
+        `model(images)` gives what training needs, a dictionary: `logits`, those of each branch's
+        map, finest first, and of the joint one, `(batch, H, W, branches + 1)`, and `embedding_S` of
+        each branch's stride S, `(batch, h, w, D)`; h and w are H and W over S, rounded up to whole
+        strides of the backbone. `predict(images)` gives `boundaries` and `thin`, float32
+        `(batch, H, W)`, and `predict_boundaries(image)` the `Boundaries` of one image.
+
+    Training:
+        Labels are the share of the annotators that drew a boundary, in [0, 1], -1 where that is
+        void, `(batch, H, W)` or `(batch, H, W, 1)`. `compile(loss="auto")` takes
+        `BoundaryCrossEntropy` for `logits` and `BoundaryPairLoss` for each embedding, the latter
+        with the weight `embedding_weight`.
 
     Raises:
         ValueError: If an argument is out of its range, or the backbone has no pyramid.
@@ -78,12 +85,11 @@ class BoundaryDetector(Task):
         >>> shares = np.zeros((2, 32, 32), "float32")
         >>> shares[:, 16], shares[:, 15] = 0.8, 0.2
         >>> history = model.fit(images, shares, verbose=0)
-        >>> model.predict_boundaries(images[0]).shape
+        >>> model.predict_boundaries(images[0]).probabilities.shape
         (32, 32)
     """
 
     served_maps: ClassVar[dict[str, str]] = {"boundaries": "float32", "thin": "float32"}
-    served_tables: ClassVar[dict[str, str]] = {}
 
     def __init__(
         self,
@@ -101,30 +107,25 @@ class BoundaryDetector(Task):
         name: str = "boundary_detector",
         trainable: bool = True,
     ) -> None:
-        arguments = dict(locals())
-        for other in ("self", "name", "trainable", "backbone_weights", "__class__"):
-            del arguments[other]
-        _check(embedding_weight=embedding_weight, max_value=max_value, border=border)
-        network = (
-            make_backbone(backbone, backbone_weights) if isinstance(backbone, str) else backbone
-        )
+        check_number("embedding_weight", embedding_weight, "[0, inf)")
+        check_number("max_value", max_value)
+        check_integer("border", border, 0, 64)
+        network = backbone
+        if isinstance(network, str):
+            network = make_backbone(network, backbone_weights)
         features, strides = pyramid(network)
         branches = max(len(strides) - 1, 1) if branches is None else branches
-        if not 1 <= branches <= len(strides):
-            raise ValueError(
-                f"`branches` must be at least 1 and at most {len(strides)}, the stages of the "
-                f"backbone. Received: branches={branches}"
-            )
-        _losses(strides[:branches], margin, consensus, negative_weight)  # Raise now, not later.
-        # The heads keep float32 under mixed precision, as the pair loss does.
-        precise = precise_dtype()
+        branches = check_integer("branches", branches, 1, len(strides))
+        strides, coarsest = strides[:branches], strides[-1]
+        precise = precise_dtype()  # The heads keep float32 under mixed precision, as the loss does.
+
         images = keras.Input((None, None, 3), name="image")
         x = keras.layers.Rescaling(1.0 / max_value, name="rescaling")(images)
-        maps = features(PadToMultiple(strides[-1], mode="reflect", name="pad")(x))
+        maps = features(PadToMultiple(coarsest, mode="reflect", name="pad")(x))
         maps = list(maps) if isinstance(maps, (list, tuple)) else [maps]
         fused = FeatureFusion(fusion_filters, return_pyramid=True, name="fusion")(maps)
-        embeddings, scores = {}, []
-        for stride, branch in zip(strides[:branches], fused):
+        embeddings, own, parts = {}, [], []
+        for stride, branch in zip(strides, fused):
             embed = SphericalEmbedding(embedding_dim, dtype=precise, name=f"embed_{stride}")
             embeddings[f"embedding_{stride}"] = x = embed(branch)
             # The score of the branch and its part of the joint one. To enlarge the linear map of an
@@ -136,71 +137,42 @@ class BoundaryDetector(Task):
                 dtype=precise,
                 name=f"scores_{stride}",
             )(x)
-            scores.append(BilinearUpsampling(stride, dtype=precise, name=f"up_{stride}")(x))
-        joint = scores[0][..., 1:]
-        for score in scores[1:]:
-            joint = joint + score[..., 1:]
-        logits = ops.concatenate([*(score[..., :1] for score in scores), joint], axis=-1)
+            x = BilinearUpsampling(stride, dtype=precise, name=f"up_{stride}")(x)
+            own.append(named(f"own_{stride}", lambda x: x[..., :1], x))
+            parts.append(named(f"part_{stride}", lambda x: x[..., 1:], x))
+        # One sum of two after the other: files number the weights by the depth of their layers.
+        joint = parts[0]
+        for stride, part in zip(strides[1:], parts[1:]):
+            joint = keras.layers.Add(dtype=precise, name=f"joint_{stride}")([joint, part])
+        logits = keras.layers.Concatenate(dtype=precise, name="join")([*own, joint])
         logits = CropLike(dtype=precise, name="crop")(logits, images)
         super().__init__(images, {"logits": logits, **embeddings}, name=name, trainable=trainable)
 
         self.backbone = network
         self.logit_network = keras.Model(images, logits, name="logit_network")
-        self.strides = strides[:branches]
+        self.branches = branches
+        self.strides = strides
         self.margin = margin
         self.embedding_weight = embedding_weight
         self.consensus = consensus
         self.negative_weight = negative_weight
         self.border = border
-        self._arguments = {**arguments, "branches": branches}
-        self._compiled_detect: Any = None
+        self._auto_losses()  # Raises now, not only in `compile`.
 
-    def compile(
-        self, optimizer: Any = "adam", loss: Any = "auto", loss_weights: Any = None, **kwargs: Any
-    ) -> None:
-        """Configure training.
+    def _auto_losses(self) -> tuple[dict[str, keras.losses.Loss], dict[str, float] | None]:
+        losses: dict[str, keras.losses.Loss] = {
+            "logits": BoundaryCrossEntropy(self.consensus, self.negative_weight)
+        }
+        for stride in self.strides:
+            name = f"embedding_{stride}"
+            losses[name] = BoundaryPairLoss(stride, self.consensus, self.margin)
+        return losses, {key: 1.0 if key == "logits" else self.embedding_weight for key in losses}
 
-        Args:
-            optimizer: Name or optimizer.
-            loss: "auto" for the balanced cross-entropy of all maps (`logits`) and the pair loss of
-                every embedding, the latter with the weight `embedding_weight`; or a dictionary
-                with a loss for each output.
-            loss_weights: Dictionary of a factor for each output.
-            **kwargs: Of `keras.Model.compile`.
-        """
-        if isinstance(loss, str) and loss == "auto":
-            loss = _losses(self.strides, self.margin, self.consensus, self.negative_weight)
-            if loss_weights is None:
-                weight = self.embedding_weight
-                loss_weights = {name: 1.0 if name == "logits" else weight for name in loss}
-        super().compile(optimizer=optimizer, loss=loss, loss_weights=loss_weights, **kwargs)
+    def _targets(self, y: Any, y_pred: dict[str, Tensor]) -> dict[str, Tensor]:
+        return dict.fromkeys(y_pred, label_map(y, y_pred["logits"]))
 
-    def compute_loss(
-        self,
-        x: Any = None,
-        y: Any = None,
-        y_pred: Any = None,
-        sample_weight: Any = None,
-        training: bool = True,
-    ) -> Tensor:
-        """Return the sum of the losses of all outputs.
-
-        Args:
-            x: Images.
-            y: Share of the annotators that drew a boundary, `(batch, H, W)` in [0, 1]; -1: void.
-            y_pred: Outputs of the model.
-            sample_weight: Weight of each image, `(batch,)`.
-            training: Whether in training.
-        """
-        targets = dict.fromkeys(y_pred, y)
-        if sample_weight is not None and not isinstance(sample_weight, dict):
-            sample_weight = dict.fromkeys(targets, sample_weight)
-        return super().compute_loss(
-            x=x, y=targets, y_pred=y_pred, sample_weight=sample_weight, training=training
-        )
-
-    def detect(self, images: Tensor) -> dict[str, Tensor]:
-        """Detect boundaries inside the graph: what is served.
+    def serve(self, images: Tensor) -> dict[str, Tensor]:
+        """Detect boundaries inside the graph, as `predict` and exported models do.
 
         Args:
             images: `(batch, H, W, 3)`, in [0, max_value].
@@ -213,74 +185,18 @@ class BoundaryDetector(Task):
         boundaries = ops.mean(ops.sigmoid(ops.cast(logits, "float32")), axis=-1)
         return {"boundaries": boundaries, "thin": thin_boundaries(boundaries, border=self.border)}
 
-    def serve(self, images: Tensor) -> dict[str, Tensor]:
-        """Detect boundaries in an exported model, as `detect` does."""
-        return self.detect(images)
-
-    def predict_step(self, data: Any) -> dict[str, Tensor]:
-        """Detect the boundaries of one batch in `predict`."""
-        return self.detect(data[0] if isinstance(data, (tuple, list)) else data)
-
-    def predict_boundaries(self, image: Any, thin: bool = False) -> np.ndarray:
+    def predict_boundaries(self, image: Any) -> Boundaries:
         """Detect the boundaries in one image.
 
         Args:
             image: `(H, W)` gray, `(H, W, 3)` RGB or `(H, W, 4)` RGBA, of any size from 8 pixels a
                 side, values in [0, max_value].
-            thin: Whether to keep the crests alone.
 
         Returns:
-            How likely each pixel is a boundary, `(H, W)`, float32 in [0, 1].
+            How likely each pixel is a boundary, and the same on the crests only.
 
         Raises:
             ValueError: If it is not one such image, or not finite.
         """
-        if self._compiled_detect is None:
-            self._compiled_detect = compiled_function(self.detect, [(None, None, None, 3)])
-        result = self._compiled_detect(rgb_array(image)[None])
-        return np.asarray(ops.convert_to_numpy(result["thin" if thin else "boundaries"])[0])
-
-    def get_config(self) -> dict[str, Any]:
-        """Configuration from which the model can be made again."""
-        config = dict(self._arguments)
-        if not isinstance(config["backbone"], str):
-            config["backbone"] = keras.saving.serialize_keras_object(self.backbone)
-        return {**config, "name": self.name, "trainable": self.trainable}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
-        """Make a model from its configuration, with random weights."""
-        config = dict(config)
-        if isinstance(config.get("backbone"), dict):
-            config["backbone"] = keras.saving.deserialize_keras_object(
-                config["backbone"], custom_objects=custom_objects
-            )
-        return cls(**config)
-
-
-def _losses(
-    strides: Sequence[int], margin: float, consensus: float, negative_weight: float
-) -> dict[str, keras.losses.Loss]:
-    """The losses of `compile(loss="auto")`."""
-    losses: dict[str, keras.losses.Loss] = {
-        "logits": BoundaryCrossEntropy(consensus, negative_weight)
-    }
-    for stride in strides:
-        losses[f"embedding_{stride}"] = BoundaryPairLoss(stride, consensus, margin)
-    return losses
-
-
-def _check(embedding_weight: float, max_value: float, border: int) -> None:
-    if not 0.0 <= embedding_weight < float("inf"):
-        raise ValueError(
-            "`embedding_weight` must be finite and not negative. "
-            f"Received: embedding_weight={embedding_weight}"
-        )
-    if not 0.0 < max_value < float("inf"):
-        raise ValueError(
-            f"`max_value` must be positive and finite. Received: max_value={max_value}"
-        )
-    if not (isinstance(border, int) and 0 <= border <= 64):
-        raise ValueError(
-            f"`border` must be an integer of at least 0 and at most 64. Received: border={border}"
-        )
+        found = self._serve_one(image)
+        return Boundaries(found["boundaries"][0], found["thin"][0])

@@ -1,4 +1,4 @@
-"""Checks of the labels during training."""
+"""Checks of the labels, made while a model trains."""
 
 from __future__ import annotations
 
@@ -13,30 +13,61 @@ from keras import ops
 
 from keras_rpe.losses import CosineMarginLoss
 from keras_rpe.margins import groups_upper_bound
-from keras_rpe.ops import partition_windows, sample_nearest
+from keras_rpe.ops.maps import partition_windows, sample_nearest
 
 Tensor = Any
+Targets = dict[str, Tensor]
 
-_EVERY = 16  # Steps from one count to the next: a sort of a label map is nothing then.
+VOID = -1  # Id of the pixels that no loss counts, whatever id the user's maps have for them.
+_EVERY = 16  # Steps from one report to the next: the cost of sorting a label map is lost in them.
 
 
-class CapacityCheck:
+class LabelCheck:
+    """Base of the checks: `observe` is part of the training step, `report` runs outside the graph.
+
+    What a step finds is kept in variables that are not the model's, and `report` reads them after
+    the first step and every 16th after it. Steps of the JAX backend cannot keep such variables, so
+    nothing is reported there.
+    """
+
+    keeps_variables = keras.backend.backend() != "jax"
+
+    def observe(self, targets: Targets, y_pred: Targets) -> Targets:
+        """Look at a batch, in the graph of the training step, and return its targets."""
+        raise NotImplementedError
+
+    def report(self) -> None:
+        """Warn or raise, by what the steps have kept so far."""
+        raise NotImplementedError
+
+    def after(self, train_function: Callable[..., Any]) -> Callable[..., Any]:
+        """The training function of a model, with this check after it."""
+        calls = 0
+
+        @wraps(train_function)
+        def train_and_check(*args: Any, **kwargs: Any) -> Any:
+            nonlocal calls
+            result = train_function(*args, **kwargs)
+            if calls % _EVERY == 0:
+                self.report()
+            calls += 1
+            return result
+
+        return train_and_check
+
+
+class CapacityCheck(LabelCheck):
     """Warn once if images have more groups than the margin loss can push apart.
 
-    That is certain where groups that are all pairs of the loss are more than
-    `keras_rpe.margins.groups_upper_bound`, and only then does it warn:
+    That is certain where more groups than `keras_rpe.margins.groups_upper_bound` are all pairs of
+    the loss, and only then does it warn:
 
-    - Without a neighborhood all groups of an image are pairs, instances and, where it is embedded,
-      the background.
-    - With one, those are counted that have a cell in the same square window whose diagonal is at
-      most the neighborhood; windows do not overlap, so that not all such sets are found.
-    - A rotation of the embedding with position does not matter: the loss compares what comes
-      after it, which lies on the same sphere.
+    - Without a neighborhood, all groups of an image are pairs: its instances and, where it is
+      embedded, the background.
+    - With one, it counts the groups that have a cell in the same square window whose diagonal is at
+      most the neighborhood. The windows do not overlap, so it does not find all such sets.
 
-    Groups are counted inside the training step, at the first and every 16th after it, on the cells
-    of the embedding map, and the largest count is read as often from outside of the graph: whatever
-    the data come from, nothing is read twice. On the JAX backend, whose steps keep no such
-    variable, there is no warning.
+    Groups are counted on the cells of the embedding map, at the first step and every 16th after it.
 
     Args:
         dim: Dimension D of the embedding.
@@ -59,61 +90,40 @@ class CapacityCheck:
         if self.neighborhood is not None:
             # Corners of such a window are this far apart: (window - 1) · √2 cells.
             self._window = math.floor(self.neighborhood / math.sqrt(2.0)) + 1
-        self._step = self._variable("step")
-        self._seen = self._variable("seen")
+        self._step = _variable("step")
+        self._seen = _variable("seen")
         self._has_warned = False
 
     @classmethod
     def of_loss(cls, dim: int, loss: Any) -> CapacityCheck | None:
         """The check for what a model is compiled with, `None` where there is no margin loss."""
-        if keras.backend.backend() == "jax":
-            return None
         for part in keras.tree.flatten(loss):
             if isinstance(part, CosineMarginLoss) and part.negative_weight > 0.0:
-                return cls(dim, part)
+                return cls(dim, part) if cls.keeps_variables else None
         return None
 
-    def observe(self, labels: Tensor, embedding: Tensor, void: int) -> None:
-        """Count the groups of a batch, in the graph of the training step.
-
-        Args:
-            labels: Instance maps `(batch, H, W)`.
-            embedding: Embeddings `(batch, h, w, D)`, for the size of the map.
-            void: Id of the pixels that are no group's.
-        """
+    def observe(self, targets: Targets, y_pred: Targets) -> Targets:
+        """Count the groups of a batch, in the graph of the training step."""
         step = self._step.value
 
         def count() -> Tensor:
-            height, width = ops.shape(embedding)[1:3]
-            return _most_groups(sample_nearest(labels, height, width), void, self._window)
+            height, width = ops.shape(y_pred["embedding"])[1:3]
+            return _most_groups(sample_nearest(targets["embedding"], height, width), self._window)
 
         groups = ops.cond(step % _EVERY == 0, count, lambda: ops.zeros((), "int32"))
         self._seen.assign(ops.maximum(self._seen.value, groups))
         self._step.assign(step + 1)
-
-    def after(self, train_function: Callable[..., Any]) -> Callable[..., Any]:
-        """The training function of a model, which then warns if need be."""
-        calls = 0
-
-        @wraps(train_function)
-        def train_and_check(*args: Any, **kwargs: Any) -> Any:
-            nonlocal calls
-            result = train_function(*args, **kwargs)
-            if calls % _EVERY == 0 and not self._has_warned:
-                self._warn()
-            calls += 1
-            return result
-
-        return train_and_check
+        return targets
 
     @property
     def seen_groups(self) -> int:
         """The largest count so far."""
         return int(self._seen + 0)  # a tensor also where the variable is one of several replicas
 
-    def _warn(self) -> None:
+    def report(self) -> None:
+        """Warn, once, if there were too many groups."""
         groups = self.seen_groups
-        if groups <= self.most_groups:
+        if self._has_warned or groups <= self.most_groups:
             return
         self._has_warned = True
         where = "an image has"
@@ -128,21 +138,16 @@ class CapacityCheck:
             stacklevel=3,
         )
 
-    @staticmethod
-    def _variable(name: str) -> keras.Variable:
-        return keras.Variable(
-            0, dtype="int32", trainable=False, aggregation="only_first_replica", name=name
-        )
 
-
-def _most_groups(labels: Tensor, void: int, window: int | None) -> Tensor:
+def _most_groups(labels: Tensor, window: int | None) -> Tensor:
     """The most different ids in a window of maps `(batch, h, w)`, or in one of the maps."""
-    none = ops.zeros_like(labels)
-    labels = ops.where(labels == void, none, ops.where(labels >= 0, labels + 1, labels))
+    # 0 is free for void, which is also what fills the windows.
+    void = ops.zeros_like(labels)
+    labels = ops.where(labels == VOID, void, ops.where(labels >= 0, labels + 1, labels))
     if window is None:
         lists = ops.reshape(labels, (ops.shape(labels)[0], -1))
     else:
-        lists = partition_windows(ops.expand_dims(labels, -1), window)[0][..., 0]  # filled by 0
+        lists = partition_windows(ops.expand_dims(labels, -1), window)[0][..., 0]
     lists = ops.sort(lists, axis=-1)
     is_first = ops.concatenate(
         [ops.ones_like(lists[:, :1], dtype="bool"), lists[:, 1:] != lists[:, :-1]], axis=1
@@ -150,76 +155,45 @@ def _most_groups(labels: Tensor, void: int, window: int | None) -> Tensor:
     return ops.max(ops.sum(ops.cast(is_first & (lists != 0), "int32"), axis=1))
 
 
-class ClassCheck:
+class ClassCheck(LabelCheck):
     """Raise if the class maps of training hold a class that the model does not have.
 
-    Such pixels count in no loss, where backends would give NaN or an error of their own. The lowest
-    and the highest class are kept inside the training step, and read from outside of the graph
-    after the first step and every 16th; with several replicas, those of the first. On the JAX
-    backend, whose steps keep no such variable, nothing is raised.
+    Such pixels become void, where backends would give NaN or an error of their own. With several
+    replicas, those of the first are reported.
 
     Args:
         num_classes: Classes of the model other than the background.
-        void: Class of the pixels that no loss counts.
 
     Example:
         >>> import numpy as np
         >>> from keras_rpe.models.checks import ClassCheck
-        >>> check = ClassCheck(num_classes=2, void=-1)
-        >>> check.observe(np.array([[[0, 2, 3]]])).numpy().tolist()
+        >>> check = ClassCheck(num_classes=2)
+        >>> check.observe({"semantic": np.array([[[0, 2, 3]]])}, {})["semantic"].numpy().tolist()
         [[[0, 2, -1]]]
-        >>> check.raise_if_wrong()
+        >>> check.report()
         Traceback (most recent call last):
         ...
         ValueError: The class maps must hold 0 to num_classes=2, or `ignore_label`. Received: 3
     """
 
-    def __init__(self, num_classes: int, void: int) -> None:
+    def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
-        self.void = void
-        self._keeps = keras.backend.backend() != "jax"
-        self._lowest = self._variable("lowest_class")
-        self._highest = self._variable("highest_class")
+        self._lowest = _variable("lowest_class")
+        self._highest = _variable("highest_class")
 
-    def observe(self, classes: Tensor) -> Tensor:
-        """Look at a batch, in the graph of the training step.
-
-        Args:
-            classes: Class maps, integers `(batch, H, W)`.
-
-        Returns:
-            The maps, where what is no class is void.
-        """
-        classes = ops.convert_to_tensor(classes)
-        known = ops.where(classes == self.void, ops.zeros_like(classes), classes)
-        if self._keeps:
+    def observe(self, targets: Targets, y_pred: Targets) -> Targets:
+        """Keep the lowest and the highest class of a batch, and make void of what is no class."""
+        classes = ops.convert_to_tensor(targets["semantic"])
+        known = ops.where(classes == VOID, ops.zeros_like(classes), classes)
+        if self.keeps_variables:
             lowest, highest = (ops.cast(ops.min(known), "int32"), ops.cast(ops.max(known), "int32"))
             self._lowest.assign(ops.minimum(self._lowest.value, lowest))
             self._highest.assign(ops.maximum(self._highest.value, highest))
         wrong = (known < 0) | (known > self.num_classes)
-        return ops.where(wrong, ops.full_like(classes, self.void), classes)
+        return {**targets, "semantic": ops.where(wrong, ops.full_like(classes, VOID), classes)}
 
-    def after(self, train_function: Callable[..., Any]) -> Callable[..., Any]:
-        """The training function of a model, which then raises if need be."""
-        calls = 0
-
-        @wraps(train_function)
-        def train_and_check(*args: Any, **kwargs: Any) -> Any:
-            nonlocal calls
-            result = train_function(*args, **kwargs)
-            if calls % _EVERY == 0:
-                self.raise_if_wrong()
-            calls += 1
-            return result
-
-        return train_and_check
-
-    def raise_if_wrong(self) -> None:
-        """Raise if a map had a number that is no class.
-
-        Raises:
-            ValueError: If one had.
-        """
+    def report(self) -> None:
+        """Raise if a map had a number that is no class."""
         # Tensors also where the variables are some of several replicas.
         lowest, highest = int(self._lowest + 0), int(self._highest + 0)
         if lowest < 0 or highest > self.num_classes:
@@ -230,8 +204,8 @@ class ClassCheck:
                 f"Received: {highest if highest > self.num_classes else lowest}"
             )
 
-    @staticmethod
-    def _variable(name: str) -> keras.Variable:
-        return keras.Variable(
-            0, dtype="int32", trainable=False, aggregation="only_first_replica", name=name
-        )
+
+def _variable(name: str) -> keras.Variable:
+    return keras.Variable(
+        0, dtype="int32", trainable=False, aggregation="only_first_replica", name=name
+    )

@@ -3,188 +3,35 @@
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
 from keras import ops
 from scipy.optimize import minimize
 from scipy.special import expit
-from scipy.stats import spearmanr
 
-from keras_rpe.layers import InstanceDecoder, ProposalRanking, SeededMeanShift
-from keras_rpe.models.embedding_task import EmbeddingTask, default_losses
-from keras_rpe.models.network import embedding_graph
+from keras_rpe.arguments import check_numbers
+from keras_rpe.layers import (
+    InstanceDecoder,
+    MeanShiftRNN,
+    ProposalRanking,
+    SeededMeanShift,
+    SphericalEmbedding,
+)
+from keras_rpe.models.embedding_task import EmbeddingTask
+from keras_rpe.models.instance_segmenter import SEED_LOOPS
 from keras_rpe.models.task import compiled_function
-from keras_rpe.ops import precise_dtype
-from keras_rpe.results import Proposals, check_max_proposals, image_label_pairs, rgb_array
-
-
-def different_numbers(
-    name: str, values: Any, wanted: str, fits: Callable[[float], bool]
-) -> tuple[float, ...]:
-    """Check an argument that takes some different numbers.
-
-    Args:
-        name: Name of the argument.
-        values: What was given.
-        wanted: What an error says of a number that fits.
-        fits: Whether a number does.
-
-    Returns:
-        The numbers.
-
-    Raises:
-        ValueError: If they are no numbers, none at all, two are equal, or one does not fit.
-
-    Example:
-        >>> from keras_rpe.models.object_proposer import different_numbers
-        >>> different_numbers("sizes", [1, 2.5], "positive", lambda x: x > 0)
-        (1.0, 2.5)
-    """
-    try:
-        numbers = tuple(float(value) for value in values)
-    except (TypeError, ValueError):
-        numbers = ()
-    if not numbers or not all(map(fits, numbers)) or len(set(numbers)) < len(numbers):
-        raise ValueError(
-            f"`{name}` must be at least one number, all different and {wanted}. "
-            f"Received: {name}={values!r}"
-        )
-    return numbers
-
-
-_IOU_THRESHOLDS = np.arange(0.5, 0.96, 0.05)
-_PENALTY = 1.0  # On the weights of standardised features: that of one proposal.
-_LEAST_SPREAD = 1e-6
-
-
-class Regression(NamedTuple):
-    """A fitted score σ(weights · features + bias).
-
-    Attributes:
-        weights: float64 `(features,)`.
-        bias: A number.
-    """
-
-    weights: np.ndarray
-    bias: float
-
-
-def described_proposals(
-    model: Any, images: Iterable[Any], labels: Iterable[Any]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Give the features of all proposals for some images, and their IoU with the best object.
-
-    Args:
-        model: An `ObjectProposer`.
-        images: Images as `ObjectProposer.propose` takes them.
-        labels: The instance map `(H, W)` of each. Void pixels count neither way, and proposals of
-            which half or more are void are left out.
-
-    Returns:
-        Features `(n, features)` and IoU `(n,)`, float64, of all images one after the other.
-
-    Raises:
-        ValueError: If there are no images, not as many label maps, or sizes differ.
-    """
-    describe = compiled_function(model.describe, [(None, None, None, 3)])
-    features, overlaps = [], []
-    for array, truth in image_label_pairs(images, labels):
-        result = {key: ops.convert_to_numpy(v)[0] for key, v in describe(array[None]).items()}
-        rows = model.ranking.max_instances
-        best = best_overlaps(result["label_maps"], truth, rows, model.ignore_label)
-        known = ~np.isnan(best)
-        features.append(result["features"][known].astype("float64"))
-        overlaps.append(best[known])
-    return np.concatenate(features), np.concatenate(overlaps)
-
-
-def best_overlaps(
-    maps: np.ndarray, truth: np.ndarray, max_instances: int, ignore_label: int | None = None
-) -> np.ndarray:
-    """Largest IoU of each instance of some label maps with one of the true instances.
-
-    Args:
-        maps: Label maps `(H, W, S)` in [0, max_instances].
-        truth: True instance map `(H, W)`, 0 = background.
-        max_instances: Instances of a map at most.
-        ignore_label: Id of void pixels, which are left out of all masks.
-
-    Returns:
-        float64 `(S · max_instances,)`, in the order of `label_overlaps`; NaN for instances that are
-        not there, or void for half or more of their pixels.
-
-    Example:
-        >>> import numpy as np
-        >>> from keras_rpe.models.object_proposer import best_overlaps
-        >>> truth = np.array([[5, 5, 0, 7]])
-        >>> best_overlaps(np.array([[[1], [1], [1], [2]]]), truth, 3).round(3).tolist()
-        [0.667, 1.0, nan]
-    """
-    void = np.zeros(truth.shape, bool) if ignore_label is None else truth == ignore_label
-    # Background is 0 even where no pixel has it.
-    ids, dense = np.unique(np.where(void, 0, truth), return_inverse=True)
-    dense = dense.reshape(truth.shape) + (0 if 0 in ids else 1)
-    columns = int(dense.max(initial=0)) + 1
-    true_areas = np.bincount(dense[~void], minlength=columns)
-    best = np.full((maps.shape[-1], max_instances), np.nan)
-    for s in range(maps.shape[-1]):
-        labels = maps[..., s].astype("int64")
-        shared = np.bincount(
-            (labels * columns + dense)[~void], minlength=(max_instances + 1) * columns
-        ).reshape(max_instances + 1, columns)[1:]
-        areas = np.bincount(labels.ravel(), minlength=max_instances + 1)[1:]
-        valid = shared.sum(axis=1)
-        unions = valid[:, None] + true_areas - shared
-        overlap = (shared / np.maximum(unions, 1))[:, 1:].max(axis=1, initial=0.0)
-        counts = 2 * valid > areas
-        best[s, counts] = overlap[counts]
-    return best.ravel()
-
-
-def fit_regression(features: np.ndarray, overlaps: np.ndarray) -> Regression:
-    """Fit a logistic regression to the share of IoU thresholds that each proposal reaches.
-
-    The target of a proposal is the share of the thresholds 0.50, 0.55, …, 0.95 up to its IoU with
-    an object, so that the score estimates that share, of which average recall is made. The loss is
-    the cross-entropy, with a small penalty on the squares of the weights of standardised features.
-
-    Args:
-        features: `(n, features)`, n at least 1.
-        overlaps: IoU `(n,)` in [0, 1].
-
-    Returns:
-        Weights and bias for the features as they are.
-    """
-    # 1e-9 so that an IoU of 0.6 reaches the threshold 0.6, as it is rounded.
-    target = (overlaps[:, None] + 1e-9 >= _IOU_THRESHOLDS).mean(axis=1)
-    mean, spread = features.mean(axis=0), features.std(axis=0)
-    used = spread > _LEAST_SPREAD
-    x = np.where(used, (features - mean) / np.where(used, spread, 1.0), 0.0)
-
-    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
-        weights, bias = parameters[:-1], parameters[-1]
-        logits = x @ weights + bias
-        # Cross-entropy of σ(logits): log(1 + e^l) - target · l.
-        value = np.sum(np.logaddexp(0.0, logits) - target * logits)
-        value += 0.5 * _PENALTY * np.sum(parameters**2)
-        error = expit(logits) - target
-        gradient = np.append(x.T @ error, error.sum()) + _PENALTY * parameters
-        return float(value), gradient
-
-    start = np.zeros(x.shape[1] + 1)
-    found = minimize(loss, start, jac=True, method="L-BFGS-B").x
-    weights = np.where(used, found[:-1] / np.where(used, spread, 1.0), 0.0)
-    return Regression(weights, float(found[-1] - weights @ mean))
-
+from keras_rpe.ops.precision import precise_dtype
+from keras_rpe.results import Proposals, check_max_proposals, image_label_pairs
 
 Tensor = Any
 
-_SEED_LOOPS = 3
 _MAX_SCALES = 32
+_IOU_THRESHOLDS = np.arange(0.5, 0.96, 0.05)
+_PENALTY = 1.0  # On the weights of standardized features: that of one proposal.
+_LEAST_SPREAD = 1e-6
 
 
 @keras.saving.register_keras_serializable(package="keras_rpe")
@@ -206,6 +53,10 @@ class ObjectProposer(EmbeddingTask):
         embedding_dim: Dimension D of the embedding.
         iterations: Loops of mean shift in training, each with a loss of its own.
         bandwidths: Kernel widths δ of the mean shifts of prediction; training has the first.
+        window_size: Side of the windows of the mean shift of training, in cells of the embedding
+            map; `None`: whole images.
+        inference_seeds: Seeds at most, in each window, of the mean shift of prediction.
+        inference_window_size: Side of the windows when predicting; `None`: as in training.
         foreground_thresholds: Least foreground scores, in (0, 1), of the pixels of an instance.
         similarity_thresholds: Least similarities, in [0, 1], at which neighbouring pixels belong
             together: higher ones give smaller instances.
@@ -213,10 +64,6 @@ class ObjectProposer(EmbeddingTask):
         max_instances: Instances of one scale at most; times the scales, at most 4096.
         max_proposals: Proposals of an image at most: length of the tables that are served.
         iou_threshold: Largest IoU of two proposals.
-        window_size: Side of the windows of the mean shift of training, in cells of the embedding
-            map; `None`: whole images.
-        inference_seeds: Seeds at most, in each window, of the mean shift of prediction.
-        inference_window_size: Side of the windows when predicting; `None`: as in training.
         margin: Margin α of the loss.
         neighborhood: Distance, in cells, up to which the loss pushes instances apart; `None`: any.
         coordinates: Whether the embedding head sees each pixel's position in the whole image.
@@ -235,8 +82,14 @@ class ObjectProposer(EmbeddingTask):
         Images `(batch, H, W, C)` of any size and value range, C = 1, 3 or 4.
 
     Output shape:
-        A dictionary for training, as that of an `InstanceSegmenter` of one class. `predict` and
-        `propose` give proposals instead.
+        `model(images)` gives what training needs, the dictionary of an `InstanceSegmenter` of one
+        class. `predict(images)` gives the dictionary that `serve` describes, and
+        `predict_proposals(image)` the `Proposals` of one image.
+
+    Training:
+        Labels are integer instance maps `(batch, H, W)` or `(batch, H, W, 1)`, 0 = background, or a
+        dictionary with them as `instances`. `compile(loss="auto")` takes cross-entropy for
+        `semantic` and the margin loss for each other output.
 
     Raises:
         ValueError: If an argument is out of its range, or the backbone has no pyramid.
@@ -246,7 +99,7 @@ class ObjectProposer(EmbeddingTask):
         >>> from keras_rpe.models import ObjectProposer
         >>> model = ObjectProposer("unet_small", embedding_dim=8, iterations=1)
         >>> image = np.random.randint(0, 255, (32, 32, 3), "uint8")
-        >>> proposals = model.propose(image, max_proposals=10)  # after model.fit(images, maps)
+        >>> proposals = model.predict_proposals(image, max_proposals=10)
         >>> proposals.masks.shape[1:], len(proposals) <= 10
         ((32, 32), True)
     """
@@ -267,15 +120,15 @@ class ObjectProposer(EmbeddingTask):
         embedding_dim: int = 24,
         iterations: int = 2,
         bandwidths: Sequence[float] = (0.2,),
+        window_size: int | None = 16,
+        inference_seeds: int = 512,
+        inference_window_size: int | None = 128,
         foreground_thresholds: Sequence[float] = (0.3, 0.5, 0.7),
         similarity_thresholds: Sequence[float] = (0.7, 0.96),
         min_area: int = 16,
         max_instances: int = 128,
         max_proposals: int = 256,
         iou_threshold: float = 0.8,
-        window_size: int | None = 16,
-        inference_seeds: int = 512,
-        inference_window_size: int | None = 128,
         margin: float = 0.5,
         neighborhood: float | None = 16.0,
         coordinates: bool = False,
@@ -289,30 +142,16 @@ class ObjectProposer(EmbeddingTask):
         name: str = "object_proposer",
         trainable: bool = True,
     ) -> None:
-        arguments = dict(locals())
-        for other in ("self", "name", "trainable", "backbone_weights", "__class__"):
-            del arguments[other]
-        bandwidths = different_numbers(
-            "bandwidths", bandwidths, "positive", lambda x: 0.0 < x < math.inf
-        )
-        foreground = different_numbers(
-            "foreground_thresholds", foreground_thresholds, "in (0, 1)", lambda x: 0.0 < x < 1.0
-        )
-        similarity = different_numbers(
-            "similarity_thresholds", similarity_thresholds, "in [0, 1]", lambda x: 0.0 <= x <= 1.0
-        )
-        scales = len(bandwidths) * len(foreground) * len(similarity)
+        bandwidths = check_numbers("bandwidths", bandwidths)
+        foreground = check_numbers("foreground_thresholds", foreground_thresholds, "(0, 1)")
+        similarity = check_numbers("similarity_thresholds", similarity_thresholds, "[0, 1]")
+        thresholds = list(itertools.product(foreground, similarity))
+        scales = len(bandwidths) * len(thresholds)
         if scales > _MAX_SCALES:
             raise ValueError(
                 "`bandwidths`, `foreground_thresholds` and `similarity_thresholds` must make at "
                 f"most {_MAX_SCALES} scales. Received: {scales}"
             )
-        default_losses(["embedding"], margin, neighborhood)  # Raise now, not later.
-        arguments |= {
-            "bandwidths": bandwidths,
-            "foreground_thresholds": foreground,
-            "similarity_thresholds": similarity,
-        }
         precise = precise_dtype()
         decoder = InstanceDecoder(
             min_area=min_area, max_instances=max_instances, dtype=precise, name="decoder"
@@ -321,50 +160,48 @@ class ObjectProposer(EmbeddingTask):
             max_instances, max_proposals, iou_threshold, dtype=precise, name="ranking"
         )
         ranking.build((None, None, None, scales))
-        graph = embedding_graph(
+        super().__init__(
             backbone,
             backbone_weights,
-            embedding_dim=embedding_dim,
+            SphericalEmbedding(
+                embedding_dim, coordinates, position_periods, dtype=precise, name="embedding"
+            ),
+            MeanShiftRNN(
+                iterations,
+                bandwidths[0],
+                window_size=window_size,
+                dtype=precise,
+                name="mean_shift",
+            ),
             num_classes=1,
-            iterations=iterations,
-            bandwidth=bandwidths[0],
-            window_size=window_size,
-            coordinates=coordinates,
-            position_periods=position_periods,
+            margin=margin,
+            neighborhood=neighborhood,
             output_stride=output_stride,
             embed_background=embed_background,
             fusion_filters=fusion_filters,
             percentiles=percentiles,
+            ignore_label=ignore_label,
+            name=name,
+            trainable=trainable,
         )
-        super().__init__(graph, arguments, name, trainable)
-
         self.decoder = decoder
         self.ranking = ranking
         self.seeded_mean_shift = SeededMeanShift(
             inference_seeds,
             bandwidths[0],
-            _SEED_LOOPS,
+            SEED_LOOPS,
             window_size=inference_window_size or window_size,
             dtype=precise,
             name="seeded_mean_shift",
         )
-        self.num_classes = 1
         self.bandwidths = bandwidths
-        self.thresholds = list(itertools.product(foreground, similarity))
-        self.embedding_dim = embedding_dim
-        self.embed_background = embed_background
-        self.margin = margin
-        self.neighborhood = neighborhood
-        self.ignore_label = ignore_label
-        self._compiled_group: Any = None
+        self.foreground_thresholds = foreground
+        self.similarity_thresholds = similarity
+        self.thresholds = thresholds
+        self.num_scales = scales
 
-    @property
-    def num_scales(self) -> int:
-        """Label maps of each image, of which the proposals are taken."""
-        return len(self.bandwidths) * len(self.thresholds)
-
-    def group(self, images: Tensor) -> dict[str, Tensor]:
-        """Propose masks inside the graph: what is served.
+    def serve(self, images: Tensor) -> dict[str, Tensor]:
+        """Propose masks inside the graph, as `predict` and exported models do.
 
         Masks are not formed, so memory grows with the scales, not with the proposals.
 
@@ -379,21 +216,6 @@ class ObjectProposer(EmbeddingTask):
         height, width = ops.shape(images)[1], ops.shape(images)[2]
         tables = self.ranking(maps, scores, embedding, height=height, width=width)
         return {**tables, "label_maps": maps[:, :height, :width]}
-
-    def describe(self, images: Tensor) -> dict[str, Tensor]:
-        """Give all instances of all scales and what their scores are made from, inside the graph.
-
-        Args:
-            images: `(batch, H, W, C)`, any value range.
-
-        Returns:
-            `label_maps`, as `group` gives them, and `features`, float32
-            `(batch, scales · max_instances, len(ranking.feature_names))`.
-        """
-        maps, scores, embedding = self._scales(images)
-        height, width = ops.shape(images)[1], ops.shape(images)[2]
-        found = self.ranking.describe(maps, scores, embedding, height, width)
-        return {"features": found["features"], "label_maps": maps[:, :height, :width]}
 
     def _scales(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Label maps of all scales, foreground scores, embeddings; of the padded image."""
@@ -424,22 +246,14 @@ class ObjectProposer(EmbeddingTask):
         maps = ops.reshape(labels, (self.num_scales, batch, height, width))
         return ops.transpose(maps, (1, 2, 3, 0)), scores, embedding
 
-    def serve(self, images: Tensor) -> dict[str, Tensor]:
-        """Propose masks in an exported model, as `group` does."""
-        return self.group(images)
-
-    def predict_step(self, data: Any) -> dict[str, Tensor]:
-        """Propose masks for one batch in `predict`."""
-        return self.group(data[0] if isinstance(data, (tuple, list)) else data)
-
-    def propose(self, image: Any, max_proposals: int | None = None) -> Proposals:
+    def predict_proposals(self, image: Any, max_proposals: int | None = None) -> Proposals:
         """Propose masks of objects in one image.
 
         Args:
             image: `(H, W)` gray, `(H, W, 3)` RGB or `(H, W, 4)` RGBA, of any size from 8 pixels a
                 side, any integer or float data type and value range.
-            max_proposals: The best so many; default: all, which are at most those of the model's
-                argument of that name.
+            max_proposals: Take only the best so many; default: all, which are at most those of the
+                model's argument of that name.
 
         Returns:
             Masks, scores and boxes, the best first.
@@ -449,23 +263,20 @@ class ObjectProposer(EmbeddingTask):
                 positive integer.
         """
         check_max_proposals(max_proposals)
-        if self._compiled_group is None:
-            self._compiled_group = compiled_function(self.group, [(None, None, None, 3)])
-        result = self._compiled_group(rgb_array(image)[None])
-        tables = {key: ops.convert_to_numpy(value) for key, value in result.items()}
-        return Proposals.from_tables(tables, max_proposals)
+        return Proposals.from_tables(self._serve_one(image), max_proposals)
 
     def calibrate(self, images: Iterable[Any], labels: Iterable[Any]) -> float:
         """Fit the score of the proposals to images with known instances.
 
         The score then estimates the share of the IoU thresholds 0.50, 0.55, …, 0.95 at which the
-        mask matches an object: see `keras_rpe.models.object_proposer.fit_regression`. It is
-        saved with the weights of the model.
+        mask matches an object, of which average recall is made: it is a logistic regression on the
+        features of the proposals. It is saved with the weights of the model.
 
         Args:
-            images: Images that were not trained on, as `propose` takes them. Some 20 with a few
-                objects each will do.
-            labels: The instance map `(H, W)` of each, 0 = background.
+            images: Images that were not trained on, as `predict_proposals` takes them. Some 20 with
+                a few objects each will do.
+            labels: The instance map `(H, W)` of each, 0 = background. Void pixels count neither
+                way, and proposals of which half or more are void are left out.
 
         Returns:
             Spearman's rank correlation, in [-1, 1], of the new scores of these proposals with their
@@ -475,7 +286,16 @@ class ObjectProposer(EmbeddingTask):
             ValueError: If there are no images, not as many label maps, sizes differ, or nothing is
                 proposed for any image.
         """
-        features, overlaps = described_proposals(self, images, labels)
+        describe = compiled_function(self._describe, [(None, None, None, 3)])
+        described, ious = [], []
+        for array, truth in image_label_pairs(images, labels):
+            found = {key: ops.convert_to_numpy(v)[0] for key, v in describe(array[None]).items()}
+            rows = self.ranking.max_instances
+            best = best_overlaps(found["label_maps"], truth, rows, self.ignore_label)
+            known = ~np.isnan(best)
+            described.append(found["features"][known].astype("float64"))
+            ious.append(best[known])
+        features, overlaps = np.concatenate(described), np.concatenate(ious)
         if not len(features):
             raise ValueError(
                 "`images` must be such that the model proposes something. "
@@ -486,4 +306,71 @@ class ObjectProposer(EmbeddingTask):
         logits = features @ weights + bias
         if logits.std() == 0.0 or overlaps.std() == 0.0:
             return 0.0
+        from scipy.stats import spearmanr  # a slow import, for this only
+
         return float(spearmanr(logits, overlaps).statistic)
+
+    def _describe(self, images: Tensor) -> dict[str, Tensor]:
+        """Label maps of all scales, and what the scores of their instances are made from."""
+        maps, scores, embedding = self._scales(images)
+        height, width = ops.shape(images)[1], ops.shape(images)[2]
+        found = self.ranking.describe(maps, scores, embedding, height, width)
+        return {"features": found["features"], "label_maps": maps[:, :height, :width]}
+
+
+def best_overlaps(
+    maps: np.ndarray, truth: np.ndarray, max_instances: int, ignore_label: int | None = None
+) -> np.ndarray:
+    """Largest IoU of each instance of label maps `(H, W, S)` with one of the true instances.
+
+    float64 `(S · max_instances,)`, in the order of `label_overlaps`; NaN for instances that are not
+    there, or void for half or more of their pixels. Void pixels are left out of all masks.
+    """
+    void = np.zeros(truth.shape, bool) if ignore_label is None else truth == ignore_label
+    # Background is 0 even where no pixel has it.
+    ids, dense = np.unique(np.where(void, 0, truth), return_inverse=True)
+    dense = dense.reshape(truth.shape) + (0 if 0 in ids else 1)
+    columns = int(dense.max(initial=0)) + 1
+    true_areas = np.bincount(dense[~void], minlength=columns)
+    best = np.full((maps.shape[-1], max_instances), np.nan)
+    for s in range(maps.shape[-1]):
+        labels = maps[..., s].astype("int64")
+        shared = np.bincount(
+            (labels * columns + dense)[~void], minlength=(max_instances + 1) * columns
+        ).reshape(max_instances + 1, columns)[1:]
+        areas = np.bincount(labels.ravel(), minlength=max_instances + 1)[1:]
+        valid = shared.sum(axis=1)
+        unions = valid[:, None] + true_areas - shared
+        overlap = (shared / np.maximum(unions, 1))[:, 1:].max(axis=1, initial=0.0)
+        counts = 2 * valid > areas
+        best[s, counts] = overlap[counts]
+    return best.ravel()
+
+
+def fit_regression(features: np.ndarray, overlaps: np.ndarray) -> tuple[np.ndarray, float]:
+    """Fit a logistic regression to the share of IoU thresholds that each proposal reaches.
+
+    The target of a proposal is the share of the thresholds 0.50, 0.55, …, 0.95 up to its IoU with
+    an object, so that the score estimates that share, of which average recall is made. The loss is
+    the cross-entropy, with a small penalty on the squares of the weights of standardised features.
+    """
+    # 1e-9 so that an IoU of 0.6 reaches the threshold 0.6, as it is rounded.
+    target = (overlaps[:, None] + 1e-9 >= _IOU_THRESHOLDS).mean(axis=1)
+    mean, spread = features.mean(axis=0), features.std(axis=0)
+    used = spread > _LEAST_SPREAD
+    x = np.where(used, (features - mean) / np.where(used, spread, 1.0), 0.0)
+
+    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        weights, bias = parameters[:-1], parameters[-1]
+        logits = x @ weights + bias
+        # Cross-entropy of σ(logits): log(1 + e^l) - target · l.
+        value = np.sum(np.logaddexp(0.0, logits) - target * logits)
+        value += 0.5 * _PENALTY * np.sum(parameters**2)
+        error = expit(logits) - target
+        gradient = np.append(x.T @ error, error.sum()) + _PENALTY * parameters
+        return float(value), gradient
+
+    start = np.zeros(x.shape[1] + 1)
+    found = minimize(loss, start, jac=True, method="L-BFGS-B").x
+    weights = np.where(used, found[:-1] / np.where(used, spread, 1.0), 0.0)
+    return weights, float(found[-1] - weights @ mean)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 import keras
+import numpy as np
+from keras import ops
 
 from keras_rpe.checkpoints import ConversionReport
+from keras_rpe.models.checks import LabelCheck
 from keras_rpe.models.presets import PresetError, load_preset, preset_folder, save_preset
+from keras_rpe.ops.precision import precise_dtype
+from keras_rpe.results import rgb_array
 
 Tensor = Any
 
@@ -42,6 +49,30 @@ def compiled_function(
     signature = [tf.TensorSpec(shape, "float32") for shape in shapes]
     # Loops are ops of the graph already: there is no Python control flow to convert.
     return tf.function(function, input_signature=signature, autograph=False)
+
+
+def named(name: str, function: Callable[[Any], Tensor], inputs: Any) -> Tensor:
+    """Apply a function as a layer, which gives it a name in `summary` and in errors."""
+    return keras.layers.Lambda(function, name=name, dtype=precise_dtype())(inputs)
+
+
+def label_map(labels: Any, images: Tensor) -> Tensor:
+    """Labels `(batch, H, W)` or `(batch, H, W, 1)` of images `(batch, H, W, …)` as the former.
+
+    Raises:
+        ValueError: If they have another shape.
+    """
+    labels = ops.convert_to_tensor(labels)
+    if len(labels.shape) == 4 and labels.shape[-1] == 1:
+        labels = ops.squeeze(labels, -1)
+    sizes = zip(labels.shape[1:3], images.shape[1:3])
+    if len(labels.shape) != 3 or any(None not in pair and len({*pair}) > 1 for pair in sizes):
+        raise ValueError(
+            "The labels must be maps of shape (batch, H, W) or (batch, H, W, 1), as large as the "
+            f"images. Received: labels of shape {tuple(labels.shape)} for images of height and "
+            f"width {tuple(images.shape[1:3])}"
+        )
+    return labels
 
 
 def transfer_weights(source: keras.Model, target: keras.Model) -> ConversionReport:
@@ -111,10 +142,12 @@ _NAMED = 6  # Weights that a warning names; the report has all.
 class Task(keras.Model):
     """Base of the task models: a functional Keras model that presets can save and make again.
 
+    A subclass builds its graph in its constructor, and defines `serve`, what the outputs are
+    compared with (`_targets`), and the losses of `compile(loss="auto")` (`_auto_losses`).
+    Prediction, training, export and the configuration follow from these.
+
     Attributes:
-        serve: Method of each task that takes images, float32 `(batch, H, W, C)`, inside the graph
-            and gives tensors by the names in `served_maps`, `served_stacks` and `served_tables`:
-            what exported models compute.
+        backbone: The network from images to features.
         source: The preset or file that it was loaded from, or `None`; exported models carry it.
         weight_report: What `from_preset` could keep of the weights of a preset that it was asked to
             change, or `None`.
@@ -124,12 +157,159 @@ class Task(keras.Model):
         served_tables: Its other outputs, and their data types.
     """
 
-    serve: Callable[[Any], dict[str, Any]]
-    served_maps: ClassVar[dict[str, str]]
-    served_stacks: ClassVar[dict[str, str]] = {}
-    served_tables: ClassVar[dict[str, str]]
+    backbone: keras.Model
     source: str | None = None
     weight_report: ConversionReport | None = None
+    served_maps: ClassVar[dict[str, str]]
+    served_stacks: ClassVar[dict[str, str]] = {}
+    served_tables: ClassVar[dict[str, str]] = {}
+    _arguments: Mapping[str, Any]
+    train_function: Any
+    _compiled_serve: Callable[[np.ndarray], dict[str, Tensor]] | None = None
+    _checks: Sequence[LabelCheck] = ()
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Record the arguments of the constructor, of which `get_config` is made."""
+        task = super().__new__(cls, *args, **kwargs)
+        # Keras calls this once more, without arguments, for each class.
+        bound = inspect.signature(cls.__init__).bind_partial(task, *args, **kwargs)
+        bound.apply_defaults()
+        _, *arguments = bound.arguments.items()
+        # Keras would track a dictionary, and the layers in it.
+        task._arguments = MappingProxyType(_flat(bound.signature, dict(arguments)))
+        return task
+
+    def serve(self, images: Tensor) -> dict[str, Tensor]:
+        """Find in images what the task is about, inside the graph.
+
+        This is what `predict` and exported models compute.
+
+        Args:
+            images: `(batch, H, W, C)`, floats of the value range that the model takes.
+
+        Returns:
+            Tensors by the names in `served_maps`, `served_stacks` and `served_tables`.
+        """
+        raise NotImplementedError
+
+    def predict_step(self, data: Any) -> dict[str, Tensor]:
+        """Give what `serve` does for one batch of `predict`."""
+        return self.serve(data[0] if isinstance(data, (tuple, list)) else data)
+
+    def _serve_one(self, image: Any) -> dict[str, np.ndarray]:
+        """Run `serve` on one image of any kind, compiled once for all sizes."""
+        if self._compiled_serve is None:
+            self._compiled_serve = compiled_function(self.serve, [(None, None, None, 3)])
+        result = self._compiled_serve(rgb_array(image)[None])
+        return {name: np.asarray(ops.convert_to_numpy(value)) for name, value in result.items()}
+
+    def compile(
+        self, optimizer: Any = "adam", loss: Any = "auto", loss_weights: Any = None, **kwargs: Any
+    ) -> None:
+        """Configure training.
+
+        Args:
+            optimizer: Name or optimizer.
+            loss: "auto" for the losses that the docstring of the class names, or a dictionary of
+                losses by the names of the outputs.
+            loss_weights: Dictionary of a factor for each of these losses.
+            **kwargs: Of `keras.Model.compile`; `metrics` and `weighted_metrics` are dictionaries
+                by the names of the outputs, too.
+
+        Raises:
+            ValueError: If one of these is no such dictionary.
+        """
+        if isinstance(loss, str) and loss == "auto":
+            loss, weights = self._auto_losses()
+            loss_weights = weights if loss_weights is None else loss_weights
+        named = {"loss": loss, "loss_weights": loss_weights}
+        named |= {key: kwargs.get(key) for key in ("metrics", "weighted_metrics")}
+        for argument, value in named.items():
+            if value is not None and not (isinstance(value, dict) and {*value} <= {*self.output}):
+                auto = '"auto" or ' if argument == "loss" else ""
+                raise ValueError(
+                    f"`{argument}` must be {auto}a dictionary whose keys are outputs of the model, "
+                    f"which are {', '.join(self.output)}. Received: {argument}={value!r}"
+                )
+        super().compile(optimizer=optimizer, loss=loss, loss_weights=loss_weights, **kwargs)
+        self._checks = self._label_checks(loss)
+
+    def make_train_function(self, force: bool = False) -> Any:
+        """Make what `fit` calls at every step, with the checks of the labels after it."""
+        made = self.train_function
+        super().make_train_function(force)
+        if self.train_function is not made:
+            for check in self._checks:
+                self.train_function = check.after(self.train_function)
+        return self.train_function
+
+    def _auto_losses(self) -> tuple[dict[str, keras.losses.Loss], dict[str, float] | None]:
+        """The losses of `compile(loss="auto")` and their weights."""
+        raise NotImplementedError
+
+    def _targets(self, y: Any, y_pred: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What each output is compared with."""
+        raise NotImplementedError
+
+    def _label_checks(self, loss: Any) -> list[LabelCheck]:
+        """The checks of the labels while a model trains that is compiled with these losses."""
+        return []
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Tensor:
+        """Return the sum of the losses of all outputs.
+
+        Args:
+            x: Images.
+            y: The labels that the docstring of the class describes.
+            y_pred: Outputs of the model.
+            sample_weight: Weight of each image, `(batch,)`.
+            training: Whether in training.
+        """
+        targets = self._targets(y, y_pred)
+        if training:
+            for check in self._checks:
+                targets = check.observe(targets, y_pred)
+        if sample_weight is not None and not isinstance(sample_weight, dict):
+            sample_weight = dict.fromkeys(targets, sample_weight)
+        return super().compute_loss(
+            x=x, y=targets, y_pred=y_pred, sample_weight=sample_weight, training=training
+        )
+
+    def compute_metrics(
+        self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
+    ) -> dict[str, Tensor]:
+        """Update the metrics and return their values; arguments are those of `compute_loss`."""
+        return super().compute_metrics(x, self._targets(y, y_pred), y_pred, sample_weight)
+
+    def get_config(self) -> dict[str, Any]:
+        """Configuration from which the model can be made again."""
+        config = {}
+        for name, argument in self._arguments.items():
+            # Where an argument was left to the model, the attribute of its name has what it chose.
+            value = argument if isinstance(argument, str) else getattr(self, name, argument)
+            if isinstance(value, keras.layers.Layer):
+                value = keras.saving.serialize_keras_object(value)
+            config[name] = list(value) if isinstance(value, tuple) else value
+        config.pop("backbone_weights", None)  # The weights are saved beside the configuration.
+        return {**config, "name": self.name, "trainable": self.trainable}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
+        """Make a model from its configuration, with random weights."""
+        deserialized = {
+            name: keras.saving.deserialize_keras_object(value, custom_objects=custom_objects)
+            if isinstance(value, dict)
+            else value
+            for name, value in config.items()
+        }
+        return cls(**deserialized)
 
     @classmethod
     def from_preset(
@@ -237,15 +417,46 @@ class Task(keras.Model):
             >>> path.name
             'nuclei.tflite'
         """
-        from keras_rpe.export import export_model
+        from keras_rpe import export
+        from keras_rpe.arguments import check_choice
 
-        return export_model(self, filepath, format, quantize, representative_data, max_pixels)
+        if keras.backend.backend() != "tensorflow":
+            raise RuntimeError(
+                "Models are exported on the TensorFlow backend: save this one as .keras, and load "
+                "it with KERAS_BACKEND=tensorflow. "
+                f"Received: backend={keras.backend.backend()!r}"
+            )
+        check_choice("format", format, ("tf_saved_model", "litert", "onnx"))
+        if format != "litert" and (quantize is not None or representative_data is not None):
+            raise ValueError(
+                "`quantize` and `representative_data` go with format='litert'. "
+                f"Received: format={format!r}, quantize={quantize!r}"
+            )
+        if format != "tf_saved_model" and max_pixels is not None:
+            raise ValueError(
+                "`max_pixels` goes with format='tf_saved_model'. "
+                f"Received: format={format!r}, max_pixels={max_pixels!r}"
+            )
+        if format == "litert":
+            return export.export_litert(self, filepath, quantize, representative_data)
+        if format == "onnx":
+            return export.export_onnx(self, filepath)
+        limit = {} if max_pixels is None else {"max_pixels": max_pixels}
+        return export.export_saved_model(self, filepath, **limit)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compile as a saved model was; Keras calls this when it loads one."""
         self.compile(**keras.saving.deserialize_keras_object(config))
         if getattr(self, "optimizer", None) is not None and self.built:
             self.optimizer.build(self.trainable_variables)
+
+
+def _flat(signature: inspect.Signature, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Arguments by name, those of `**kwargs` among the others."""
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            arguments |= arguments.pop(name, {})
+    return arguments
 
 
 def _remade(model: Any, overrides: dict[str, Any], transfer: bool) -> Any:
@@ -264,7 +475,7 @@ def _remade(model: Any, overrides: dict[str, Any], transfer: bool) -> Any:
             names = [f"{name} {shape}" for name, shape in report.unmatched_weights[:_NAMED]]
             more = len(report.unmatched_weights) - len(names)
             warnings.warn(
-                f"Re-initialised, as the preset has no weights of these shapes: {', '.join(names)}"
+                f"Re-initialized, as the preset has no weights of these shapes: {', '.join(names)}"
                 + (f" and {more} more." if more else "."),
                 UserWarning,
                 stacklevel=3,

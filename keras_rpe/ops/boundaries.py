@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from keras_rpe.arguments import check_integer, check_number
+
 Tensor = Any
 
 
@@ -22,7 +24,7 @@ def thin_boundaries(
     Args:
         boundaries: How likely each pixel is a boundary, `(batch, H, W)`, floats.
         radius: Radius of the triangle filter, in pixels, at least 0.
-        tolerance: Share by which a neighbour may be higher, so that level crests stay.
+        tolerance: Share by which a neighbor may be higher, so that level crests stay.
         border: Over that many pixels from the sides of the image the result rises linearly from 0,
             as networks see the sides as boundaries; 0: not at all.
 
@@ -39,11 +41,9 @@ def thin_boundaries(
         >>> np.asarray(thin_boundaries(ridge))[0, 2].astype(float).round(1).tolist()
         [0.0, 0.0, 0.0, 0.9, 0.0, 0.0, 0.0]
     """
-    if radius < 0 or border < 0 or not 0.0 <= tolerance < 1.0:
-        raise ValueError(
-            "`radius` and `border` must not be negative, and `tolerance` must be in [0, 1). "
-            f"Received: radius={radius}, border={border}, tolerance={tolerance}"
-        )
+    check_integer("radius", radius, 0)
+    check_integer("border", border, 0)
+    check_number("tolerance", tolerance, "[0, 1)")
     maps = ops.convert_to_tensor(boundaries)
     if len(maps.shape) != 3:
         raise ValueError(

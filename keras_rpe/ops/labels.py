@@ -10,20 +10,14 @@ from keras_rpe.ops.loops import run_while
 
 Tensor = Any
 
-# Half of the eight neighbours; the links of the other half are the same ones seen from there.
-NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (1, -1))
+# Half of the eight neighbors; the links of the other half are the same ones seen from there.
+NEIGHBORS = ((0, 1), (1, 0), (1, 1), (1, -1))
 
 
 def shift_map(x: Tensor, rows: int, columns: int) -> Tensor:
-    """The neighbour of each pixel: `result[:, i, j] = x[:, i + rows, j + columns]`, 0 outside.
+    """The neighbor of each pixel: `result[:, i, j] = x[:, i + rows, j + columns]`, 0 outside.
 
-    Args:
-        x: Map of shape `(batch, H, W)` or `(batch, H, W, D)`.
-        rows: Offset in rows, any sign.
-        columns: Offset in columns, any sign.
-
-    Returns:
-        The shape and dtype of `x`.
+    `x` is `(batch, H, W)` or `(batch, H, W, D)`; the offsets have any sign.
     """
     height, width = ops.shape(x)[1], ops.shape(x)[2]
     before, after = (max(-rows, 0), max(-columns, 0)), (max(rows, 0), max(columns, 0))
@@ -33,19 +27,14 @@ def shift_map(x: Tensor, rows: int, columns: int) -> Tensor:
 
 
 def embedding_links(x: Tensor, foreground: Tensor, similarity: float) -> list[Tensor]:
-    """Which neighbouring pixels belong together: both foreground, and alike in their embedding.
+    """Which neighboring pixels belong together: both foreground, and alike in their embedding.
 
-    Args:
-        x: Unit embeddings, shape `(batch, H, W, D)`.
-        foreground: Boolean, shape `(batch, H, W)`.
-        similarity: Least calibrated cosine similarity (1 + cos)/2 of a link, in [0, 1].
-
-    Returns:
-        One boolean map `(batch, H, W)` for each of `NEIGHBOURS`, whether the pixel is linked to
-        the neighbour at that offset.
+    Of unit embeddings `(batch, H, W, D)` and a boolean foreground `(batch, H, W)`: for each of
+    `NEIGHBORS` whether a pixel is linked to the one at that offset, boolean `(batch, H, W)`.
+    `similarity` is the least calibrated cosine similarity (1 + cos)/2 of a link, in [0, 1].
     """
     links = []
-    for rows, columns in NEIGHBOURS:
+    for rows, columns in NEIGHBORS:
         s = 0.5 + 0.5 * ops.sum(x * shift_map(x, rows, columns), axis=-1)
         # Booleans are shifted as integers, since mobile runtimes cannot pad booleans.
         beside = shift_map(ops.cast(foreground, "int32"), rows, columns) > 0
@@ -56,22 +45,22 @@ def embedding_links(x: Tensor, foreground: Tensor, similarity: float) -> list[Te
 def connected_components(foreground: Tensor, links: list[Tensor]) -> Tensor:
     """Label the connected components of a graph of pixels.
 
-    Each pixel takes the largest label among its linked neighbours, then the label of the pixel
-    that its label names, until nothing changes: the second step doubles the distance that labels
-    have travelled, so the number of rounds grows with the logarithm of an object's extent, except
-    for long spirals.
+    Each pixel takes the largest label among its linked neighbors, then the label of the pixel that
+    its label names, until nothing changes: the second step doubles the distance that labels have
+    travelled, so the number of rounds grows with the logarithm of an object's extent, except for
+    long spirals.
 
     Args:
         foreground: Boolean, shape `(batch, H, W)`.
-        links: For each of `NEIGHBOURS`, a boolean map `(batch, H, W)`.
+        links: For each of `NEIGHBORS`, a boolean map `(batch, H, W)`.
 
     Returns:
-        int32 `(batch, H, W)`: 0 outside the foreground, and inside 1 + the flat index, in the
-        whole batch, of the last pixel of the component: different for all components.
+        int32 `(batch, H, W)`: 0 outside the foreground, and inside 1 + the flat index, in the whole
+        batch, of the last pixel of the component: different for all components.
 
     Example:
         >>> import numpy as np
-        >>> from keras_rpe.ops import connected_components, embedding_links
+        >>> from keras_rpe.ops.labels import connected_components, embedding_links
         >>> mask = np.array([[[1, 1, 0, 1]]], bool)
         >>> links = embedding_links(np.ones((1, 1, 4, 1), "float32"), mask, 0.9)
         >>> np.asarray(connected_components(mask, links)).tolist()
@@ -82,11 +71,11 @@ def connected_components(foreground: Tensor, links: list[Tensor]) -> Tensor:
     pixels = shape[0] * shape[1] * shape[2]
     start = ops.reshape(ops.arange(1, pixels + 1, dtype="int32"), shape) * foreground
     forward = [ops.cast(link, "int32") for link in links]
-    backward = [shift_map(link, -r, -c) for link, (r, c) in zip(forward, NEIGHBOURS)]
+    backward = [shift_map(link, -r, -c) for link, (r, c) in zip(forward, NEIGHBORS)]
 
     def body(labels: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
         new = labels
-        for (rows, columns), to, back in zip(NEIGHBOURS, forward, backward):
+        for (rows, columns), to, back in zip(NEIGHBORS, forward, backward):
             new = ops.maximum(new, to * shift_map(new, rows, columns))
             new = ops.maximum(new, back * shift_map(new, -rows, -columns))
         # Label 0 reads entry 0, the background.
@@ -98,20 +87,14 @@ def connected_components(foreground: Tensor, links: list[Tensor]) -> Tensor:
 
 
 def grow_labels(labels: Tensor, foreground: Tensor, steps: int) -> Tensor:
-    """Give unlabelled foreground pixels the label of a neighbour, a pixel further at each step.
+    """Give unlabeled foreground pixels the label of a neighbor, a pixel further at each step.
 
-    Args:
-        labels: int32, shape `(batch, H, W)`, 0 = unlabelled.
-        foreground: Boolean, shape `(batch, H, W)`.
-        steps: How many pixels the labels may grow.
-
-    Returns:
-        int32 `(batch, H, W)`.
+    `labels` is int32 `(batch, H, W)`, 0 = unlabeled, and `foreground` boolean.
     """
     free = ops.cast(foreground, "int32")
     for _ in range(steps):
         beside = labels
-        for rows, columns in NEIGHBOURS:
+        for rows, columns in NEIGHBORS:
             for sign in (1, -1):
                 beside = ops.maximum(beside, shift_map(labels, sign * rows, sign * columns))
         labels = ops.where(labels > 0, labels, beside * free)
@@ -119,14 +102,9 @@ def grow_labels(labels: Tensor, foreground: Tensor, steps: int) -> Tensor:
 
 
 def label_areas(labels: Tensor) -> Tensor:
-    """Area of the component that each pixel belongs to.
+    """Area of the component that each pixel belongs to, int32 `(batch, H, W)`, 0 at label 0.
 
-    Args:
-        labels: int32 labels in [0, number of pixels of the batch], shape `(batch, H, W)`, as
-            `connected_components` gives them.
-
-    Returns:
-        int32 `(batch, H, W)`: pixels that share the label; 0 at label 0.
+    Labels are in [0, number of pixels of the batch], as `connected_components` gives them.
     """
     flat = ops.reshape(labels, (-1,))
     count = ops.segment_sum(ops.cast(flat > 0, "int32"), flat, ops.size(flat) + 1)
@@ -136,14 +114,9 @@ def label_areas(labels: Tensor) -> Tensor:
 def number_labels(labels: Tensor, max_instances: int) -> tuple[Tensor, Tensor]:
     """Renumber components 1, 2, … in the order of their last pixels, image by image.
 
-    Args:
-        labels: As `connected_components` gives them: int32 `(batch, H, W)`, each component named
-            by 1 + the flat index, in the whole batch, of a pixel of its image.
-        max_instances: Components beyond that many in an image become background.
-
-    Returns:
-        Labels int32 `(batch, H, W)` in [0, max_instances], and how many components each image
-        has, int32 `(batch,)`, at most `max_instances`.
+    Takes labels as `connected_components` gives them: each component is named by 1 + the flat
+    index, in the whole batch, of a pixel of its image. Gives labels int32 `(batch, H, W)` in
+    [0, max_instances], what is beyond being background, and the number of each image `(batch,)`.
     """
     shape = ops.shape(labels)
     flat = ops.reshape(labels, (-1,))
@@ -159,14 +132,9 @@ def number_labels(labels: Tensor, max_instances: int) -> tuple[Tensor, Tensor]:
 def instance_means(values: Tensor, labels: Tensor, max_instances: int) -> Tensor:
     """Mean of a map inside each instance.
 
-    Args:
-        values: Map of floats, shape `(batch, H, W)` or `(batch, H, W, C)`.
-        labels: int32 `(batch, H, W)` in [0, max_instances], 0 = background.
-        max_instances: Rows of the result.
-
-    Returns:
-        Shape `(batch, max_instances)` or `(batch, max_instances, C)`; row k - 1 is instance k,
-        rows without an instance are 0.
+    Of floats `(batch, H, W)` or `(batch, H, W, C)` and labels in [0, max_instances]:
+    `(batch, max_instances)` or `(batch, max_instances, C)`, where row k - 1 is instance k, and rows
+    without an instance are 0.
     """
     rank = len(values.shape)
     values = values if rank == 4 else ops.expand_dims(values, -1)
@@ -181,15 +149,10 @@ def instance_means(values: Tensor, labels: Tensor, max_instances: int) -> Tensor
 
 
 def instance_boxes(labels: Tensor, max_instances: int) -> Tensor:
-    """Bounding box of each instance.
+    """Bounding box of each instance of labels in [0, max_instances].
 
-    Args:
-        labels: int32 `(batch, H, W)` in [0, max_instances], 0 = background.
-        max_instances: Rows of the result.
-
-    Returns:
-        int32 `(batch, max_instances, 4)`: first row, first column, last row + 1, last column + 1,
-        in pixels; zeros for rows without an instance.
+    int32 `(batch, max_instances, 4)`: first row, first column, last row + 1, last column + 1, in
+    pixels; zeros for rows without an instance.
     """
     height, width = ops.shape(labels)[1], ops.shape(labels)[2]
     zero = ops.zeros_like(labels)
@@ -225,16 +188,6 @@ def label_overlaps(labels: Tensor, max_instances: int) -> Tensor:
     Returns:
         float32 `(batch, S · max_instances, S · max_instances)` in [0, 1]; row
         s · max_instances + k - 1 is instance k of map s. 0 where there is no such instance.
-
-    Source:
-        The IoU of masks as in Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014.
-
-    Example:
-        >>> import numpy as np
-        >>> from keras_rpe.ops import label_overlaps
-        >>> maps = np.array([[[[1, 1], [1, 1], [0, 1]]]], "int32")  # two maps of 1 x 3 pixels
-        >>> (np.asarray(label_overlaps(maps, 1))[0] * 3).round(4).tolist()
-        [[3.0, 2.0], [2.0, 3.0]]
     """
     scales = labels.shape[-1]
     rows = []
@@ -242,7 +195,7 @@ def label_overlaps(labels: Tensor, max_instances: int) -> Tensor:
         later = _intersections(labels[..., s], labels[..., s:], max_instances)
         rows.append(ops.pad(later, [[0, 0], [0, 0], [s * max_instances, 0]]))
     upper = ops.concatenate(rows, axis=1)
-    # Instances of one map share no pixel, so what is on the diagonal is the areas alone.
+    # Instances of one map share no pixel, so the diagonal holds only the areas.
     areas = ops.sum(upper * ops.eye(scales * max_instances, dtype="float32"), axis=-1)
     intersections = ops.maximum(upper, ops.transpose(upper, (0, 2, 1)))
     unions = ops.expand_dims(areas, 1) + ops.expand_dims(areas, 2) - intersections
@@ -265,14 +218,6 @@ def greedy_suppression(overlaps: Tensor, scores: Tensor, valid: Tensor, most: fl
 
     Returns:
         Boolean `(batch, P)`.
-
-    Example:
-        >>> import numpy as np
-        >>> from keras_rpe.ops import greedy_suppression
-        >>> overlaps = np.array([[[1, 0.9, 0], [0.9, 1, 0.9], [0, 0.9, 1]]], "float32")
-        >>> scores, valid = np.array([[0.9, 0.8, 0.7]], "float32"), np.ones((1, 3), bool)
-        >>> np.asarray(greedy_suppression(overlaps, scores, valid, 0.5)).tolist()
-        [[True, False, True]]
     """
     index = ops.arange(ops.shape(scores)[1], dtype="int32")
     first = ops.expand_dims(index, 0) < ops.expand_dims(index, 1)

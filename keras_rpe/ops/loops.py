@@ -15,9 +15,9 @@ State = tuple[Tensor, ...]
 def repeat(body: Callable[..., State], state: State, iterations: int) -> State:
     """Apply `body` a fixed number of times; reverse-mode differentiable.
 
-    TensorFlow gets a `tf.while_loop` with a static bound (without it, its gradient does not
-    compile under XLA), JAX a `fori_loop` with static bounds (its `while_loop` has no reverse
-    gradient), any other backend a plain loop.
+    TensorFlow gets a `tf.while_loop` with a static bound (without it, its gradient does not compile
+    under XLA), JAX a `fori_loop` with static bounds (its `while_loop` has no reverse gradient), any
+    other backend a plain loop.
 
     Args:
         body: Takes the index (a scalar integer) and the state, returns the next state.
@@ -26,11 +26,6 @@ def repeat(body: Callable[..., State], state: State, iterations: int) -> State:
 
     Returns:
         The state after the last iteration.
-
-    Example:
-        >>> from keras_rpe.ops import repeat
-        >>> float(repeat(lambda i, x: (2.0 * x,), (1.0,), 5)[0])
-        32.0
     """
     backend = keras.backend.backend()
     if backend == "tensorflow":
@@ -48,18 +43,11 @@ def repeat(body: Callable[..., State], state: State, iterations: int) -> State:
 
 
 def run_while(cond: Callable[..., Tensor], body: Callable[..., State], state: State) -> State:
-    """Apply `body` for as long as `cond` holds; one iteration in memory at a time, no gradient.
+    """Apply `body` to the state for as long as `cond` holds; no gradient.
 
-    TensorFlow runs up to ten iterations of a loop side by side, each with its own temporaries,
-    and Keras' own `while_loop` does not let a caller bound that.
-
-    Args:
-        cond: Takes the state, returns a scalar boolean.
-        body: Takes the state, returns the next one of the same shapes and dtypes.
-        state: Tuple of tensors.
-
-    Returns:
-        The first state for which `cond` does not hold.
+    One iteration is in memory at a time: TensorFlow runs up to ten iterations of a loop side by
+    side, each with its own temporaries, and Keras' own `while_loop` does not let a caller bound
+    that.
     """
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf

@@ -13,50 +13,25 @@ Tensor = Any
 
 
 def missing_to_multiple(length: Tensor | int, multiple: int) -> Tensor | int:
-    """Give what must be added to a length to make it a multiple.
+    """What must be added to a length, at least 0, to make it a multiple: in [0, multiple).
 
-    Of no negative number on the way: some runtimes round those to the other side, or give them
+    No number on the way is negative: some runtimes round those to the other side, or give them
     remainders below zero.
-
-    Args:
-        length: Not negative, a Python integer or a scalar integer tensor.
-        multiple: At least 1.
-
-    Returns:
-        In [0, multiple), of the type of `length`.
-
-    Example:
-        >>> from keras_rpe.ops.maps import missing_to_multiple
-        >>> [missing_to_multiple(length, 4) for length in (0, 1, 4, 7)]
-        [0, 3, 0, 1]
     """
     return (length + multiple - 1) // multiple * multiple - length
 
 
 def upsample_bilinear(x: Tensor, factor: int) -> Tensor:
-    """Enlarge maps by linear interpolation between the centres of their cells.
+    """Enlarge maps by linear interpolation between the centers of their cells.
 
-    The values are those of the usual bilinear resizing with half-pixel centres; beyond the outer
-    centres the outer cells are repeated. Unlike a resizing operator it has a gradient under XLA.
-
-    Args:
-        x: `(batch, H, W, C)` of any sizes, C static.
-        factor: By how much, at least 1.
-
-    Returns:
-        `(batch, factor · H, factor · W, C)`, of the data type of `x`.
-
-    Example:
-        >>> import numpy as np
-        >>> from keras_rpe.ops import upsample_bilinear
-        >>> x = np.array([0.0, 4.0], "float32").reshape(1, 1, 2, 1)
-        >>> np.asarray(upsample_bilinear(x, 2))[0, 0, :, 0].tolist()
-        [0.0, 1.0, 3.0, 4.0]
+    Maps are `(batch, H, W, C)` of any sizes, C static. The values are those of the usual bilinear
+    resizing with half-pixel centers; beyond the outer centers the outer cells are repeated. Unlike
+    a resizing operator it has a gradient under XLA.
     """
     x = ops.convert_to_tensor(x)
     if factor == 1:
         return x
-    # Where the centres of the fine cells lie, in coarse cells from the centre of their own.
+    # Where the centers of the fine cells lie, in coarse cells from the center of their own.
     place = (np.arange(factor) + 0.5) / factor - 0.5
     own, before, after = 1.0 - np.abs(place), np.maximum(-place, 0.0), np.maximum(place, 0.0)
 
@@ -80,19 +55,11 @@ def upsample_bilinear(x: Tensor, factor: int) -> Tensor:
 
 
 def sample_nearest(x: Tensor, height: Tensor | int, width: Tensor | int) -> Tensor:
-    """Read a map on a grid of another size, each cell at the pixel that holds its centre.
-
-    Args:
-        x: Map of any dtype, shape `(batch, H, W, ...)`.
-        height: Rows of the result, a Python integer or a scalar tensor.
-        width: Columns of the result.
-
-    Returns:
-        Shape `(batch, height, width, ...)`, the dtype of `x`.
+    """Read a map `(batch, H, W, …)` on another grid, each cell at the pixel that holds its center.
 
     Example:
         >>> import numpy as np
-        >>> from keras_rpe.ops import sample_nearest
+        >>> from keras_rpe.ops.maps import sample_nearest
         >>> np.asarray(sample_nearest(np.array([[[1, 2], [3, 4]]]), 2, 4)).tolist()
         [[[1, 1, 2, 2], [3, 3, 4, 4]]]
     """
@@ -104,39 +71,18 @@ def sample_nearest(x: Tensor, height: Tensor | int, width: Tensor | int) -> Tens
 
 
 def partition_windows(x: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Cut a map into windows of equal size, as few and as equal as cover it.
+    """Cut a map `(batch, H, W, D)` into windows of equal size, as few and as equal as cover it.
 
-    Args:
-        x: Map of shape `(batch, H, W, D)`, D static.
-        size: Longest side of a window.
-
-    Returns:
-        The windows as lists of points, `(batch · windows, points, D)`, and which points are real
-        (1) or padding (0), `(batch · windows, points, 1)`, of the dtype of `x`.
-
-    Example:
-        >>> import numpy as np
-        >>> from keras_rpe.ops import merge_windows, partition_windows
-        >>> x = np.random.rand(2, 70, 30, 4).astype("float32")
-        >>> windows, real = partition_windows(x, 32)
-        >>> tuple(windows.shape), bool(np.all(merge_windows(windows, x.shape, 32) == x))
-        ((6, 720, 4), True)
+    No side is longer than `size`. Gives the windows as lists of points,
+    `(batch · windows, points, D)`, and which points are real (1) or padding (0), of the dtype of
+    `x`, `(batch · windows, points, 1)`.
     """
     x = ops.convert_to_tensor(x)
     return _cut(x, size), _cut(ops.ones_like(x[..., :1]), size)
 
 
 def merge_windows(windows: Tensor, shape: tuple[Any, ...], size: int) -> Tensor:
-    """Undo `partition_windows`.
-
-    Args:
-        windows: Lists of points, `(batch · windows, points, D)`, D static.
-        shape: Shape of the map that was cut, `(batch, H, W, ...)`, of integers or scalar tensors.
-        size: Longest side of a window, as when it was cut.
-
-    Returns:
-        Map of shape `(batch, H, W, D)`.
-    """
+    """Undo `partition_windows` for lists of points, given the `(batch, H, W, …)` that was cut."""
     batch, height, width = shape[:3]
     (rows, h), (columns, w) = _grid(height, size), _grid(width, size)
     x = ops.reshape(windows, (batch, rows, columns, h, w, windows.shape[-1]))
@@ -164,20 +110,7 @@ def _cut(x: Tensor, size: int) -> Tensor:
 
 
 def coordinate_channels(x: Tensor) -> Tensor:
-    """Row and column of each pixel of a map, from -1 to 1 across it.
-
-    Args:
-        x: Map of floats, `(batch, H, W, C)`.
-
-    Returns:
-        `(batch, H, W, 2)`, the dtype of `x`.
-
-    Example:
-        >>> import numpy as np
-        >>> from keras_rpe.ops import coordinate_channels
-        >>> np.asarray(coordinate_channels(np.zeros((1, 1, 4, 3), "float32")))[0, 0, :, 1].tolist()
-        [-0.75, -0.25, 0.25, 0.75]
-    """
+    """Row and column of each pixel of a map, from -1 to 1 across it: `(batch, H, W, 2)`."""
     rows, columns = _indices(x)
     height, width = ops.cast(ops.shape(x)[1], x.dtype), ops.cast(ops.shape(x)[2], x.dtype)
     zero = ops.zeros_like(x[..., :1])

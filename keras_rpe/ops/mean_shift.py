@@ -2,7 +2,7 @@
 
 Kong & Fowlkes (CVPR 2018), section 4 ("Recurrent Mean-Shift Grouping"). With the unit rows of X,
 
-    K = exp(κ (X Xᵀ - 1)),   Y = diag(K 1)⁻¹ K X,   X ← normalise(η Y + (1 - η) X),   κ = 1/δ²,
+    K = exp(κ (X Xᵀ - 1)),   Y = diag(K 1)⁻¹ K X,   X ← normalize(η Y + (1 - η) X),   κ = 1/δ²,
 
 so every pixel moves to the kernel-weighted mean of all pixels, and K is computed anew in each
 loop from the moved pixels. K is never kept: it is formed in square tiles, and once more in the
@@ -50,7 +50,7 @@ def mean_shift(
             0.3 (κ below 11) large groups swallow small ones within ten loops.
         iterations: Number of loops, at least 1.
         step_size: η in (0, 1], the share of the way to the mean that a point goes in a loop.
-        weights: Non-negative weight of each point as a neighbour, shape `(batch, N, 1)`; points
+        weights: Non-negative weight of each point as a neighbor, shape `(batch, N, 1)`; points
             of weight 0 move but attract none. No gradient flows to it. Default: 1 everywhere.
         return_sequences: Whether to return the points after every loop.
         block_size: Longest side of a tile of the kernel, in points; default: 256, and 128 for

@@ -11,25 +11,12 @@ Tensor = Any
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Cast float16 and bfloat16 to float32, and leave float32 and float64 as they are.
-
-    Args:
-        x: A tensor of floats of any shape.
-
-    Returns:
-        The same values and shape.
-    """
+    """Cast float16 and bfloat16 to float32, and leave float32 and float64 as they are."""
     dtype = keras.backend.standardize_dtype(x.dtype)
     return ops.cast(x, "float32") if dtype in ("float16", "bfloat16") else x
 
 
 def precise_dtype() -> str:
-    """The global dtype policy, or float32 where that computes in 16 bits.
-
-    Example:
-        >>> from keras_rpe.ops import precise_dtype
-        >>> precise_dtype()
-        'float32'
-    """
+    """The global dtype policy, or float32 where that computes in 16 bits."""
     policy = keras.config.dtype_policy()
     return "float32" if policy.compute_dtype in ("float16", "bfloat16") else str(policy.name)

@@ -1,15 +1,24 @@
 """Mean shift of a few seeds with the data held fixed: time linear in the number of points.
 
 The blurring mean shift of `mean_shift` compares all points with all points. Where only the groups
-are wanted, a few seeds suffice: they are drawn until every point is close to one, each climbs the
-density of the points, which stay where they are, seeds that meet become one mode, and each point
-takes its nearest mode. The seeds come in blocks, and only the blocks that are used cost time; no
-op has a shape that depends on data.
+are wanted, a few seeds suffice:
+
+1. `_find_modes` takes a sample of the points that are left over, which are those not yet close to a
+   mode; `_modes_of_sample` draws seeds in it, until every point of the sample is close to a seed,
+   and each seed climbs the density of the sample. Again, until no point is left over.
+2. The modes climb the density of all points (`_climb`), and those that meet become one
+   (`_distinct`).
+3. Each point takes its nearest mode (`_nearest`).
+
+No operation has a shape that depends on data. So the modes of a list lie in a table of fixed
+length: the first `count` of its slots are filled, and the others are 0. The table is worked on in
+blocks of slots, and only the blocks that are used cost time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from keras import ops
@@ -54,7 +63,7 @@ def seeded_mean_shift(
         max_seeds: Seeds at most, for each list of points. If they run out, the points that are
             close to none go to the nearest mode nevertheless.
         max_iterations: Loops at most; they end as soon as no seed moves.
-        weights: Weight of each point as a neighbour, in [0, 1], shape `(batch, N, 1)`. Default: 1.
+        weights: Weight of each point as a neighbor, in [0, 1], shape `(batch, N, 1)`. Default: 1.
         seed_weight: Least weight of a point that needs a seed close to it.
         seed_similarity: Calibrated cosine similarity (1 + cos)/2 to a seed, in [0, 1], at which a
             point needs none of its own.
@@ -80,19 +89,19 @@ def seeded_mean_shift(
     squared = ops.sum(ops.square(x), axis=-1, keepdims=True)
     # A zero vector would not even be close to itself.
     eligible = ops.logical_and(weights >= seed_weight, squared > 0.25)[..., 0]
-    # Both factors of the products with blocks of seeds. The first product is the exponent of the
-    # kernel, logarithm of the weight included; the length keeps it from rising above that.
+    # The points, as both factors of the products with seeds y. As rows, their product with (κ y, 1)
+    # is the exponent of the kernel, κ (x·y - |x|) + log w, which never rises above log w. As
+    # columns, their product with a kernel is the weighted sum of the points, and its total.
     length = ops.sqrt(ops.maximum(squared, 1.0))
     rows = ops.concatenate([x, ops.log(ops.maximum(weights, _NO_WEIGHT)) - kappa * length], axis=-1)
     columns = _with_ones(ops.swapaxes(x, 1, 2))
-
-    def climb(seeds: Tensor, rows: Tensor, columns: Tensor, loops: int = max_iterations) -> Tensor:
-        return _climb(seeds, rows, columns, kappa, loops, tolerance)
+    climb = partial(_climb, kappa=kappa, max_iterations=max_iterations, tolerance=tolerance)
 
     modes, count = _find_modes(rows, columns, eligible, climb, max_seeds, 2 * seed_similarity - 1)
     # After one loop among all points, most of the modes that were found twice are one.
     for loops in (1, max_iterations):
-        modes = _climbed(modes, count, lambda seeds: climb(seeds, rows, columns, loops))  # noqa: B023
+        climb_all = partial(climb, rows=rows, columns=columns, max_iterations=loops)
+        modes = _each_block(modes, count, climb_all)
         modes, count = _distinct(modes, count, 2 * mode_similarity - 1)
     return _nearest(x, columns, modes, count)
 
@@ -105,9 +114,9 @@ def _find_modes(
     max_seeds: int,
     cosine: float,
 ) -> tuple[Tensor, Tensor]:
-    """Find modes of samples of the points that are left over, until none of the eligible ones is.
+    """Find the modes of samples of the points that are left over, until none is left over.
 
-    A point is left over while no mode lies within `cosine` of it, and it was in no sample.
+    An eligible point is left over while no mode lies within `cosine` of it and no sample had it.
 
     Returns the modes `(batch, slots, D)`, zero beyond their number, and that number `(batch,)`;
     several may be the same.
@@ -115,28 +124,31 @@ def _find_modes(
     batch, n, width = ops.shape(rows)[0], ops.shape(rows)[1], rows.shape[-1]
     slots = -(-max_seeds // SEED_BLOCK) * SEED_BLOCK
     size = min(n, SAMPLE) if isinstance(n, int) else ops.minimum(n, SAMPLE)
-    # A fixed order that follows no pattern of the data, so that each draw is a fair sample of
-    # the points left over; the product is below 2³¹.
-    order = ops.cast(ops.arange(n, dtype="int32") % 46337 * 46327 % 65521 + 1, rows.dtype)
-    offset = ops.reshape(ops.arange(batch, dtype="int32") * n, (batch, 1))
-    flat = ops.reshape(rows, (batch * n, width))
+    # The order in which points are drawn: each has a fixed priority, a number from 1 to 65521 that
+    # jumps about from one point to the next, so that it follows no pattern of the data. A sample is
+    # the points of the highest priorities among those left over, which is a fair sample of them
+    # without a random number. The product is below 2³¹.
+    priority = ops.cast(ops.arange(n, dtype="int32") % 46337 * 46327 % 65521 + 1, rows.dtype)
+    first_of_list = ops.reshape(ops.arange(batch, dtype="int32") * n, (batch, 1))
+    all_rows = ops.reshape(rows, (batch * n, width))
 
     def left_over(modes: Tensor, count: Tensor, closest: Tensor) -> Tensor:
         far = ops.logical_and(eligible, closest < cosine)
         return ops.logical_and(far, ops.expand_dims(count < max_seeds, -1))
 
     def search(modes: Tensor, count: Tensor, closest: Tensor) -> tuple[Tensor, ...]:
-        key = order * ops.cast(left_over(modes, count, closest), rows.dtype)
+        key = priority * ops.cast(left_over(modes, count, closest), rows.dtype)
         key, index = ops.top_k(key, size)
-        index = offset + ops.cast(index, "int32")
-        sample = ops.take(flat, index, axis=0)
-        first = ops.min(count)
+        index = first_of_list + ops.cast(index, "int32")
+        sample = ops.take(all_rows, index, axis=0)
+        first_new = ops.min(count)
         modes, count = _modes_of_sample(sample, key, modes, count, climb, max_seeds, cosine)
 
-        def compare(_: Tensor, closest: Tensor) -> tuple[Tensor]:
-            return (ops.maximum(closest, ops.max(_cosines(modes, count, _, columns), axis=1)),)
+        def compare(first: Tensor, closest: Tensor) -> tuple[Tensor]:
+            return (ops.maximum(closest, ops.max(_cosines(modes, count, first, columns), axis=1)),)
 
-        (closest,) = _over_blocks(first, count, compare, (closest,))
+        (closest,) = _over_blocks(first_new, count, compare, (closest,))
+        # What was in the sample counts as close to a mode, wherever its seed has climbed to.
         sampled = ops.scatter(
             ops.reshape(index, (-1, 1)), ops.reshape(ops.ones_like(key), (-1,)), (batch * n,)
         )
@@ -161,7 +173,9 @@ def _modes_of_sample(
 ) -> tuple[Tensor, Tensor]:
     """Draw seeds among the points of a sample and let them climb, until none is left over.
 
-    Of the points with keys above 0, those with the highest come first; the others are not there.
+    `key` is the priority of each point, 0 for what only fills the sample up. Each draw takes the
+    points left over of the highest priorities as seeds, up to a block of them, but none that is
+    close to one before it.
     """
     batch, size = ops.shape(sample)[0], ops.shape(sample)[1]
     there = ops.cast(key > 0, key.dtype)
@@ -169,9 +183,10 @@ def _modes_of_sample(
     columns = _with_ones(ops.swapaxes(points, 1, 2))
     absent = (1.0 - there) * _ABSENT
     rows = ops.concatenate([points, sample[..., -1:] + ops.expand_dims(absent, -1)], axis=-1)
-    flat = ops.reshape(points, (batch * size, points.shape[-1]))
-    offset = ops.reshape(ops.arange(batch, dtype="int32") * size, (batch, 1))
-    earlier = ops.cast(ops.arange(SEED_BLOCK)[None, :] < ops.arange(SEED_BLOCK)[:, None], key.dtype)
+    all_points = ops.reshape(points, (batch * size, points.shape[-1]))
+    first_of_list = ops.reshape(ops.arange(batch, dtype="int32") * size, (batch, 1))
+    place = ops.arange(SEED_BLOCK)
+    before = ops.cast(place[None, :] < place[:, None], key.dtype)
 
     def left_over(count: Tensor, closest: Tensor) -> Tensor:
         far = ops.logical_and(key > 0, closest < cosine)
@@ -181,11 +196,11 @@ def _modes_of_sample(
         rest = key * ops.cast(left_over(count, closest), key.dtype)
         rest, index = ops.top_k(ops.pad(rest, [[0, 0], [0, SEED_BLOCK]]), SEED_BLOCK)
         index = ops.minimum(ops.cast(index, "int32"), size - 1)
-        seeds = _unit(ops.take(flat, offset + index, axis=0))
+        seeds = _unit(ops.take(all_points, first_of_list + index, axis=0))
         # A seed that is close to an earlier one of this draw can wait for the next.
         near = ops.cast(ops.matmul(seeds, ops.swapaxes(seeds, 1, 2)) >= cosine, key.dtype)
         drawn = ops.cast(rest > 0, key.dtype)
-        rivals = ops.sum(near * earlier * ops.expand_dims(drawn, 1), axis=-1)
+        rivals = ops.sum(near * before * ops.expand_dims(drawn, 1), axis=-1)
         taken = drawn * ops.cast(rivals < 0.5, key.dtype)
         slot = ops.expand_dims(count, -1) + ops.cast(ops.cumsum(taken, axis=1), "int32") - 1
         taken = taken * ops.cast(slot < max_seeds, key.dtype)
@@ -197,7 +212,7 @@ def _modes_of_sample(
         return modes + _placed(found, slot, modes), count, closest
 
     start = (modes, count, ops.zeros_like(key) + _FAR)
-    return run_while(lambda _, *state: ops.any(left_over(*state)), draw, start)[:2]
+    return run_while(lambda modes, *state: ops.any(left_over(*state)), draw, start)[:2]
 
 
 def _climb(
@@ -211,9 +226,9 @@ def _climb(
     """Move the seeds to the modes of the weighted density of the points; zeros stay zeros."""
     there = ops.cast(ops.any(ops.not_equal(seeds, 0), axis=-1, keepdims=True), seeds.dtype)
 
-    def loop(i: Tensor, y: Tensor, _: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        arrows = ops.concatenate([kappa * y, ops.ones_like(y[..., :1])], axis=-1)
-        kernel = ops.exp(ops.matmul(rows, ops.swapaxes(arrows, 1, 2)))
+    def loop(i: Tensor, y: Tensor, change: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        queries = ops.concatenate([kappa * y, ops.ones_like(y[..., :1])], axis=-1)
+        kernel = ops.exp(ops.matmul(rows, ops.swapaxes(queries, 1, 2)))
         sums = ops.swapaxes(ops.matmul(columns, kernel), 1, 2)
         mean = sums[..., :-1] / ops.maximum(sums[..., -1:], _TINY)
         # A seed far from all weight, or amid opposite points, has nowhere to go.
@@ -222,13 +237,13 @@ def _climb(
         return i + 1, moved, ops.max(ops.sum(ops.square(moved - y), axis=-1))
 
     return run_while(
-        lambda i, _, change: ops.logical_and(i < max_iterations, change > tolerance),
+        lambda i, y, change: ops.logical_and(i < max_iterations, change > tolerance),
         loop,
         (ops.zeros((), "int32"), seeds, ops.ones((), seeds.dtype)),
     )[1]
 
 
-def _climbed(modes: Tensor, count: Tensor, climb: Callable[[Tensor], Tensor]) -> Tensor:
+def _each_block(modes: Tensor, count: Tensor, climb: Callable[[Tensor], Tensor]) -> Tensor:
     """The modes after a climb, block by block."""
 
     def body(first: Tensor, modes: Tensor) -> tuple[Tensor]:
@@ -240,7 +255,7 @@ def _climbed(modes: Tensor, count: Tensor, climb: Callable[[Tensor], Tensor]) ->
 
 
 def _distinct(modes: Tensor, count: Tensor, cosine: float) -> tuple[Tensor, Tensor]:
-    """Keep the first of the modes that are linked by steps of at most `cosine`."""
+    """Keep the first of the modes that are linked by steps of at least `cosine`."""
     slots = ops.shape(modes)[1]
     index = ops.arange(slots, dtype="int32")
     there = index[None, :] < ops.expand_dims(count, -1)
@@ -250,12 +265,12 @@ def _distinct(modes: Tensor, count: Tensor, cosine: float) -> tuple[Tensor, Tens
     # Above every index where there is no link.
     apart = ops.cast(ops.logical_not(linked), "int32") * slots
 
-    def spread(first: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
+    def spread(first: Tensor, changed: Tensor) -> tuple[Tensor, Tensor]:
         new = ops.minimum(first, ops.min(ops.expand_dims(first, 1) + apart, axis=-1))
         return new, ops.any(ops.not_equal(new, first))
 
     first = ops.zeros_like(ops.cast(modes[..., 0], "int32")) + index
-    first, _ = run_while(lambda _, changed: changed, spread, (first, ops.any(there)))
+    first, _ = run_while(lambda first, changed: changed, spread, (first, ops.any(there)))
     kept = ops.cast(ops.logical_and(ops.equal(first, index), there), modes.dtype)
     slot = ops.cast(ops.cumsum(kept, axis=1), "int32") - 1
     packed = _placed(modes * ops.expand_dims(kept, -1), slot, modes)
@@ -286,7 +301,7 @@ def _over_blocks(
 ) -> tuple:
     """Run over the blocks of slots, from `first` on, of which any is filled in any list."""
     return run_while(
-        lambda first, *_: ops.any(first < count),
+        lambda first, *state: ops.any(first < count),
         lambda first, *state: (first + SEED_BLOCK, *body(first, *state)),
         (first, *state),
     )[1:]
@@ -309,6 +324,7 @@ def _with_ones(columns: Tensor) -> Tensor:
 
 
 def _block(slots: Tensor, first: Tensor) -> Tensor:
+    """A block of the slots; it may reach over their end, where it repeats the last one."""
     index = ops.minimum(first + ops.arange(SEED_BLOCK, dtype="int32"), ops.shape(slots)[1] - 1)
     return ops.take(slots, index, axis=1)
 

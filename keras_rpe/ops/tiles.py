@@ -1,4 +1,26 @@
-"""Sums over all pairs of points, tile by tile, that visit each unordered pair of tiles once."""
+"""Sums over all pairs of points, in tiles of a symmetric matrix that are each formed once.
+
+For a symmetric matrix S of all pairs of points, `symmetric_sums` gives S V without keeping S. The
+points are cut into blocks, and S into tiles, one for each pair of blocks. The tile S_ab adds
+S_ab V_b to the sums of block a and, as its mirror image is S_ba, S_abᵀ V_a to those of block b: one
+visit is enough for each unordered pair.
+
+To visit each pair once, the blocks lie on a ring, and every block meets the one that is `offset`
+places ahead of it. With five blocks:
+
+    offset 0:  00 11 22 33 44   the diagonal: each tile is its own mirror image
+    offset 1:  01 12 23 34 40
+    offset 2:  02 13 24 30 41   now all pairs have met
+
+So the offsets are those up to half of the ring. In an even ring, blocks that are half of the ring
+apart would meet twice, once from either side, so there only the first half of the blocks meets the
+second. All tiles of one offset are formed by one batched product.
+
+The tiles of a long list would not fit a processor's cache, so the list is first cut into segments
+of a few blocks. The segments lie on a ring as well: each meets itself (`_within`), and then those
+at each offset up to half of the ring (`_between`), where every block of one meets every block of
+the other.
+"""
 
 from __future__ import annotations
 
@@ -11,24 +33,23 @@ from keras_rpe.ops.loops import run_while
 from keras_rpe.ops.maps import missing_to_multiple
 
 Tensor = Any
+Tensors = Sequence[Tensor]
+Products = Callable[[Tensors, Tensors], Tensors]
 
-# The most blocks of a segment, and the elements of the tiles that are formed at a time.
-_BLOCKS = 8
-# Of a long list whose length is known: the tiles within a segment are formed with fewer steps and
-# copies than those between two.
-_BLOCKS_OF_LONG_LISTS = 32
-_ELEMENTS = 2**19
-# Groups of a round: the results of a round are copied at each of its groups.
-_GROUPS = 8
-# Products of rows that are no multiple of a cache line take a sixth longer.
-_CACHE_LINE = 16
+_BLOCKS = 8  # Blocks of a segment at most.
+# The same, of a list whose length is known: it takes fewer steps and copies to form the tiles
+# within a segment than those between two.
+_BLOCKS_OF_KNOWN_LISTS = 32
+_ELEMENTS = 2**19  # Elements of the tiles that are formed at a time.
+_GROUPS = 8  # Groups of a round: the results of a round are copied at each of its groups.
+_CACHE_LINE = 16  # Products of rows that are no multiple of it take a sixth longer.
 
 
 class SegmentGrid(NamedTuple):
     """Sizes of the segments and blocks into which lists are cut; some may be scalar tensors.
 
-    A list of points is padded and cut into segments, a segment into a few blocks. Segments are
-    worked on in groups, of which some are a round.
+    A list of points is padded and cut into segments, and a segment into a few blocks. So many
+    segments are worked on together as their tiles fit a processor's cache: a group.
 
     Attributes:
         lists: Lists, with those that are padding: a whole number of rounds.
@@ -36,7 +57,7 @@ class SegmentGrid(NamedTuple):
         blocks: Blocks of a segment, always a Python integer.
         points: Points of a block.
         group: Segments in a group.
-        round: Segments in a round.
+        round: Segments in a round, which is some groups.
 
     Example:
         >>> from keras_rpe.ops.tiles import SegmentGrid
@@ -60,7 +81,7 @@ class SegmentGrid(NamedTuple):
         if block_size is None:
             block_size = 128 if known and length < 2048 else 256
         lists, length = _at_least_1(lists), _at_least_1(length)
-        blocks = min(_quotient(length, block_size), _BLOCKS_OF_LONG_LISTS) if known else _BLOCKS
+        blocks = min(_quotient(length, block_size), _BLOCKS_OF_KNOWN_LISTS) if known else _BLOCKS
         segments = _quotient(length, blocks * block_size)
         points = _quotient(length, segments * blocks)
         points += missing_to_multiple(points, min(block_size, _CACHE_LINE))
@@ -97,7 +118,7 @@ class SegmentGrid(NamedTuple):
 
     def columns(self, x: Tensor) -> Tensor:
         """Transposed blocks of a group of segments, `(blocks, group, D, points)`."""
-        return ops.transpose(self.rows(x), (0, 1, 3, 2))
+        return _transposed(self.rows(x))
 
 
 def _quotient(length: Tensor | int, size: Tensor | int) -> Tensor | int:
@@ -107,10 +128,6 @@ def _quotient(length: Tensor | int, size: Tensor | int) -> Tensor | int:
 
 def _at_least_1(length: Tensor | int) -> Tensor | int:
     return max(length, 1) if isinstance(length, int) else ops.maximum(length, 1)
-
-
-Tensors = Sequence[Tensor]
-Products = Callable[[Tensors, Tensors], Tensors]
 
 
 def symmetric_sums(
@@ -137,8 +154,7 @@ def symmetric_sums(
     Example:
         >>> import numpy as np
         >>> from keras import ops
-        >>> from keras_rpe.ops.tiles import SegmentGrid
-        >>> from keras_rpe.ops.tiles import symmetric_sums
+        >>> from keras_rpe.ops.tiles import SegmentGrid, symmetric_sums
         >>> x, grid = np.random.rand(2, 300, 3).astype("float32"), SegmentGrid.of(2, 300)
         >>> sums = symmetric_sums(
         ...     (grid.cut(x),),
@@ -151,7 +167,8 @@ def symmetric_sums(
         >>> bool(np.allclose(grid.join(sums)[0, :, :300], expected, rtol=1e-4))
         True
     """
-    count, group = grid.segments * grid.lists, grid.group
+    group, lists = grid.group, grid.lists
+    count = grid.segments * lists
 
     def blocks(points: Tensors) -> _Blocks:
         rows, columns, values = factors(*points)
@@ -168,38 +185,43 @@ def symmetric_sums(
     if isinstance(grid.segments, int) and grid.segments == 1:
         return sums
 
-    # The segments lie on a ring. Those at hand come first in both sums, which are passed on after
-    # each step: one begins with the near segments, the other with those some offset ahead.
-    twice = [_ring(x) for x in points]
+    # Now the ring of segments. No operation of mobile runtimes writes into a part of a tensor, so
+    # both sums are queues: the group at the front is taken off, and put at the back with its tiles
+    # added. At each offset, `near` begins with the first segment and `far` with the one that is
+    # `offset` ahead, and a whole turn leaves both as they were.
+    ahead_too = [_twice(x) for x in points]  # so that a slice may reach over the end of the ring
 
     def at_offset(offset: Tensor, near: Tensor, far: Tensor) -> tuple[Tensor, ...]:
-        ahead = offset * grid.lists
-        # Half way round an even ring a pair would be met twice.
+        ahead = offset * lists
+        # Half of an even ring apart, the first half of the segments meets the second.
         end = ops.where(2 * offset == grid.segments, count // 2, count)
 
-        def pair(at: Tensor, near: Tensor, far: Tensor) -> tuple[Tensor, ...]:
+        def meet(at: Tensor, near: Tensor, far: Tensor) -> tuple[Tensor, ...]:
             to_near, to_far = _between(
-                blocks(_cut(points, at, group)), blocks(_cut(twice, at + ahead, group)), products
+                blocks(_part(points, at, group)),
+                blocks(_part(ahead_too, at + ahead, group)),
+                products,
             )
             # A sum of more than two terms in a loop is rewritten by TensorFlow's optimizer into a
             # temporary variable, which fails in nested loops.
             near = ops.concatenate([near[group:], near[:group] + to_near], axis=0)
             return at + group, near, ops.concatenate([far[group:], far[:group] + to_far], axis=0)
 
-        far = ops.concatenate([far[grid.lists :], far[: grid.lists]], axis=0)
+        far = ops.concatenate([far[lists:], far[:lists]], axis=0)
         state = (0 * offset, near, far)
-        return (offset + 1, *run_while(lambda at, *_: at < end, pair, state)[1:])
+        return (offset + 1, *run_while(lambda at, *sums: at < end, meet, state)[1:])
 
     state = (ops.ones((), "int32"), sums, ops.zeros_like(sums))
-    near, far = run_while(lambda offset, *_: 2 * offset <= grid.segments, at_offset, state)[1:]
-    half = grid.segments // 2
-    left = (1 - grid.segments % 2) * half
-    far = _turned_back(far, (half + left) % grid.segments * grid.lists)
-    return _turned_back(near, left * grid.lists) + far
+    near, far = run_while(lambda offset, *sums: 2 * offset <= grid.segments, at_offset, state)[1:]
+    # `far` is one segment ahead for each offset, and an even ring has left both half way round.
+    offsets = grid.segments // 2
+    half_turn = (1 - grid.segments % 2) * offsets
+    far = _turned_back(far, (offsets + half_turn) % grid.segments * lists)
+    return _turned_back(near, half_turn * lists) + far
 
 
 class _Blocks(NamedTuple):
-    """Of a group of segments, blocks first: rows, and columns and values, which are columns too."""
+    """Blocks of a group of segments: rows, and the transposed columns and values of each V."""
 
     rows: Tensors
     columns: Tensors
@@ -215,89 +237,96 @@ def _by_parts(
         return function(points)
 
     def body(at: Tensor, done: Tensor) -> tuple[Tensor, Tensor]:
-        new = function(_cut(points, at, size))
+        new = function(_part(points, at, size))
         return at + size, ops.concatenate([done[size:], new], axis=0)
 
     nothing = ops.zeros_like(points[0][..., :1]) + ops.zeros((width,), points[0].dtype)
-    return run_while(lambda at, _: at < count, body, (ops.zeros((), "int32"), nothing))[1]
+    return run_while(lambda at, done: at < count, body, (ops.zeros((), "int32"), nothing))[1]
 
 
 def _within(blocks: _Blocks, products: Products) -> Tensor:
-    """Sums over the points of the same segment."""
+    """Sums over the points of the same segment, whose blocks are a ring."""
     count, values = blocks.rows[0].shape[0], blocks.values
-    # The diagonal is its own mirror.
     tiles = products(blocks.rows, blocks.columns)
-    sums = [_direct(tile, v) for tile, v in zip(tiles, values)]
+    sums = [_to_rows(tile, v) for tile, v in zip(tiles, values)]
     half = count // 2
     if count % 2 == 0:
-        # Half way round the ring, a pair would be met twice.
         tiles = products([x[:half] for x in blocks.rows], [x[half:] for x in blocks.columns])
         sums = [
-            total + ops.concatenate([_direct(tile, v[half:]), _mirrored(tile, v[:half])], axis=0)
+            total + ops.concatenate([_to_rows(tile, v[half:]), _to_columns(tile, v[:half])], axis=0)
             for total, tile, v in zip(sums, tiles, values)
         ]
     if count > 2:
-        rows, columns = _sweep(blocks, blocks, products, range(1, (count + 1) // 2), sums)
-        sums = [a + b for a, b in zip(rows, columns)]
+        to_near, to_far = _all_meet(blocks, blocks, products, range(1, (count + 1) // 2), sums)
+        sums = [a + b for a, b in zip(to_near, to_far)]
     return _points(sums)
 
 
 def _between(near: _Blocks, far: _Blocks, products: Products) -> tuple[Tensor, Tensor]:
     """Sums of near segments over the points of far ones, and of the far over the near."""
-    start = [ops.zeros_like(_transposed(v)) for v in far.values]
-    rows, columns = _sweep(near, far, products, range(near.rows[0].shape[0]), start)
-    return _points(rows), _points(columns)
+    nothing = [ops.zeros_like(_transposed(v)) for v in far.values]
+    offsets = range(near.rows[0].shape[0])
+    to_near, to_far = _all_meet(near, far, products, offsets, nothing)
+    return _points(to_near), _points(to_far)
 
 
-def _sweep(
+def _all_meet(
     near: _Blocks, far: _Blocks, products: Products, offsets: range, sums: Tensors
 ) -> tuple[Tensors, Tensors]:
-    """Sums over the tiles between each near block and the far one at some offsets on a ring."""
-    blocks, split = near.rows[0].shape[0], len(far.columns)
-    ring = ops.arange(blocks)
-    # Of the ring once more, a slice along the first axis is no copy.
-    rings = [_ring(x, offsets.stop - 1) for x in (*far.columns, *far.values)]
+    """Let each near block meet the far ones at some offsets on the ring.
 
-    def body(offset: Tensor, *sums: Tensor) -> tuple[Tensor, ...]:
-        ahead = [ops.slice(x, (offset, 0, 0, 0), (blocks, *ops.shape(x)[1:])) for x in rings]
+    What that adds to the near blocks is added to `sums`, and what it adds to the far ones is
+    given beside.
+    """
+    count, split = near.rows[0].shape[0], len(far.columns)
+    ring = ops.arange(count)
+    # Of the ring once more, a slice along the first axis is no copy.
+    rings = [_twice(x, offsets.stop - 1) for x in (*far.columns, *far.values)]
+
+    def meet(offset: Tensor, *sums: Tensor) -> tuple[Tensor, ...]:
+        ahead = [ops.slice(x, (offset, 0, 0, 0), (count, *ops.shape(x)[1:])) for x in rings]
         tiles = products(near.rows, ahead[:split])
-        rows = [_direct(tile, v) for tile, v in zip(tiles, ahead[split:])]
-        back = (ring + (blocks - offset)) % blocks
-        columns = [
-            ops.take(ops.matmul(v, tile), back, axis=0) for tile, v in zip(tiles, near.values)
+        to_near = [_to_rows(tile, v) for tile, v in zip(tiles, ahead[split:])]
+        # Far block b met the near one `offset` places behind it.
+        behind = (ring + (count - offset)) % count
+        to_far = [
+            ops.take(ops.matmul(v, tile), behind, axis=0) for tile, v in zip(tiles, near.values)
         ]
-        return (offset + 1, *(total + new for total, new in zip(sums, rows + columns)))
+        return (offset + 1, *(total + new for total, new in zip(sums, to_near + to_far)))
 
     start = ops.zeros((), "int32") + offsets.start
     state = (start, *sums, *(ops.zeros_like(v) for v in near.values))
-    sums = run_while(lambda offset, *_: offset < offsets.stop, body, state)[1:]
+    sums = run_while(lambda offset, *sums: offset < offsets.stop, meet, state)[1:]
     return sums[: len(near.values)], [_transposed(v) for v in sums[len(near.values) :]]
 
 
-def _direct(tiles: Tensor, columns: Tensor) -> Tensor:
-    return ops.einsum("abij,abdj->abid", tiles, columns)
+def _to_rows(tiles: Tensor, values: Tensor) -> Tensor:
+    """What tiles add to the sums of their rows, by the values of their columns: S_ab V_b."""
+    return ops.einsum("abij,abdj->abid", tiles, values)
 
 
-def _mirrored(tiles: Tensor, columns: Tensor) -> Tensor:
-    return _transposed(ops.matmul(columns, tiles))
+def _to_columns(tiles: Tensor, values: Tensor) -> Tensor:
+    """What tiles add to the sums of their columns, by the values of their rows: S_abᵀ V_a."""
+    return _transposed(ops.matmul(values, tiles))
 
 
 def _transposed(blocks: Tensor) -> Tensor:
     return ops.transpose(blocks, (0, 1, 3, 2))
 
 
-def _ring(x: Tensor, more: int | None = None) -> Tensor:
+def _twice(x: Tensor, more: int | None = None) -> Tensor:
+    """A ring, followed by its beginning."""
     return ops.concatenate([x, x[:more]], axis=0)
 
 
-def _cut(points: Tensors, at: Tensor, size: Tensor | int) -> Tensors:
+def _part(points: Tensors, at: Tensor, size: Tensor | int) -> Tensors:
     return [ops.slice(x, (at, 0, 0), (size, *ops.shape(x)[1:])) for x in points]
 
 
 def _turned_back(x: Tensor, by: Tensor | int) -> Tensor:
-    """What is first comes `by` later."""
+    """A ring in which what is first comes `by` places later."""
     shape = ops.shape(x)
-    return ops.slice(_ring(x), (shape[0] - by, 0, 0), shape)
+    return ops.slice(_twice(x), (shape[0] - by, 0, 0), shape)
 
 
 def _points(sums: Tensors) -> Tensor:

@@ -1,4 +1,4 @@
-"""Pictures: instances on the image, embeddings as colours and points, curves of the figures."""
+"""Pictures: instances on the image, embeddings as colors and points, curves of the figures."""
 
 from keras_rpe.visualization.curves import loss_per_loop, precision_recall_picture
 from keras_rpe.visualization.embeddings import embedding_colors, embedding_loops
@@ -14,3 +14,7 @@ __all__ = [
     "sphere_scatter",
     "trajectory_picture",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -2,62 +2,40 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from keras_rpe.arguments import check_choice, check_integer
 from keras_rpe.results import rgb_array
 from keras_rpe.visualization.overlay import displayed_image
 
 if TYPE_CHECKING:
     from keras_rpe.models import InstanceSegmenter
 
-
-def check_integer(name: str, value: Any, low: int, high: int | None = None) -> None:
-    """Check an argument that is a whole number.
-
-    Args:
-        name: Name of the argument.
-        value: Its value.
-        low: The least that it may be.
-        high: The most that it may be; `None`: there is no such.
-
-    Raises:
-        ValueError: If it is no `int`, or out of this range.
-
-    Example:
-        >>> from keras_rpe.visualization.embeddings import check_integer
-        >>> check_integer("seed", -1, 0)
-        Traceback (most recent call last):
-        ...
-        ValueError: `seed` must be an integer of at least 0. Received: seed=-1
-    """
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not whole or value < low or (high is not None and value > high):
-        accepted = f"of at least {low}" if high is None else f"from {low} to {high}"
-        raise ValueError(f"`{name}` must be an integer {accepted}. Received: {name}={value!r}")
-
-
 Projection = Literal["principal", "random"]
+PROJECTIONS = get_args(Projection)
+MAX_SCALE = 16
+_GAP, _TITLE_HEIGHT = 6, 16
 
-# How many standard deviations of a uniformly random unit vector's coordinate make a full colour.
+# How many standard deviations of a uniformly random unit vector's coordinate make a full color.
 _DEVIATIONS = 2.0
 
 
 def embedding_colors(
     *embeddings: Any, projection: Projection = "principal", seed: int = 0
 ) -> list[np.ndarray]:
-    """Give embeddings colours, such that equal colours in several maps mean the same embedding.
+    """Give embeddings colors, such that equal colors in several maps mean the same embedding.
 
     Three dimensions become red, green and blue directly, -1 as 0 and 1 as 255; fewer leave the
-    other colours at their middle. More are projected onto three axes, and what is then out of
+    other colors at their middle. More are projected onto three axes, and what is then out of
     range is clipped:
 
     - `"principal"`: the principal axes of the last map, one scale for all maps, which shows the
       most of these maps.
     - `"random"`: three random orthogonal axes, the same for every call with this D and seed,
-      whatever the maps hold, so that colours also compare between calls: images, or epochs.
+      whatever the maps hold, so that colors also compare between calls: images, or epochs.
 
     Args:
         *embeddings: Unit embeddings, each `(h, w, D)` with one D; sizes may differ.
@@ -84,7 +62,8 @@ def embedding_colors(
         >>> bool((first == again).all())
         True
     """
-    check_projection(projection, seed)
+    check_choice("projection", projection, PROJECTIONS)
+    check_integer("seed", seed, 0)
     maps = [np.asarray(embedding, dtype="float64") for embedding in embeddings]
     depth = maps[-1].shape[-1] if maps and maps[-1].ndim else 0
     if not maps or any(x.ndim != 3 or x.size == 0 or x.shape[-1] != depth for x in maps):
@@ -108,27 +87,6 @@ def embedding_colors(
     return [np.round(255 * np.clip((x + 1) / 2, 0, 1)).astype("uint8") for x in projected]
 
 
-def check_projection(projection: str, seed: int) -> None:
-    """Refuse what `embedding_colors` does not take.
-
-    Args:
-        projection: `"principal"` or `"random"`.
-        seed: At least 0.
-
-    Raises:
-        ValueError: If one is not.
-
-    Example:
-        >>> from keras_rpe.visualization.embeddings import check_projection
-        >>> check_projection("random", 0)
-    """
-    if projection not in ("principal", "random"):
-        raise ValueError(
-            f"`projection` must be 'principal' or 'random'. Received: projection={projection!r}"
-        )
-    check_integer("seed", seed, 0)
-
-
 def _random_axes(depth: int, seed: int) -> np.ndarray:
     """Three orthonormal axes `(D, 3)`, uniformly random."""
     axes, triangle = np.linalg.qr(np.random.default_rng(seed).normal(size=(depth, 3)))
@@ -142,16 +100,9 @@ def _principal_axes(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     centered = vectors - mean
     _, axes = np.linalg.eigh(centered.T @ centered)
     axes = axes[:, ::-1][:, :3]
-    # The sign of an axis is arbitrary; fixing it gives the same colours on every machine.
+    # The sign of an axis is arbitrary; fixing it gives the same colors on every machine.
     strongest = np.take_along_axis(axes, np.abs(axes).argmax(axis=0)[None], axis=0)
     return mean, axes * np.sign(strongest)
-
-
-MAX_SCALE = 16
-"""Most pixels, along a side, that `embedding_loops` draws for one."""
-
-_GAP = 6
-_TITLE_HEIGHT = 16
 
 
 def embedding_loops(
@@ -164,11 +115,11 @@ def embedding_loops(
 ) -> np.ndarray:
     """Draw an image beside its embeddings before mean shift and after each of its loops.
 
-    Equal colours mean equal embeddings in all of the maps, see `embedding_colors`. A background
+    Equal colors mean equal embeddings in all of the maps, see `embedding_colors`. A background
     that the model does not embed is gray.
 
     Args:
-        model: The model.
+        model: The model that embeds the image.
         image: One image as `InstanceSegmenter.predict_instances` takes it.
         titles: Whether to write above each part what it is.
         projection: `"principal"` or `"random"`, as in `embedding_colors`.
@@ -192,7 +143,8 @@ def embedding_loops(
         >>> embedding_loops(model, np.eye(32), titles=False).shape
         (32, 108, 3)
     """
-    check_projection(projection, seed)
+    check_choice("projection", projection, PROJECTIONS)
+    check_integer("seed", seed, 0)
     check_integer("scale", scale, 1, MAX_SCALE)
     array = rgb_array(image)
     height, width = array.shape[:2]
@@ -201,7 +153,7 @@ def embedding_loops(
     maps = [np.asarray(embedding)[0], *np.asarray(loops)[:, 0]]
     stride = model.output_stride
     if not model.embed_background:
-        # Nothing is learned of the embedding there, and its colours would only distract.
+        # Nothing is learned of the embedding there, and its colors would only distract.
         score = np.asarray(scores)[0, stride // 2 :: stride, stride // 2 :: stride].sum(axis=-1)
         maps = [x * (score >= model.decoder.foreground_threshold)[..., None] for x in maps]
     panels = [np.round(255 * displayed_image(array)).astype("uint8")]
@@ -209,19 +161,12 @@ def embedding_loops(
         large = colors.repeat(stride, axis=0).repeat(stride, axis=1)
         panels.append(large[:height, :width])
     names = ["image", "embedding", *(f"loop {t}" for t in range(1, len(maps)))]
-    panels = [panel.repeat(scale, axis=0).repeat(scale, axis=1) for panel in panels]
-    return _side_by_side(panels, names if titles else None)
-
-
-def _side_by_side(panels: list[np.ndarray], names: list[str] | None) -> np.ndarray:
-    if names:
-        panels = [np.concatenate([_title(n, p.shape[1]), p]) for n, p in zip(names, panels)]
-    gap = np.full((panels[0].shape[0], _GAP, 3), 255, "uint8")
-    parts = [part for panel in panels for part in (gap, panel)]
+    parts: list[np.ndarray] = []
+    for name, panel in zip(names, panels):
+        large = panel.repeat(scale, axis=0).repeat(scale, axis=1)
+        if titles:
+            strip = Image.new("RGB", (large.shape[1], _TITLE_HEIGHT), "white")
+            ImageDraw.Draw(strip).text((2, 2), name, fill="black")
+            large = np.concatenate([np.asarray(strip), large])
+        parts += [np.full((len(large), _GAP, 3), 255, "uint8"), large]
     return np.concatenate(parts[1:], axis=1)
-
-
-def _title(text: str, width: int) -> np.ndarray:
-    strip = Image.new("RGB", (width, _TITLE_HEIGHT), "white")
-    ImageDraw.Draw(strip).text((2, 2), text, fill="black")
-    return np.asarray(strip)

@@ -8,27 +8,12 @@ import numpy as np
 from skimage.color import hsv2rgb
 from skimage.segmentation import find_boundaries
 
+from keras_rpe.arguments import check_number
 from keras_rpe.results import rgb_array
 
 
 def displayed_image(image: Any) -> np.ndarray:
-    """Stretch an image so that its percentiles 1 and 99.8 become black and white.
-
-    Args:
-        image: `(H, W)` gray, `(H, W, 1)`, `(H, W, 3)` RGB or `(H, W, 4)` RGBA, any finite values.
-
-    Returns:
-        float64 RGB `(H, W, 3)` in [0, 1]; a constant image is black.
-
-    Raises:
-        ValueError: If it is not one such image.
-
-    Example:
-        >>> import numpy as np
-        >>> from keras_rpe.visualization.overlay import displayed_image
-        >>> displayed_image(100 + np.eye(8))[0, :2, 0].tolist()
-        [1.0, 0.0]
-    """
+    """Stretch an image so that its percentiles 1 and 99.8 become 0 and 1; float64 RGB."""
     array = rgb_array(image).astype("float64")
     low, high = np.percentile(array, (1.0, 99.8))
     if not high > low:
@@ -40,20 +25,7 @@ _GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 
 def instance_colors(ids: np.ndarray) -> np.ndarray:
-    """Give ids bright colours, each the same one in every picture.
-
-    Args:
-        ids: Integers `(n,)`.
-
-    Returns:
-        RGB `(n, 3)` in [0, 1].
-
-    Example:
-        >>> import numpy as np
-        >>> from keras_rpe.visualization.overlay import instance_colors
-        >>> instance_colors(np.arange(1, 4)).shape
-        (3, 3)
-    """
+    """Bright colors of ids `(n,)`, each the same one in every picture: RGB `(n, 3)` in [0, 1]."""
     # Steps of the golden ratio keep near ids apart in hue.
     hue = np.mod(ids.astype("float64") * _GOLDEN_RATIO, 1.0)
     saturation = np.where(ids % 3 == 0, 0.55, 0.95)
@@ -62,14 +34,14 @@ def instance_colors(ids: np.ndarray) -> np.ndarray:
 
 
 def overlay_instances(image: Any, labels: Any, alpha: float = 0.4) -> np.ndarray:
-    """Draw instances over their image, each in a colour of its own with its boundary.
+    """Draw instances over their image, each in a color of its own with its boundary.
 
     The image is stretched for display so that its percentiles 1 and 99.8 become black and white.
 
     Args:
         image: `(H, W)` gray, `(H, W, 1)`, `(H, W, 3)` RGB or `(H, W, 4)` RGBA, any finite values.
         labels: Integers `(H, W)`, 0 = background, every other number one instance.
-        alpha: Opacity of the colours in [0, 1]; boundaries, one pixel wide and inside of the
+        alpha: Opacity of the colors in [0, 1]; boundaries, one pixel wide and inside of the
             instances, are opaque.
 
     Returns:
@@ -94,8 +66,7 @@ def overlay_instances(image: Any, labels: Any, alpha: float = 0.4) -> np.ndarray
             f"`labels` must be integers of the image's shape {picture.shape[:2]}. "
             f"Received: labels of shape {labels.shape} and dtype {labels.dtype}"
         )
-    if not 0.0 <= alpha <= 1.0:
-        raise ValueError(f"`alpha` must be in [0, 1]. Received: alpha={alpha}")
+    check_number("alpha", alpha, "[0, 1]")
     ids, inverse = np.unique(labels, return_inverse=True)
     colors = instance_colors(ids)[inverse.reshape(labels.shape)]
     opacity = np.where(labels != 0, alpha, 0.0)

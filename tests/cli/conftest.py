@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from cli_outcome import Outcome
 
-from keras_rpe.cli import main
 from keras_rpe.data import write_image, write_labels
 from keras_rpe.models import BoundaryDetector, InstanceSegmenter
 from keras_rpe.models.backbones import unet_encoder
+from keras_rpe_cli import main
 
 Run = Callable[..., Outcome]
 

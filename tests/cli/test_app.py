@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 
 import keras_rpe
-from keras_rpe.cli import app, main
+from keras_rpe_cli import app, main
 
 ROOT = Path(keras_rpe.__file__).parents[1]
-# By its name the package knows the command and leaves the imports to it.
-START = "import sys; sys.argv[0] = 'keras-rpe'; from keras_rpe.cli import main; "
+START = "import sys; from keras_rpe_cli import main; "
 COMMAND = [sys.executable, "-c", START + "sys.exit(main())"]
 
 

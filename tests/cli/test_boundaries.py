@@ -22,8 +22,8 @@ def test_writes_both_maps(run, labelled, boundary_preset, tmp_path):
     model = BoundaryDetector.from_preset(boundary_preset)
     for name in "abcd":
         image = read_image(labelled / "images" / f"{name}.png")
-        for kind in ("", "_thin"):
-            expected = model.predict_boundaries(image, thin=bool(kind))
+        maps = model.predict_boundaries(image)
+        for kind, expected in (("", maps.probabilities), ("_thin", maps.thinned)):
             found = read_image(out / f"{name}{kind}.png")
             assert found.dtype == np.uint8
             np.testing.assert_allclose(found / 255, expected, atol=0.51 / 255)
@@ -129,7 +129,7 @@ def test_disk_gets_full(run, labelled, boundary_preset, tmp_path, monkeypatch, f
 
 
 def test_ctrl_c_keeps_what_is_done(run, labelled, boundary_preset, tmp_path, monkeypatch):
-    from keras_rpe.cli import boundaries
+    from keras_rpe_cli import boundaries
 
     real = boundaries.read_photograph
 

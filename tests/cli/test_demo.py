@@ -3,8 +3,8 @@ import socket
 import numpy as np
 from cli_outcome import assert_one_line_error
 
-from keras_rpe.cli.demo import demo_image
 from keras_rpe.data import read_image, read_labels
+from keras_rpe_cli.demo import demo_image
 
 
 def test_writes_pictures_and_labels(run, tiny_preset, tmp_path, monkeypatch):

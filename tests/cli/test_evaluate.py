@@ -43,7 +43,7 @@ def test_default_thresholds_and_globs(run, labelled, tiny_preset):
     outcome = run("evaluate", labelled, "--preset", tiny_preset, "--instances", "masks/*.png")
     assert outcome.code == 0
     for threshold in ("0.5", "0.6", "0.7", "0.8", "0.9"):
-        assert f" {threshold} " in outcome.out
+        assert f"\n{threshold} " in outcome.out
 
 
 @pytest.mark.parametrize("dtype", ["int16", "float32"])

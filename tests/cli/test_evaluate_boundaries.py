@@ -34,7 +34,7 @@ def test_figures_are_those_of_the_benchmark(run, bsds, boundary_preset, tmp_path
         [one.boundaries for one in read_boundaries(bsds / "groundTruth" / "val" / f"{name}.mat")]
         for name in ("boat", "plane")
     ]
-    maps = [model.predict_boundaries(image, thin=True) for image in images]
+    maps = [model.predict_boundaries(image).thinned for image in images]
     expected = boundary_benchmark(maps, truths, thresholds=sorted(cuts), processes=1)
     assert (found["images"], found["annotations"]) == (2, 6)
     assert expected.ods > 0

@@ -9,7 +9,7 @@ from keras_rpe.models.backbones import unet_encoder
 
 
 def test_unknown_preset_lists_those_there_are(run, labelled, tmp_path, monkeypatch, tiny_preset):
-    monkeypatch.setattr("keras_rpe.models.presets.source._FOLDERS", (tiny_preset.parent,))
+    monkeypatch.setattr("keras_rpe.models.presets.load._FOLDERS", (tiny_preset.parent,))
     out = tmp_path / "out"
     outcome = run("segment", labelled / "images", "--preset", "nothing", "--out", out)
     assert_one_line_error(outcome, "'nothing'", "'tiny'")

@@ -1,5 +1,5 @@
 def test_lists_what_is_known(run, tiny_model, tmp_path, monkeypatch):
-    monkeypatch.setattr("keras_rpe.models.presets.source._FOLDERS", (tmp_path,))
+    monkeypatch.setattr("keras_rpe.models.presets.load._FOLDERS", (tmp_path,))
     assert run("presets").out == "no presets are bundled\n"
     notes = {"trained_on": "test data", "figures": {"ap50": 0.61234, "note": "held out"}}
     tiny_model.save_to_preset(tmp_path / "one", notes)
@@ -15,7 +15,7 @@ def test_lists_what_is_known(run, tiny_model, tmp_path, monkeypatch):
 
 def test_boundary_detectors_are_listed_and_have_a_card(run, boundary_preset, monkeypatch):
     folders = (boundary_preset.parent,)
-    monkeypatch.setattr("keras_rpe.models.presets.source._FOLDERS", folders)
+    monkeypatch.setattr("keras_rpe.models.presets.load._FOLDERS", folders)
     outcome = run("presets")
     assert (outcome.code, outcome.err) == (0, "")
     assert "lines" in outcome.out

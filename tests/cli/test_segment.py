@@ -64,8 +64,8 @@ def test_model_file_glob_tif_no_overlay(run, labelled, tiny_model, tmp_path):
 
 
 def test_many_instances_become_tif(tmp_path):
-    from keras_rpe.cli.segment import _write_results
     from keras_rpe.models import Instances
+    from keras_rpe_cli.segment import _write_results
 
     n = 65536
     labels = np.zeros((300, 300), "int32")

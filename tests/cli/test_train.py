@@ -95,7 +95,7 @@ def test_stalled_run_ends_at_once_and_its_preset_is_completed(
 
 
 def test_small_folders_get_enough_steps():
-    from keras_rpe.cli.train import _repeats
+    from keras_rpe_cli.train import _repeats
 
     for images, batch in [(17, 8), (3, 2), (128, 8), (129, 8), (1, 1)]:
         steps = images * _repeats(images, batch) / batch

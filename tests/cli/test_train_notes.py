@@ -1,7 +1,7 @@
 import shlex
 from pathlib import Path
 
-from keras_rpe.cli.train import commands
+from keras_rpe_cli.train import commands
 
 
 def test_commands_survive_spaces_and_leave_out_what_was_not_given() -> None:

@@ -7,20 +7,20 @@ import pytest
 from bsds500_files import drawn, segmentation
 from scipy.ndimage import distance_transform_edt
 from skimage.measure import label
+from skimage.morphology import thin
 
 from keras_rpe.data import find_boundary_pairs
-from keras_rpe.data.bsds import (
-    VOID,
+from keras_rpe.data.boundary_crops import (
     AnnotatedImage,
-    BoundaryAnnotation,
     annotated_image,
-    draw_centre,
-    draw_corner,
+    draw_center,
     plain_crop,
-    read_boundary_pair,
     segment_boundaries,
+    thin_lines,
     turned_crop,
 )
+from keras_rpe.data.bsds import BoundaryAnnotation, read_boundary_pair
+from keras_rpe.data.crops import draw_corner
 
 SEGMENTS = [segmentation(shift=shift) for shift in range(3)]
 
@@ -54,8 +54,8 @@ def test_plain_crop_has_the_boundaries_of_the_files(item):
 
 def test_plain_crop_is_void_beyond_the_image(item):
     image, shares = plain_crop(item, (-4, 0), (50, 48))
-    assert (shares[:4] == VOID).all()
-    assert (shares[44:] == VOID).all()
+    assert (shares[:4] == -1).all()
+    assert (shares[44:] == -1).all()
     assert (shares[4:44] >= 0).all()
     np.testing.assert_array_equal(image[:4], item.image[3::-1])
 
@@ -67,8 +67,8 @@ def test_crop_that_is_not_turned_is_the_image(item):
 
 
 @pytest.mark.parametrize("mirror", [False, True])
-@pytest.mark.parametrize("zoom", [0.5, 1.0, 1.4])
-@pytest.mark.parametrize("turn", [0, 1, 4, 7, 12])
+@pytest.mark.parametrize("zoom", [0.5, 1.4])
+@pytest.mark.parametrize("turn", [0, 1, 7])
 def test_boundaries_lie_where_the_turned_image_changes(item, turn, zoom, mirror):
     angle = turn * math.pi / 8
     one = item._replace(segmentations=item.segmentations[:1])
@@ -89,7 +89,7 @@ def test_boundaries_lie_where_the_turned_image_changes(item, turn, zoom, mirror)
     assert distance_transform_edt(shares != 1)[3:-3, 3:-3][seen].max() <= 1.5 + 1.5 * max(zoom, 1)
 
 
-@pytest.mark.parametrize("turn", range(16))
+@pytest.mark.parametrize("turn", range(0, 16, 3))
 def test_turned_lines_part_the_segments_and_stay_thin(item, turn):
     one = item._replace(segmentations=item.segmentations[:1])
     for zoom in (0.7, 1.0):
@@ -106,7 +106,7 @@ def test_turned_lines_part_the_segments_and_stay_thin(item, turn):
 
 def test_void_pixels_are_those_beyond_the_turned_image(item):
     _, shares = turned_crop(item, (20.0, 24.0), (60, 60), math.pi / 4, 1.0, False)
-    assert (shares == VOID).sum() == pytest.approx(3600 - 40 * 48, rel=0.1)
+    assert (shares == -1).sum() == pytest.approx(3600 - 40 * 48, rel=0.1)
 
 
 def test_places_lie_inside_the_image_where_they_can():
@@ -115,8 +115,17 @@ def test_places_lie_inside_the_image_where_they_can():
         row, column = draw_corner((50, 60), (30, 80), rng)
         assert 0 <= row <= 20
         assert -20 <= column <= 0
-        centre = draw_centre((50, 60), (30, 20), 3 * math.pi / 4, 1.0, rng)
+        center = draw_center((50, 60), (30, 20), 3 * math.pi / 4, 1.0, rng)
         reach = math.sqrt(0.5) * 25
-        assert reach <= centre[0] <= 50 - reach
-        assert reach <= centre[1] <= 60 - reach
-        assert all(15 <= one <= 45 for one in draw_centre((60, 60), (90, 90), 0.4, 0.5, rng))
+        assert reach <= center[0] <= 50 - reach
+        assert reach <= center[1] <= 60 - reach
+        assert all(15 <= one <= 45 for one in draw_center((60, 60), (90, 90), 0.4, 0.5, rng))
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.6, 0.95])
+def test_equals_the_thinning_of_scikit_image(share):
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        marks = rng.random((3, *rng.integers(1, 40, 2))) < share
+        expected = np.stack([thin(one) for one in marks])
+        np.testing.assert_array_equal(thin_lines(marks), expected)

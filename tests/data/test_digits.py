@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import io
 import random
+import zipfile
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -8,9 +11,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from digit_sources import blocks
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
 
-from keras_rpe.data import digits
-from keras_rpe.data.digits import digit_images, digit_scene
+from keras_rpe.data import ImageFileError, digits
+from keras_rpe.data.digits import (
+    CORNERS,
+    DIGIT_COLORS,
+    MIN_PIXELS,
+    digit_images,
+    digit_scene,
+)
 from keras_rpe.models import InstanceSegmenter
 
 SMALL = {"num_scenes": 10, "batch_size": 4}
@@ -28,7 +40,7 @@ def equal(one: Any, other: Any) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(one, other))
 
 
-@pytest.mark.parametrize(("num_scenes", "batch_size"), [(10, 4), (8, 4), (3, 100), (1, 1)])
+@pytest.mark.parametrize(("num_scenes", "batch_size"), [(10, 4), (3, 100)])
 @pytest.mark.parametrize("classes", [False, True])
 def test_shapes_values_and_length(num_scenes, batch_size, classes):
     dataset = digits(SOURCE, num_scenes=num_scenes, batch_size=batch_size, classes=classes)
@@ -58,17 +70,6 @@ def test_scenes_are_those_of_their_generator(split):
     assert number == 10
 
 
-def test_splits_share_no_digit():
-    seen = []
-    for split in ("train", "test"):
-        images, _ = scenes(digits(SOURCE, split, num_scenes=200))
-        # The largest part of a pixel is its gray value, and each image has one of its own.
-        seen.append(set(np.unique(images.max(axis=-1))) - {0})
-    assert len(seen[0]) == 120
-    assert len(seen[1]) == 20
-    assert not seen[0] & seen[1]
-
-
 def test_seed_alone_decides():
     first = scenes(digits(SOURCE, **SMALL))
     assert equal(first, scenes(digits(SOURCE, seed=0, num_scenes=10, batch_size=3)))
@@ -93,57 +94,312 @@ def test_epochs_repeat_or_go_on():
 
 
 @pytest.mark.parametrize(
-    ("options", "reason"),
+    ("name", "value"),
     [
-        ({"num_scenes": 0}, "num_scenes needs a whole number from 1"),
-        ({"num_scenes": -5}, "num_scenes needs"),
-        ({"num_scenes": 1.5}, "num_scenes needs"),
-        ({"num_scenes": True}, "num_scenes needs"),
-        ({"batch_size": 0}, "batch_size needs a whole number from 1"),
-        ({"batch_size": -1}, "batch_size needs"),
-        ({"fresh": 1}, "fresh needs True or False"),
-        ({"classes": "yes"}, "classes needs True or False"),
-        ({"seed": -1}, "seed needs a whole number"),
-        ({"max_digits": 10}, "max_digits needs a whole number from 1 to 9"),
-        ({"min_digits": -1}, "min_digits needs"),
-        ({"same_class_share": 2}, "same_class_share needs a number from 0 to 1"),
-        ({"threshold": 256}, "threshold needs"),
-        ({"split": "val"}, "split needs one of train, test"),
-        ({"source": 3}, "source needs None, the path of an .npz file"),
+        *(("num_scenes", value) for value in (0, 1.5, True)),
+        ("batch_size", 0),
+        ("fresh", 1),
+        ("classes", "yes"),
+        ("seed", -1),
+        *(("max_digits", value) for value in (0, 10, 2.0)),
+        *(("min_digits", value) for value in (-1, 10, None)),
+        *(("same_class_share", value) for value in (1.1, float("nan"), "all", True)),
+        *(("threshold", value) for value in (-1, 255, 0.5)),
+        ("split", "val"),
     ],
 )
-def test_arguments_are_checked(options, reason):
-    with pytest.raises(ValueError, match=f"^{reason}.* Received: "):
-        digits(**{"source": SOURCE} | options)
+def test_arguments_are_checked(name, value):
+    with pytest.raises(ValueError, match=f"`{name}` must be .* Received: {name}={value!r}"):
+        digits(SOURCE, **{name: value})
 
 
-@pytest.mark.parametrize("num_classes", [1, 10])
-def test_segmenter_takes_them(num_classes):
-    model = InstanceSegmenter("unet_small", num_classes=num_classes)
+def test_segmenter_takes_them():
+    model = InstanceSegmenter("unet_small", num_classes=10)
     model.compile("adam", run_eagerly=True)
-    dataset = digits(SOURCE, num_scenes=2, batch_size=1, classes=num_classes > 1)
+    dataset = digits(SOURCE, num_scenes=2, batch_size=1, classes=True)
     losses = model.fit(dataset, epochs=1, verbose=0).history["loss"]
     assert np.isfinite(losses).all()
 
 
-def test_authors_images_are_alike(data_root, golden_root):
+def bars() -> list[np.ndarray]:
+    image = np.zeros((1, 28, 28), np.uint8)
+    image[:, 6:22, 12:16] = 255  # short enough to touch no other
+    return [image] * 10
+
+
+def specks(seed: int, density: float) -> list[np.ndarray]:
+    """Two images of scattered pixels a digit, few enough for some to vanish below others."""
+    rng = np.random.default_rng(seed)
+    gray = rng.integers(0, 256, (10, 2, 28, 28))
+    return list(np.where(rng.random(gray.shape) < density, gray, 0).astype(np.uint8))
+
+
+def reference(
+    rng: np.random.Generator,
+    images: list[np.ndarray],
+    fewest: int,
+    most: int,
+    share: float,
+    threshold: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Paint from back to front, pixel by pixel, and again until no digit is too small."""
+    count = rng.integers(fewest, most + 1)
+    one_class = rng.random() < share
+    corners = [CORNERS[k] for k in rng.permutation(9)[:count]]
+    digits = rng.integers(10, size=count)
+    digits = [digits[0]] * count if one_class and count else list(digits)
+    chosen = [
+        images[digit][int(share_of * len(images[digit]))]
+        for digit, share_of in zip(digits, rng.random(count))
+    ]
+
+    def paint(kept: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        image = np.zeros((64, 64, 3), np.uint8)
+        instances, classes = np.zeros((64, 64), int), np.zeros((64, 64), int)
+        for number, k in enumerate(kept, start=1):
+            for row, column in zip(*np.nonzero(chosen[k] > threshold)):
+                at = (corners[k][0] + row, corners[k][1] + column)
+                color = np.array(DIGIT_COLORS[digits[k]])
+                image[at] = np.floor(int(chosen[k][row, column]) * color + 0.5)
+                instances[at] = number
+                classes[at] = digits[k] or 10
+        return image, instances, classes
+
+    kept = list(range(count))
+    while True:
+        scene = paint(kept)
+        sizes = np.bincount(scene[1].ravel(), minlength=len(kept) + 1)[1:]
+        small = [k for k, size in zip(kept, sizes) if size < MIN_PIXELS]
+        if not small:
+            return scene
+        kept.remove(small[-1])
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from([0.01, 0.02, 0.03, 0.1, 0.6]),
+    st.tuples(st.integers(0, 9), st.integers(1, 9)).map(sorted),
+    st.sampled_from([0.0, 1 / 3, 1.0]),
+    st.sampled_from([0, 1, 100, 254]),
+)
+def test_scenes_are_those_of_painting_one_over_the_other(seed, density, counts, share, threshold):
+    images = specks(seed, density)
+    fewest, most = counts
+    scene = digit_scene(
+        np.random.default_rng(seed),
+        images,
+        min_digits=fewest,
+        max_digits=most,
+        same_class_share=share,
+        threshold=threshold,
+    )
+    expected = reference(np.random.default_rng(seed), images, fewest, most, share, threshold)
+    assert [one.dtype.name for one in scene] == ["uint8", "int32", "int32"]
+    for one, other in zip(scene, expected):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_numbers_classes_and_places_are_uniform():
+    counts, same, classes, places = [], [], [], []
+    for seed in range(3000):
+        _, instances, kinds = digit_scene(np.random.default_rng([7, seed]), bars())
+        numbers = range(1, instances.max() + 1)
+        counts.append(len(numbers))
+        one_each = [int(kinds[instances == number][0]) for number in numbers]
+        if len(numbers) > 3:
+            same.append(len(set(one_each)) == 1)
+        classes += one_each[:1]
+        places += [int(np.flatnonzero(instances == number)[0]) for number in numbers][:1]
+    assert stats.chisquare(np.bincount(counts, minlength=10)).pvalue > 0.001
+    assert stats.chisquare(np.bincount(classes, minlength=11)[1:]).pvalue > 0.001
+    corners = {64 * (top + 6) + left + 12 for top, left in CORNERS}
+    assert set(places) == corners
+    assert stats.chisquare(np.unique(places, return_counts=True)[1]).pvalue > 0.001
+    # By chance, one in a thousand of the others is of one class.
+    assert stats.binomtest(sum(same), len(same), 1 / 3 + 2 / 3000).pvalue > 0.001
+
+
+def test_colors_classes_and_order_are_the_authors(golden_root):
     golden = np.load(golden_root / "mean_shift_digits_a.npz")
-    theirs, their_instances = golden["image"], golden["instances"]
-    ours, our_instances = scenes(digits(data_root / "mnist_10k.npz", num_scenes=200, seed=1))
-    gray = [
-        images.max(axis=-1)[maps > 0]
-        for images, maps in ((theirs, their_instances), (ours, our_instances))
-    ]
-    quantiles = [np.quantile(one, np.linspace(0.1, 0.9, 9)) for one in gray]
-    np.testing.assert_allclose(*quantiles, atol=15)
-    sizes = [
-        np.concatenate([np.bincount(one.ravel())[1:] for one in maps])
-        for maps in (their_instances, our_instances)
-    ]
-    assert abs(np.median(sizes[0]) - np.median(sizes[1])) < 12
+    image, instances, classes = (golden[name] for name in ("image", "instances", "classes"))
+    assert image.dtype == np.uint8
+    # What this module makes of each gray value in each class.
+    ramp = np.zeros((1, 28, 28), np.uint8)
+    ramp[0, :16, :16] = np.arange(256).reshape(16, 16)
+    shades = np.zeros((11, 256, 3), np.uint8)
+    for seed in range(100):
+        ours, _, kinds = digit_scene(
+            np.random.default_rng(seed), [ramp] * 10, min_digits=1, max_digits=1
+        )
+        shades[kinds.max(), ours.max(axis=-1)] = ours
+    assert (shades[1:].max(axis=-1) == np.arange(256)).all()
+    # The largest part of each color is 1, so that the largest part of a pixel is its gray value.
+    np.testing.assert_array_equal(shades[classes, image.max(axis=-1)], image)
+    np.testing.assert_array_equal(instances > 0, image.max(axis=-1) > 0)
+    for one in instances:
+        np.testing.assert_array_equal(np.unique(one), np.arange(one.max() + 1))
+        for number in range(1, one.max() + 1):
+            rows, columns = np.nonzero(one == number)
+            assert any(
+                top <= rows.min() <= rows.max() < top + 28
+                and left <= columns.min() <= columns.max() < left + 28
+                for top, left in CORNERS
+            )
 
 
-def test_mnist_is_what_keras_loads(monkeypatch):
-    monkeypatch.setattr(keras.datasets.mnist, "load_data", lambda: (SOURCE, SOURCE))
-    images, _ = scenes(digits(num_scenes=300))
-    assert len(np.unique(images.max(axis=-1))) == 141
+def grays(images: list[np.ndarray]) -> list[set[int]]:
+    return [set(one.max(axis=(1, 2)).tolist()) for one in images]
+
+
+@pytest.mark.parametrize("per_class", [2, 7, 20])
+def test_splits_share_no_image_and_leave_none_out(per_class):
+    source = blocks(per_class)
+    train, test = (grays(digit_images(source, split)) for split in ("train", "test"))
+    for digit in range(10):
+        every = {gray for gray in range(1, 10 * per_class + 1) if (gray - 1) % 10 == digit}
+        assert train[digit] | test[digit] == every
+        assert not train[digit] & test[digit]
+        assert len(test[digit]) == -(-per_class // 7)
+    assert grays(digit_images(source, "test")) == test
+
+
+def test_files_and_arrays_give_the_same(tmp_path):
+    x, y = blocks()
+    np.savez(tmp_path / "digits.npz", x=x, y=y)
+    for split in ("train", "test"):
+        expected = digit_images((x, y), split)
+        for source in (tmp_path / "digits.npz", str(tmp_path / "digits.npz"), [x, y.tolist()]):
+            found = digit_images(source, split)
+            assert all(np.array_equal(*pair) for pair in zip(found, expected))
+            assert all(one.dtype == np.uint8 and one.flags.c_contiguous for one in found)
+
+
+def test_splits_of_the_source_are_kept(tmp_path, monkeypatch):
+    (x, y), (other_x, other_y) = blocks(3), blocks(2)
+    np.savez(tmp_path / "mnist.npz", x_train=x, y_train=y, x_test=255 - other_x, y_test=other_y)
+    monkeypatch.setattr(
+        keras.datasets.mnist, "load_data", lambda: ((x, y), (255 - other_x, other_y))
+    )
+    for source in (tmp_path / "mnist.npz", None):
+        assert [len(one) for one in digit_images(source)] == [3] * 10
+        test = digit_images(source, "test")
+        assert [len(one) for one in test] == [2] * 10
+        np.testing.assert_array_equal(test[4], (255 - other_x)[other_y == 4])
+
+
+def test_failed_download_is_one_sentence_with_a_way_out(monkeypatch):
+    def fail():
+        raise Exception("URL fetch failure on https://example.org: None -- no route\nmore")
+
+    monkeypatch.setattr(keras.datasets.mnist, "load_data", fail)
+    with pytest.raises(
+        ValueError, match=r"^[^\n]*source=None[^\n]*no route[^\n]*pass the path[^\n]*$"
+    ):
+        digit_images()
+
+
+def npy(array: np.ndarray, **options) -> bytes:
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, array, **options)
+    return buffer.getvalue()
+
+
+def write(path: Path, method: int = zipfile.ZIP_DEFLATED, **members: bytes) -> Path:
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, content in members.items():
+            archive.writestr(f"{name}.npy", content)
+    return path
+
+
+X, Y = SOURCE
+GOOD = {"x": npy(X), "y": npy(Y)}
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "reason"),
+    [
+        (X.astype(np.float32), Y, "images of float32"),
+        (X[:, :27], Y, r"shape \(140, 27, 28\)"),
+        (X, Y[:-1], r"\(139,\) for 140 images"),
+        (X, Y[:, None], r"shape \(140, 1\)"),
+        (X, Y / 1.0, "labels of float64"),
+        (X, np.where(Y == 3, 10, Y), "the label 10"),
+        (X, np.where(Y == 3, -1, Y.astype(int)), "the label -1"),
+        (X, np.where(Y == 3, 4, Y), "no image of the digit 3"),
+        (X, np.where((Y == 3) & (X.max(axis=(1, 2)) > 10), 4, Y), "no image of the digit 3"),
+        (np.zeros((0, 28, 28), np.uint8), Y[:0], "no image of the digit 0"),
+    ],
+)
+def test_arrays_are_checked(tmp_path, x, y, reason):
+    with pytest.raises(ValueError, match=f"^`source` must be .* Received: .*{reason}"):
+        digit_images((x, y))
+    path = write(tmp_path / "digits.npz", x=npy(x), y=npy(y))
+    with pytest.raises(ImageFileError, match=rf"digits\.npz is not an \.npz .*{reason}[^\n]*$"):
+        digit_images(path)
+
+
+@pytest.mark.parametrize("source", [3, (1,), (X, X, X), (X, [[1], [2, 3]])])
+def test_other_sources(source):
+    with pytest.raises(ValueError, match="^`source` must be None, the path .* Received: "):
+        digit_images(source)
+
+
+@pytest.mark.parametrize(
+    ("members", "reason"),
+    [
+        ({"x_train": npy(X), "y_train": npy(Y)}, "neither x_test and y_test nor x and y"),
+        ({}, "neither x_test and y_test nor x and y"),
+        (GOOD | {"x": npy(np.array([{}], dtype=object), allow_pickle=True)}, "allow_pickle=False"),
+        (GOOD | {"x": npy(X)[:-1]}, ""),
+        (GOOD | {"y": b"nothing"}, ""),
+        (GOOD | {"y": npy(Y).replace(b"(140,),", b"(-14,),")}, ""),
+        (GOOD | {"x": npy(X).replace(b"(140, 28, 28), }  ", b"(9999999, 28, 28)}")}, ""),
+        (GOOD | {"x": npy(X).replace(b"(140, 28, 28), }   ", b"(99999999, 28, 28)}")}, ""),
+    ],
+)
+def test_files_are_checked(tmp_path, members, reason):
+    path = write(tmp_path / "digits.npz", **members)
+    with pytest.raises(ImageFileError, match=rf"digits\.npz is not an \.npz .*{reason}[^\n]*\.$"):
+        digit_images(path, "test")
+
+
+def test_other_files(tmp_path, monkeypatch):
+    for path in (tmp_path / "none.npz", tmp_path):
+        with pytest.raises(ImageFileError, match="does not exist, or is not a file"):
+            digit_images(path)
+    for content in (b"", b"PK\x03\x04", npy(X)):
+        (tmp_path / "other.npz").write_bytes(content)
+        with pytest.raises(ImageFileError, match=r"other\.npz is not an \.npz file"):
+            digit_images(tmp_path / "other.npz")
+    write(tmp_path / "large.npz", **GOOD)
+    monkeypatch.setitem(digit_images.__globals__, "_MAX_BYTES", 1000)
+    with pytest.raises(ImageFileError, match=r"its array x has \d+ bytes"):
+        digit_images(tmp_path / "large.npz")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_damage_gives_the_arrays_or_an_error(tmp_path, method):
+    whole = write(tmp_path / "digits.npz", method, **GOOD).read_bytes()
+    wanted = digit_images(tmp_path / "digits.npz")
+    path = tmp_path / "damaged.npz"
+    rng = np.random.default_rng(0)
+    # Most of the file is pixels; the names of members are amid the bytes that steer.
+    names = [b"x.npy", b"y.npy", b"\x93NUMPY"]
+    places = [i for i in range(len(whole)) for name in names if whole.startswith(name, i)]
+    refused = 0
+    for trial in range(150):
+        damaged = bytearray(whole)
+        near = max(0, int(rng.choice(places)) - 60)
+        for at in rng.integers(near, min(near + 250, len(whole)), rng.integers(1, 4)):
+            damaged[at] = rng.integers(256)
+        if trial % 10 == 0:
+            del damaged[rng.integers(len(whole)) :]
+        path.write_bytes(damaged)
+        try:
+            found = digit_images(path)
+        except ImageFileError:
+            refused += 1
+        else:
+            assert all(np.array_equal(*pair) for pair in zip(found, wanted))
+    assert 75 < refused < 150

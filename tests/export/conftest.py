@@ -2,15 +2,16 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from export.serving_processes import Server, prediction_stub, shared
+import tensorflow as tf
 from filelock import FileLock
 
-from keras_rpe.cli.demo import demo_image
 from keras_rpe.data import read_image
 from keras_rpe.models import InstanceSegmenter
+from keras_rpe_cli.demo import demo_image
 
 
 @pytest.fixture(scope="session")
@@ -19,34 +20,48 @@ def nuclei() -> InstanceSegmenter:
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the files of `saved_model`, `litert` and `onnx`, written once for all workers."""
+def small_model() -> InstanceSegmenter:
+    """A model with random weights."""
+    return InstanceSegmenter("unet_small", embedding_dim=6, iterations=1)
+
+
+@pytest.fixture(scope="session")
+def export(nuclei: InstanceSegmenter, tmp_path_factory: pytest.TempPathFactory):
+    """Export the preset into a folder that all workers share, unless one of them has done so."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "exported"
     folder.mkdir(exist_ok=True)
-    return folder
+
+    def export_once(path: str, format: str) -> Path:
+        with FileLock(folder / f"{format}.lock"):
+            if not (folder / path).exists():
+                nuclei.export(folder / path, format=format)
+        return folder / path
+
+    return export_once
 
 
 @pytest.fixture(scope="session")
-def saved_model(nuclei: InstanceSegmenter, exported: Path) -> Path:
+def saved_model(export) -> Path:
     """Folder of version 1; the folder above it is `nuclei`."""
-    with FileLock(exported / "saved_model.lock"):
-        version = exported / "nuclei" / "1"
-        return version if version.is_dir() else nuclei.export(version.parent)
+    return export("nuclei/1", "tf_saved_model")
 
 
 @pytest.fixture(scope="session")
-def litert(nuclei: InstanceSegmenter, exported: Path) -> Path:
-    with FileLock(exported / "litert.lock"):
-        file = exported / "nuclei.tflite"
-        return file if file.is_file() else nuclei.export(file, format="litert")
+def litert(export) -> Path:
+    return export("nuclei.tflite", "litert")
 
 
 @pytest.fixture(scope="session")
-def onnx(nuclei: InstanceSegmenter, exported: Path) -> Path:
-    with FileLock(exported / "onnx.lock"):
-        file = exported / "nuclei.onnx"
-        return file if file.is_file() else nuclei.export(file, format="onnx")
+def onnx(export) -> Path:
+    return export("nuclei.onnx", "onnx")
+
+
+@pytest.fixture(scope="session")
+def signatures(saved_model: Path) -> SimpleNamespace:
+    """The functions of the SavedModel, which do not keep it alive."""
+    loaded = tf.saved_model.load(str(saved_model))
+    return SimpleNamespace(loaded=loaded, **loaded.signatures)
 
 
 @pytest.fixture(scope="session")
@@ -56,20 +71,25 @@ def photo() -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
+def small(photo: np.ndarray) -> np.ndarray:
+    """A part of it, uint8 `(64, 72, 3)`."""
+    return np.ascontiguousarray(photo[:64, :72])
+
+
+@pytest.fixture(scope="session")
 def real_images(data_root: Path) -> list[np.ndarray]:
-    """Twenty microscope images of different sizes, uint8 `(H, W, 3)`."""
+    """Eight microscope images of different sizes, uint8 `(H, W, 3)`."""
     images: list[np.ndarray] = []
-    counts: dict[tuple[int, ...], int] = {}
+    shapes: list[tuple[int, ...]] = []
     for file in sorted((data_root / "dsb2018" / "train" / "images").glob("*.png")):
         image = read_image(file)
         image = image[..., :3] if image.ndim == 3 else np.repeat(image[..., None], 3, axis=-1)
-        # A few of each size, of the large ones one; those above would make the suite wait.
-        most = 6 if image.size < 400 * 400 * 3 else int(image.size < 700 * 700 * 3)
-        if len(images) < 20 and counts.get(image.shape, 0) < most:
-            counts[image.shape] = counts.get(image.shape, 0) + 1
+        most = 4 if image.size < 400 * 400 * 3 else int(image.size < 700 * 700 * 3)
+        if len(images) < 8 and shapes.count(image.shape) < most:
+            shapes.append(image.shape)
             images.append(np.ascontiguousarray(image))
-    # Sizes that are no multiple of the network's stride.
-    for k, side in enumerate((97, 131, 203, 254)):
+    # Sizes that are not a multiple of the stride of the network.
+    for k, side in enumerate((97, 131, 203)):
         images[k] = np.ascontiguousarray(images[k][: side + 5, :side])
     return images
 
@@ -78,19 +98,3 @@ def real_images(data_root: Path) -> list[np.ndarray]:
 def real_labels(nuclei: InstanceSegmenter, real_images: list[np.ndarray]) -> list[np.ndarray]:
     """What the Keras model finds in them."""
     return [nuclei.predict_instances(image).labels for image in real_images]
-
-
-@pytest.fixture(scope="module")
-def rest(pytestconfig, saved_model) -> Server:
-    return shared(pytestconfig, "kserve_server.py", saved_model)
-
-
-@pytest.fixture(scope="module")
-def grpc_server(pytestconfig, saved_model) -> Server:
-    return shared(pytestconfig, "grpc_server.py", saved_model)
-
-
-@pytest.fixture(scope="module")
-def stub(grpc_server):
-    with prediction_stub(grpc_server) as stub:
-        yield stub

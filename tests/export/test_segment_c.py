@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from export.serving_processes import SERVING
 from PIL import Image
+
+SERVING = Path(__file__).parents[2] / "examples" / "serving"
 
 
 @pytest.fixture(scope="module")
@@ -36,15 +37,10 @@ def segment(program: Path, *arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run([program, *arguments], capture_output=True, text=True, timeout=120)
 
 
-@pytest.mark.parametrize("kind", ["stained", "fluorescent"])
-def test_c(program, saved_model, nuclei, kind, request, tmp_path) -> None:
-    if kind == "stained":
-        image = request.getfixturevalue("photo")
-    else:
-        image = request.getfixturevalue("real_images")[3]
-    expected = nuclei.predict_instances(image).labels
+def test_c(program, saved_model, nuclei, photo, tmp_path) -> None:
+    expected = nuclei.predict_instances(photo).labels
     assert expected.max() > 2
-    Image.fromarray(image).save(tmp_path / "image.ppm")
+    Image.fromarray(photo).save(tmp_path / "image.ppm")
     ended = segment(program, saved_model, tmp_path / "image.ppm", tmp_path / "labels.pgm")
     assert ended.stdout == f"{expected.max()} instances, labels in {tmp_path / 'labels.pgm'}\n"
     content = (tmp_path / "labels.pgm").read_bytes()
@@ -55,18 +51,14 @@ def test_c(program, saved_model, nuclei, kind, request, tmp_path) -> None:
     np.testing.assert_array_equal(labels, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (b"", "not a binary PPM"),
-        (b"\x89PNG\r\n\x1a\n", "not a binary PPM"),
-        (b"P6\n", "header of a P6 file is damaged"),
-        (b"P6 # no sizes", "header of a P6 file is damaged"),
         (b"P6 16 -1 255\n", "header of a P6 file is damaged"),
         (b"P6 16 16 65535\n" + bytes(1536), "the largest value must be 255, not 65535"),
-        (b"P6 0 16 255\n", "the image is empty"),
         (b"P6 60000 60000 255\n" + bytes(100), "60000 x 60000 pixels were announced"),
-        (b"P6 99999999999999999999 16 255\n", "sizes must be at most 65535"),
         (b"P6 16 16 255\n" + bytes(767), "the file is too short"),
         (b"P6 4 4 255\n" + bytes(48), "`image` must be at least 8 pixels high and wide"),
         (None, "No such file"),
@@ -83,6 +75,7 @@ def test_c_refuses(program, saved_model, tmp_path, content, message) -> None:
     assert not list(tmp_path.glob("labels*"))
 
 
+@pytest.mark.slow
 def test_c_refuses_other_folders(program, photo, tmp_path) -> None:
     Image.fromarray(photo).save(tmp_path / "image.ppm")
     ended = segment(program, tmp_path, tmp_path / "image.ppm", tmp_path / "labels.pgm")

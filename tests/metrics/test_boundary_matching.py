@@ -4,9 +4,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.optimize import linear_sum_assignment
+from skimage.morphology import thin
 
 from keras_rpe.metrics import match_boundaries
-from keras_rpe.metrics.boundaries import BoundaryMatcher
+from keras_rpe.metrics.boundary_matching import BoundaryMatcher, boundary_counts
 
 
 def distances(first, second, width):
@@ -46,7 +47,7 @@ PAIRS = st.tuples(st.integers(1, 7), st.integers(1, 7)).flatmap(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(PAIRS, st.sampled_from([0.0, 0.12, 0.2, 0.35, 0.9]))
 def test_costs_the_least(maps, share):
     predicted, truth = maps
@@ -72,7 +73,7 @@ def test_costs_the_least_on_maps_of_many_and_large_components(density, swapped):
     assert pairs > 0.9 * min(predicted.sum(), truth.sum())
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(PAIRS)
 def test_counts_survive_swaps_flips_and_transposition(maps):
     predicted, truth = maps
@@ -115,28 +116,42 @@ def test_the_largest_distance_is_allowed_still():
     assert match_boundaries(predicted, truth, max_distance=0.0999)[0].sum() == 0
 
 
-def test_maps_without_a_pixel_match_nothing():
-    nothing, line = np.zeros((5, 5), bool), np.eye(5, dtype=bool)
-    for predicted, truth in ((nothing, line), (line, nothing), (nothing, nothing)):
-        found, hit = match_boundaries(predicted, truth)
-        assert found.shape == hit.shape == (5, 5)
-        assert not found.any()
-        assert not hit.any()
+@pytest.mark.parametrize("levels", [3, 8, 1000])
+def test_agrees_with_one_matching_at_a_time(levels):
+    """Few gray levels leave the map as it is between thresholds, where work is skipped."""
+    rng = np.random.default_rng(levels)
+    truths = rng.random((3, 30, 24)) < 0.04
+    prediction = np.round(rng.random((30, 24)) ** 3 * levels) / levels
+    thresholds = np.linspace(0.02, 0.98, 25)
+    counts = boundary_counts(prediction, truths, thresholds, 0.05)
+    assert counts.shape == (25, 4)
+    for threshold, (hit, true, right, predicted) in zip(thresholds, counts):
+        lines = thin(prediction >= threshold)
+        pairs = [match_boundaries(lines, truth, 0.05) for truth in truths]
+        assert hit == sum(of_truth.sum() for _, of_truth in pairs)
+        assert right == np.any([found for found, _ in pairs], axis=0).sum()
+        assert (true, predicted) == (truths.sum(), lines.sum())
 
 
-def test_bad_arguments_are_refused():
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"predicted": np.eye(4, dtype=int)}, "`predicted`.*int64"),
+        ({"truth": np.ones(4, bool)}, r"`truth`.*shape \(4,\)"),
+        ({"truth": np.ones((0, 4), bool)}, "`truth`.*at least one pixel"),
+        ({"truth": np.ones((3, 4), bool)}, r"\(4, 4\) and \(3, 4\)"),
+        ({"max_distance": -0.1}, "`max_distance`.*-0.1"),
+        ({"max_distance": 1}, "`max_distance`.*1"),
+        ({"max_distance": True}, "`max_distance`.*True"),
+    ],
+)
+def test_bad_arguments_are_refused(change, message):
     line = np.eye(4, dtype=bool)
-    with pytest.raises(ValueError, match=r"`predicted` must be a boolean map.*of int64"):
-        match_boundaries(line.astype(np.int64), line)
-    with pytest.raises(ValueError, match=r"`truth` must be a boolean map.*shape \(4,\)"):
-        match_boundaries(line, line[0])
-    with pytest.raises(ValueError, match=r"`truth` must.*at least one pixel"):
-        match_boundaries(line, line[:0])
-    with pytest.raises(ValueError, match=r"same shape\. Received: \(4, 4\) and \(3, 4\)"):
-        match_boundaries(line, line[1:])
-    for value in (-0.1, 1, float("nan"), None, "0.1", True):
-        with pytest.raises(ValueError, match=r"`max_distance` must be a number in \[0, 1\)"):
-            match_boundaries(line, line, max_distance=value)
+    with pytest.raises(ValueError, match=message):
+        match_boundaries(**{"predicted": line, "truth": line, **change})
+
+
+def test_too_many_pairs_are_refused():
     full = np.ones((400, 400), bool)
-    with pytest.raises(ValueError, match=r"`max_distance` must leave at most 50000000 pairs"):
+    with pytest.raises(ValueError, match="`max_distance` must leave at most 50000000 pairs"):
         match_boundaries(full, full, max_distance=0.5)

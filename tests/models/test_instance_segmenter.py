@@ -5,8 +5,10 @@ import tensorflow as tf
 
 from keras_rpe.layers import InstanceDecoder
 from keras_rpe.losses import CosineMarginLoss
+from keras_rpe.metrics import average_precision
 from keras_rpe.models import InstanceSegmenter
 from keras_rpe.models.backbones import unet_encoder
+from keras_rpe.models.instance_segmenter import optimize_thresholds
 
 RNG = np.random.default_rng(0)
 
@@ -95,8 +97,6 @@ def test_images_of_several_sizes_are_traced_once() -> None:
     "image",
     [
         RNG.integers(0, 255, (33, 47)).astype("uint8"),
-        RNG.integers(0, 65535, (20, 64, 1)).astype("uint16"),
-        RNG.normal(size=(64, 20, 3)),
         RNG.integers(0, 255, (31, 31, 4)).astype("int64"),
         RNG.random((8, 9)) > 0.5,
     ],
@@ -115,8 +115,6 @@ def test_predict_takes_any_image(image: np.ndarray) -> None:
     [
         (np.zeros((1, 1)), "at least 8 pixels"),
         (np.zeros((5, 40, 40)), "must be one image"),
-        (np.zeros((2, 20, 20, 3)), "must be one image"),
-        (np.full((20, 20), np.nan), "must be finite"),
         (np.full((20, 20), 1e39), "must be finite"),
         (np.array([["a"] * 20] * 20), "must hold booleans, integers or floats"),
         (np.zeros((20, 20, 2)), "must be one image"),
@@ -150,7 +148,40 @@ def test_one_trace_for_all_sizes() -> None:
     model = tiny()
     for size in (16, 24, 40, 33):
         model.predict_instances(np.zeros((size, size + 1)))
-    assert model._compiled_group.experimental_get_tracing_count() == 1
+    assert model._compiled_serve.experimental_get_tracing_count() == 1
+
+
+def test_labels_losses_and_metrics_that_fit_no_output() -> None:
+    model = tiny()
+    images, labels = scene()
+    for argument, value in (
+        ("loss", "mse"),
+        ("loss", {"embeddings": CosineMarginLoss()}),
+        ("loss_weights", [1.0, 2.0]),
+        ("metrics", ["accuracy"]),
+        ("weighted_metrics", {"labels": "accuracy"}),
+    ):
+        with pytest.raises(ValueError, match=f"`{argument}` must .* outputs .*embedding, shift_1"):
+            model.compile("sgd", **{argument: value})
+    model.compile("sgd", metrics={"semantic": "sparse_categorical_accuracy"})
+    history = model.fit(images, labels[..., None], verbose=0).history
+    assert 0 <= history["semantic_sparse_categorical_accuracy"][0] <= 1
+    for wrong in (labels[:, :20], labels[..., None, None], np.stack([labels] * 2, -1)):
+        with pytest.raises(ValueError, match=r"The labels must be maps .* Received: .*shape \("):
+            model.fit(images, wrong, verbose=0)
+
+
+def test_arguments_come_back_whoever_adds_some(tmp_path) -> None:
+    @keras.saving.register_keras_serializable(package="tests")
+    class Mine(InstanceSegmenter):
+        def __init__(self, extra: int = 3, **kwargs) -> None:
+            super().__init__(**kwargs)
+            self.extra = extra
+
+    model = Mine(5, backbone="unet_small", embedding_dim=4, iterations=1)
+    model.save(tmp_path / "mine.keras")
+    loaded = keras.saving.load_model(tmp_path / "mine.keras")
+    assert (loaded.extra, loaded.embedding_dim, loaded.backbone.name) == (5, 4, "unet_small")
 
 
 def test_save_and_load_keep_everything(tmp_path) -> None:
@@ -208,18 +239,6 @@ def test_void_pixels_are_left_out() -> None:
     assert abs(float(model.compute_loss(y=labels, y_pred=y_pred)) - float(a)) > 1e-4
 
 
-def test_with_one_class_those_of_the_labels_do_not_matter() -> None:
-    model = tiny()
-    images, labels = scene()
-    model.compile("sgd", loss=_all_pixels(model))
-    y_pred = model(images)
-    expected = float(model.compute_loss(y=labels, y_pred=y_pred))
-    for y in ({"instances": labels, "classes": 7 * labels}, {"instances": labels}):
-        assert float(model.compute_loss(y=y, y_pred=y_pred)) == pytest.approx(expected, rel=1e-6)
-    with pytest.raises(ValueError, match="'instances' and 'classes'. Received: .*'classes'"):
-        model.compute_loss(y={"classes": labels}, y_pred=y_pred)
-
-
 def test_void_of_class_maps_is_left_out_of_the_class_scores_alone() -> None:
     model = tiny(num_classes=2, ignore_label=255)
     images, labels = scene()
@@ -246,10 +265,7 @@ def test_void_of_class_maps_is_left_out_of_the_class_scores_alone() -> None:
 
 
 def _all_pixels(model: InstanceSegmenter) -> dict:
-    losses = {
-        name: CosineMarginLoss(num_samples=None, ignore_label=-1)
-        for name in model.output_names_of_losses
-    }
+    losses = {name: CosineMarginLoss(num_samples=None, ignore_label=-1) for name in model.output}
     losses["semantic"] = keras.losses.SparseCategoricalCrossentropy(
         from_logits=True, ignore_class=-1
     )
@@ -271,7 +287,7 @@ def test_gradients_pass_through_the_grouping() -> None:
     ("wrong", "message"),
     [
         ({"num_classes": 0}, "`num_classes` must"),
-        ({"output_stride": 3}, "`output_stride` must be one of the strides"),
+        ({"output_stride": 3}, "`output_stride` must be 2 or 4"),
         ({"embedding_dim": 7}, "`position_periods` must"),
         ({"iterations": 0}, "`iterations` must"),
     ],
@@ -281,3 +297,86 @@ def test_wrong_arguments(wrong: dict, message: str) -> None:
         tiny(**wrong)
     with pytest.raises(ValueError, match="`backbone` must be a keras.Model or one of unet_small"):
         InstanceSegmenter("resnet51")
+
+
+class _Known:
+    """A model whose maps are known: two touching squares, with a rim of low scores, and a speck."""
+
+    ignore_label = -1
+
+    def __init__(self) -> None:
+        self.decoder = InstanceDecoder(0.5, 0.9, min_area=4)
+        self.labels = np.zeros((24, 32), "int32")
+        self.labels[4:20, 4:16], self.labels[4:20, 16:28] = 1, 2
+        scores = np.where(self.labels > 0, 0.62, 0.1)
+        scores[3:21, 2:4] = scores[3:21, 28:30] = 0.55
+        scores[0:3, 0:3] = 0.9
+        self.scores = scores.astype("float32")[None, ..., None]
+        angle = np.where(self.labels == 1, 0.0, 1.0)[..., None]  # s = 0.77 between the two
+        self.x = np.concatenate([np.cos(angle), np.sin(angle)], -1).astype("float32")[None]
+
+    def embed(self, images):
+        return self.x, self.scores
+
+    def shift(self, embedding, scores):
+        return embedding
+
+
+def test_finds_the_thresholds_that_fit() -> None:
+    model = _Known()
+    image = np.zeros((24, 32))
+    decoder, precision = optimize_thresholds(
+        model, [image] * 2, [model.labels] * 2, iou_thresholds=(0.5, 0.95)
+    )
+    assert precision == 1.0
+    assert 0.77 < decoder.similarity_threshold <= 0.98
+    assert 0.55 < decoder.foreground_threshold <= 0.62
+    assert decoder.min_area > 9
+    # With the thresholds before, the rim and the speck are counted.
+    before = np.asarray(model.decoder(model.x, model.scores)["labels"])[0]
+    assert average_precision([model.labels], [before], thresholds=(0.95,))[0] < 1
+
+
+def test_void_pixels_count_neither_way() -> None:
+    model = _Known()
+    void = model.labels.copy()
+    void[3:21, 2:4] = void[3:21, 28:30] = void[0:3, 0:3] = -1  # the rim and the speck
+    decoder, precision = optimize_thresholds(model, [np.zeros((24, 32))], [void], (0.95,))
+    assert precision == 1.0
+    assert decoder.foreground_threshold == model.decoder.foreground_threshold
+
+
+def test_a_setting_as_good_is_kept() -> None:
+    model = _Known()
+    model.decoder = InstanceDecoder(0.6, 0.87, min_area=13, max_instances=7, name="mine")
+    decoder, precision = optimize_thresholds(model, [np.zeros((24, 32))], [model.labels])
+    assert precision == 1.0
+    assert decoder.get_config() == model.decoder.get_config()
+
+
+@pytest.mark.slow
+def test_the_segmenter_predicts_with_them(tmp_path) -> None:
+    model = InstanceSegmenter.from_preset("nuclei")
+    image = np.random.default_rng(0).integers(0, 255, (40, 56), dtype="uint8")
+    model.predict_instances(image)
+    model.predict(np.zeros((1, 16, 16, 3), "uint8"), verbose=0)
+    labels = np.zeros((40, 56), "int32")
+    labels[:, :28] = 3
+    precision = model.optimize_thresholds([image], [labels], iou_thresholds=(0.5,))
+    found = model.predict_instances(image).labels
+    assert precision == pytest.approx(average_precision([labels], [found], thresholds=(0.5,))[0])
+    batch = np.repeat(image[None, ..., None], 3, axis=-1)
+    np.testing.assert_array_equal(model.predict(batch, verbose=0)["labels"][0], found)
+    model.save_to_preset(tmp_path / "mine")
+    again = InstanceSegmenter.from_preset(tmp_path / "mine")
+    assert again.decoder.get_config() == model.decoder.get_config()
+
+
+def test_images_without_labels_to_optimize_on() -> None:
+    model, image = _Known(), np.zeros((24, 32))
+    with pytest.raises(ValueError, match="`images` must hold at least one"):
+        optimize_thresholds(model, [], [])
+    with pytest.raises(ValueError, match=r"sizes of the images\. Received"):
+        optimize_thresholds(model, [image], [np.zeros((3, 3), int)])
+    with pytest.raises(ValueError, match="equally many. Received: no label map 1"):
+        optimize_thresholds(model, [image, image], [model.labels])

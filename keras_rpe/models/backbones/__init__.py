@@ -23,3 +23,7 @@ __all__ = [
     "unet_encoder",
     "use_batch_statistics",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

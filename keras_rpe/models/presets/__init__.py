@@ -2,8 +2,16 @@
 
 from keras_rpe.models.presets.card import model_card
 from keras_rpe.models.presets.files import CARD, CONFIG, FILES, METADATA, WEIGHTS, PresetError
-from keras_rpe.models.presets.load import load_keras_file, load_preset, save_preset, upload_to_hub
-from keras_rpe.models.presets.source import preset_folder, preset_names, read_metadata
+from keras_rpe.models.presets.load import (
+    PresetRow,
+    list_presets,
+    load_keras_file,
+    load_preset,
+    preset_folder,
+    preset_names,
+    save_preset,
+    upload_to_hub,
+)
 
 __all__ = [
     "CARD",
@@ -12,12 +20,17 @@ __all__ = [
     "METADATA",
     "WEIGHTS",
     "PresetError",
+    "PresetRow",
+    "list_presets",
     "load_keras_file",
     "load_preset",
     "model_card",
     "preset_folder",
     "preset_names",
-    "read_metadata",
     "save_preset",
     "upload_to_hub",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

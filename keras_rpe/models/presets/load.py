@@ -1,44 +1,238 @@
-"""Load, save and share models as presets."""
+"""Find, load, save and share models as presets."""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
-import math
 import os
+import re
 import shutil
 import tempfile
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 
-from keras_rpe.models.presets.card import is_generated, model_card
+from keras_rpe.models.presets.card import figure_text, is_generated, model_card
 from keras_rpe.models.presets.files import (
     CARD,
     CONFIG,
     FILES,
-    MAX_JSON_BYTES,
     METADATA,
     WEIGHTS,
     PresetError,
     build_model,
-    check_shapes,
-    copy_member,
+    check_size,
     first_line,
     load_weights,
-    parse_json,
     read_json,
     sha256,
-    weight_shapes,
+    unpack,
 )
-from keras_rpe.models.presets.source import hugging_face_repo, kaggle_handle
 from keras_rpe.optional_import import optional_import
 from keras_rpe.version import __version__
 
-_MAX_RANDOM_BYTES = 4_000_000_000
+# Where an installed package has the presets, and where a checkout has them.
+_FOLDERS = (
+    Path(__file__).parents[2] / "saved_models",
+    Path(__file__).parents[3] / "saved_models",
+)
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
+_HUGGING_FACE = re.compile(rf"hf://({_NAME}/{_NAME})(?:@({_NAME}))?")
+_KAGGLE = re.compile(rf"kaggle://({_NAME}/{_NAME}/{_NAME}/{_NAME}(?:/\d{{1,6}})?)")
+_ARCHIVE = re.compile(r"(https://[^#\s]+)#sha256=([0-9a-fA-F]{64})")
+_MAX_ARCHIVE_BYTES = 4_000_000_000
+_TIMEOUT = (10.0, 60.0)  # Seconds for the connection, and between two chunks.
+
+
+def preset_names() -> list[str]:
+    """Names of the presets that come with the package.
+
+    Example:
+        >>> from keras_rpe.models import preset_names
+        >>> "nuclei" in preset_names()
+        True
+    """
+    found = {path.parent.name for folder in _FOLDERS for path in folder.glob(f"*/{CONFIG}")}
+    return sorted(found)
+
+
+def preset_folder(preset: str | os.PathLike[str]) -> Path:
+    """Find the folder of a preset, downloaded if it is elsewhere.
+
+    Args:
+        preset: The name of a bundled preset, a folder that `save_to_preset` wrote, or one of
+            `hf://USER/REPO` (or `…@REVISION`), `kaggle://USER/MODEL/FRAMEWORK/VARIATION` (or
+            `…/VERSION`), `https://…/NAME.zip#sha256=…`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        PresetError: If there is no such preset, or it cannot be downloaded; the message says what
+            is accepted.
+        ImportError: If the handle needs an extra that is not installed.
+    """
+    handle, names = str(preset), preset_names()
+    if match := _HUGGING_FACE.fullmatch(handle):
+        hub: Any = optional_import("huggingface_hub", "hub")
+        wanted = {"revision": match[2], "allow_patterns": list(FILES)}
+        return _downloaded(handle, partial(hub.snapshot_download, match[1], **wanted))
+    if match := _KAGGLE.fullmatch(handle):
+        kagglehub: Any = optional_import("kagglehub", "hub")
+        return _downloaded(handle, partial(kagglehub.model_download, match[1]))
+    if match := _ARCHIVE.fullmatch(handle):
+        return _fetch_archive(match[1], match[2].lower())
+    if "://" not in handle:
+        # A folder here comes before a bundled preset of the same name.
+        bundled = [parent / handle for parent in _FOLDERS] if handle in names else []
+        for folder in (Path(preset), *bundled):
+            if (folder / CONFIG).is_file():
+                return folder
+    raise PresetError(
+        f"`preset` must be one of {', '.join(map(repr, names)) or 'none bundled'}, a folder with a "
+        f"{CONFIG}, hf://USER/REPO, kaggle://USER/MODEL/FRAMEWORK/VARIATION, or "
+        f"https://….zip#sha256= and the 64 hexadecimal digits of its SHA-256. "
+        f"Received: preset={handle!r}"
+    )
+
+
+def _downloaded(handle: str, download: Callable[[], str]) -> Path:
+    try:
+        folder = Path(download())
+    except Exception as error:
+        # The hubs raise errors of many kinds: no network, no access, no such repository.
+        raise PresetError(
+            f"The preset {handle} cannot be downloaded: {first_line(error)}"
+        ) from error
+    if not (folder / CONFIG).is_file():
+        raise PresetError(f"The preset {handle} has no {CONFIG}.")
+    return folder
+
+
+def cache_folder() -> Path:
+    """Where downloaded presets are kept: `$KERAS_HOME/keras_rpe`, by default `~/.keras/keras_rpe`.
+
+    Example:
+        >>> from keras_rpe.models.presets.load import cache_folder
+        >>> cache_folder().name
+        'keras_rpe'
+    """
+    home = os.environ.get("KERAS_HOME")
+    return (Path(home) if home else Path.home() / ".keras") / "keras_rpe"
+
+
+def _fetch_archive(url: str, digest: str) -> Path:
+    """Download and unpack a zip file, once for each checksum; after an error nothing is left."""
+    target = cache_folder() / digest
+    if (target / CONFIG).is_file():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".fetching-", dir=target.parent) as temporary:
+        archive, unpacked = Path(temporary) / "preset.zip", Path(temporary) / "preset"
+        received = _download(url, archive)
+        if received != digest:
+            raise PresetError(
+                f"The preset {url} is refused: its SHA-256 must be {digest}. Received: {received}"
+            )
+        unpacked.mkdir()
+        unpack(archive, unpacked, f"The archive {url}", FILES)
+        # Another process may have been faster, with the same files.
+        with contextlib.suppress(OSError):
+            unpacked.rename(target)
+    if not (target / CONFIG).is_file():
+        raise PresetError(f"The preset {url} cannot be put into {target}.")
+    return target
+
+
+def _download(url: str, path: Path) -> str:
+    """Write what is at an address into a file and give its SHA-256."""
+    import requests
+
+    digest, received = hashlib.sha256(), 0
+    try:
+        with requests.get(url, stream=True, timeout=_TIMEOUT) as answer, path.open("wb") as file:
+            if any(not r.url.startswith("https://") for r in (*answer.history, answer)):
+                raise PresetError(f"The preset {url} is refused: it leads to an insecure address.")
+            answer.raise_for_status()
+            for chunk in answer.iter_content(1 << 20):
+                received += len(chunk)
+                if received > _MAX_ARCHIVE_BYTES:
+                    raise PresetError(
+                        f"The preset {url} is refused: it has more than {_MAX_ARCHIVE_BYTES:,} "
+                        "bytes."
+                    )
+                digest.update(chunk)
+                file.write(chunk)
+    except requests.RequestException as error:
+        raise PresetError(f"The preset {url} cannot be downloaded: {first_line(error)}") from error
+    return digest.hexdigest()
+
+
+class PresetRow(NamedTuple):
+    """What is known of a bundled preset, a row of `list_presets`.
+
+    Attributes:
+        name: What `from_preset` takes.
+        task: What its model does.
+        backbone: Its network.
+        parameters: How many numbers its weights are.
+        megabytes: Size of its folder, in 10⁶ bytes.
+        trained_on: The images that it was trained on.
+        licence: That of the weights.
+        figure: One figure of how well it does.
+    """
+
+    name: str
+    task: str
+    backbone: str
+    parameters: int
+    megabytes: float
+    trained_on: str
+    licence: str
+    figure: str
+
+
+def list_presets() -> list[PresetRow]:
+    """List the presets that come with the package.
+
+    Returns:
+        A row for each, by name; what a preset does not state is an empty text.
+
+    Example:
+        >>> import keras_rpe
+        >>> [row.task for row in keras_rpe.list_presets() if row.name == "nuclei"]
+        ['instance segmentation']
+    """
+    rows = []
+    for name in preset_names():
+        folder = preset_folder(name)
+        known, config = read_json(folder / METADATA), read_json(folder / CONFIG)
+        figure: Any = known.get("figures") or ""
+        if isinstance(figure, dict):
+            key, value = next(iter(figure.items()))
+            figure = f"{key}: {figure_text(value)}"
+        backbone = known.get("backbone") or config.get("config", {}).get("backbone", "")
+        if isinstance(backbone, dict):
+            backbone = backbone.get("config", {}).get("name", "")
+        size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+        rows.append(
+            PresetRow(
+                name,
+                str(known.get("task") or config.get("class_name", "")),
+                str(backbone),
+                int(known.get("parameter_count") or 0),
+                round(size / 1e6, 1),
+                str(known.get("trained_on") or ""),
+                str(known.get("licence") or ""),
+                str(figure),
+            )
+        )
+    return rows
 
 
 def load_preset(
@@ -46,9 +240,9 @@ def load_preset(
 ) -> keras.Model:
     """Make the model of a preset.
 
-    Nothing but classes of keras_rpe, Keras and the trusted packages is made, no code of the preset
-    is run, a file that differs from its checksum is refused, and so are weights that do not fit,
-    before memory is allocated.
+    Only classes of keras_rpe, Keras and the trusted packages are made, and no code of the preset
+    is run. A file that differs from its checksum is refused, and weights that do not fit are
+    refused before memory is allocated.
 
     Args:
         folder: Folder of the preset.
@@ -61,27 +255,15 @@ def load_preset(
     Raises:
         PresetError: If a file is missing, damaged or refused, or not of such a model.
     """
-    checked_files(folder, (CONFIG, WEIGHTS) if weights else (CONFIG,))
+    _check_files(folder, (CONFIG, WEIGHTS) if weights else (CONFIG,))
     config, name = read_json(folder / CONFIG), f"The preset file {folder / CONFIG}"
-    path = folder / WEIGHTS
     if not weights:
-        return build_model(config, name, _check_size, trusted_packages)
-    shapes = weight_shapes(path)
-    model = build_model(config, name, lambda v: check_shapes(shapes, v, path), trusted_packages)
-    load_weights(model, path)
-    return model
+        return build_model(config, name, check_size, trusted_packages)
+    path = folder / WEIGHTS
+    return load_weights(config, name, path, f"The weights in {path}", trusted_packages)
 
 
-def checked_files(folder: Path, names: Sequence[str]) -> None:
-    """Check files of a preset against their checksums.
-
-    Args:
-        folder: Folder of the preset.
-        names: Names of the files.
-
-    Raises:
-        PresetError: If one is missing or damaged.
-    """
+def _check_files(folder: Path, names: Sequence[str]) -> None:
     checksums = read_json(folder / METADATA).get("sha256")
     for name in names:
         expected = checksums.get(name) if isinstance(checksums, dict) else None
@@ -93,19 +275,13 @@ def checked_files(folder: Path, names: Sequence[str]) -> None:
             )
 
 
-def _check_size(variables: list[Any]) -> None:
-    size = 4 * sum(math.prod(variable.shape) for variable in variables)
-    if size > _MAX_RANDOM_BYTES:
-        raise PresetError(f"The preset is refused: its weights would take {size:,} bytes.")
-
-
 def load_keras_file(
     path: str | os.PathLike[str], trusted_packages: Sequence[str] = ()
 ) -> keras.Model:
     """Load a keras_rpe model that `model.save` wrote, checked like a preset before it is made.
 
-    `keras.saving.load_model` is the way for files of one's own: it also restores how a model was
-    compiled, and the state of its optimizer.
+    Use `keras.saving.load_model` for files of your own: it also restores how a model was compiled,
+    and the state of its optimizer.
 
     Args:
         path: A `.keras` file.
@@ -127,28 +303,17 @@ def load_keras_file(
         >>> load_keras_file(path).embedding_dim
         8
     """
-    file_path = Path(path)
-    name = f"The model {file_path}"
-    with tempfile.TemporaryDirectory(prefix="keras_rpe-") as folder:
-        weights = Path(folder) / WEIGHTS
-        try:
-            with zipfile.ZipFile(file_path) as file:
-                config = file.open(CONFIG).read(MAX_JSON_BYTES + 1)
-                copy_member(file, file.getinfo(WEIGHTS), weights, name)
-        except PresetError:
-            raise
-        except Exception as error:
-            # Damaged zip files raise BadZipFile, zlib.error, KeyError, EOFError and more.
-            raise PresetError(
-                f"{name} is damaged or of another kind: {first_line(error)}"
-            ) from error
-        content = parse_json(config, name)
-        shapes = weight_shapes(weights)
-        model = build_model(
-            content, name, lambda v: check_shapes(shapes, v, file_path), trusted_packages
+    name = f"The model {path}"
+    with tempfile.TemporaryDirectory(prefix="keras_rpe-") as temporary:
+        folder = Path(temporary)
+        unpack(Path(path), folder, name, (CONFIG, WEIGHTS), strict=False)
+        return load_weights(
+            read_json(folder / CONFIG, name),
+            name,
+            folder / WEIGHTS,
+            f"The weights in {path}",
+            trusted_packages,
         )
-        load_weights(model, weights)
-    return model
 
 
 def save_preset(
@@ -226,39 +391,33 @@ def upload_to_hub(folder: str | os.PathLike[str], handle: str, private: bool = F
         ...
         keras_rpe.models.presets.files.PresetError: `handle` must be hf://USER/REPO or ...
     """
-    repo, name = hugging_face_repo(handle), kaggle_handle(handle)
-    if (repo is None or repo[1] is not None) and name is None:
+    repo, model = _HUGGING_FACE.fullmatch(handle), _KAGGLE.fullmatch(handle)
+    if (repo is None or repo[2] is not None) and model is None:
         raise PresetError(
             "`handle` must be hf://USER/REPO or kaggle://USER/MODEL/FRAMEWORK/VARIATION. "
             f"Received: handle={handle!r}"
         )
     preset = Path(folder)
-    checked_files(preset, (CONFIG, WEIGHTS))
+    _check_files(preset, (CONFIG, WEIGHTS))
+    package = "huggingface_hub" if repo else "kagglehub"
+    hub: Any = optional_import(package, "hub")
     try:
-        if repo is not None:
-            api: Any = optional_import("huggingface_hub", "hub").HfApi()
-            api.create_repo(repo[0], private=private, exist_ok=True)
+        if repo:
+            api = hub.HfApi()
+            api.create_repo(repo[1], private=private, exist_ok=True)
             api.upload_folder(
-                repo_id=repo[0],
+                repo_id=repo[1],
                 folder_path=str(preset),
                 allow_patterns=list(FILES),
                 commit_message="Upload a preset of keras_rpe",
             )
-        else:
-            _upload_to_kaggle(preset, name)
-    except ImportError:
-        raise
+        elif model:
+            hub.model_upload(
+                model[1],
+                str(preset),
+                license_name=read_json(preset / METADATA).get("licence"),
+                ignore_patterns=[path.name for path in preset.iterdir() if path.name not in FILES],
+            )
     except Exception as error:
         # The hubs raise errors of many kinds: no network, no token, no access.
         raise PresetError(f"The upload to {handle} has failed: {first_line(error)}") from error
-
-
-def _upload_to_kaggle(preset: Path, name: str | None) -> None:
-    kagglehub: Any = optional_import("kagglehub", "hub")
-    others = [path.name for path in preset.iterdir() if path.name not in FILES]
-    kagglehub.model_upload(
-        name,
-        str(preset),
-        license_name=read_json(preset / METADATA).get("licence"),
-        ignore_patterns=others,
-    )

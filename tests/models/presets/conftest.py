@@ -26,30 +26,25 @@ def preset(model: InstanceSegmenter, tmp_path_factory: pytest.TempPathFactory) -
     return folder
 
 
-def sign(folder: Path) -> None:
-    """Make the checksums those of the files, as an attacker would."""
-    metadata = json.loads((folder / METADATA).read_text())
-    for name in (CONFIG, WEIGHTS):
-        metadata["sha256"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-    (folder / METADATA).write_text(json.dumps(metadata))
-
-
 @pytest.fixture
 def forged(preset: Path, tmp_path: Path) -> Callable[..., Path]:
     """A copy of the preset with another configuration or weights file, and right checksums."""
 
     def forge(
-        edit: Callable[[dict[str, Any]], Any] | None = None, weights: Path | None = None
+        edit: Callable[[dict[str, Any]], Any] | None = None, weights: bytes | None = None
     ) -> Path:
         folder = tmp_path / "forged"
         shutil.copytree(preset, folder, dirs_exist_ok=True)
         if edit is not None:
             config = json.loads((folder / CONFIG).read_text())
-            config = edit(config) or config
-            (folder / CONFIG).write_text(json.dumps(config))
+            (folder / CONFIG).write_text(json.dumps(edit(config) or config))
         if weights is not None:
-            shutil.copy(weights, folder / WEIGHTS)
-        sign(folder)
+            (folder / WEIGHTS).write_bytes(weights)
+        metadata = json.loads((folder / METADATA).read_text())
+        for name in (CONFIG, WEIGHTS):
+            digest = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+            metadata["sha256"][name] = digest
+        (folder / METADATA).write_text(json.dumps(metadata))
         return folder
 
     return forge

@@ -1,0 +1,341 @@
+"""The command `evaluate`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from functools import reduce
+from operator import add
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from keras_rpe_cli.boundaries import map_function
+from keras_rpe_cli.options import (
+    ModelOption,
+    PresetOption,
+    check_model_choice,
+    load_detector,
+    load_segmenter,
+    load_task,
+    named_pairs,
+    other_task,
+    segment_image,
+)
+from keras_rpe_cli.report import print_table, progress_bar
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from keras_rpe.data import BoundaryPair, LabelPair
+    from keras_rpe.metrics import BoundaryFigures, Matching
+    from keras_rpe.models import BoundaryDetector, InstanceSegmenter, Task
+
+_COLUMNS = ["figure", "value", "threshold", "precision", "recall"]
+_NAMES = (
+    *("ods", "ods_threshold", "ods_precision", "ods_recall"),
+    *("ois", "ois_precision", "ois_recall", "ap"),
+)
+_SHOWN = 20
+
+
+def evaluate_boundaries(
+    network: BoundaryDetector,
+    folder: Path,
+    names: Path | None,
+    split: str,
+    threshold: Sequence[float] | None,
+) -> dict[str, Any]:
+    """Detect the boundaries in a part of BSDS500 and print the figures of its benchmark.
+
+    Args:
+        network: The model.
+        folder: Folder with `images/SPLIT` and `groundTruth/SPLIT`.
+        names: A file of image names, or None for all.
+        split: "train", "val" or "test".
+        threshold: Strengths at which maps are cut; None or empty: 0.01, 0.02, … 0.99.
+
+    Returns:
+        The figures by name.
+
+    Raises:
+        ValueError: If an argument is out of its range, or a file cannot be used.
+    """
+    from keras_rpe.data import find_boundary_pairs
+    from keras_rpe.metrics import boundary_benchmark
+    from keras_rpe.metrics.boundaries import check_boundary_thresholds
+
+    cuts = check_boundary_thresholds(sorted(set(threshold)) if threshold else 99)
+    pairs = named_pairs(find_boundary_pairs(folder, split), names, folder)
+    annotators = _checked(pairs)
+    figures = boundary_benchmark(
+        _thinned(network, pairs),
+        _Drawn(pairs),
+        thresholds=cuts,
+        progress=sys.stderr.isatty(),
+    )
+    print_table(f"{folder}, {split}", _COLUMNS, _rows(figures))
+    typer.echo(f"images {len(pairs)}, annotations {annotators}, thresholds {len(cuts)}")
+    return _by_name(figures, len(pairs), annotators)
+
+
+def _checked(pairs: Sequence[BoundaryPair]) -> int:
+    """Read all files once, as the benchmark takes long to come to the last; count annotations."""
+    from keras_rpe.data import ImageFileError, LabelFolderError
+    from keras_rpe.data.bsds import read_boundary_pair
+
+    count, reasons = 0, []
+    for pair in pairs:
+        try:
+            count += len(read_boundary_pair(pair)[1])
+        except (ImageFileError, OSError) as error:
+            reasons.append(str(error).removesuffix("."))
+    if reasons:
+        more = f"; and {len(reasons) - _SHOWN} more" if len(reasons) > _SHOWN else ""
+        raise LabelFolderError(
+            f"{len(reasons)} of {len(pairs)} images cannot be used: "
+            f"{'; '.join(reasons[:_SHOWN])}{more}."
+        )
+    return count
+
+
+def _thinned(network: BoundaryDetector, pairs: Sequence[BoundaryPair]) -> Iterator[np.ndarray]:
+    from keras_rpe.data import read_image
+
+    maps_of = map_function(network)
+    for pair in pairs:
+        yield maps_of(read_image(pair.image))[1]
+
+
+class _Drawn:
+    """The maps of the annotators of each image, read in turn; the length is for the progress."""
+
+    def __init__(self, pairs: Sequence[BoundaryPair]) -> None:
+        self._pairs = pairs
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __iter__(self) -> Iterator[list[np.ndarray]]:
+        from keras_rpe.data import read_boundaries
+
+        for pair in self._pairs:
+            yield [annotation.boundaries for annotation in read_boundaries(pair.boundaries)]
+
+
+def _rows(found: BoundaryFigures) -> list[list[str]]:
+    ods = (found.ods, found.ods_threshold, found.ods_precision, found.ods_recall)
+    ois = (f"{value:.3f}" for value in (found.ois_precision, found.ois_recall))
+    return [
+        ["ODS", *(f"{value:.3f}" for value in ods)],
+        ["OIS", f"{found.ois:.3f}", "each its own", *ois],
+        ["AP", f"{found.ap:.3f}", "", "", ""],
+    ]
+
+
+def _by_name(found: BoundaryFigures, images: int, annotators: int) -> dict[str, Any]:
+    curve = zip(found.thresholds, found.precision, found.recall)
+    return {
+        "images": images,
+        "annotations": annotators,
+        **{name: getattr(found, name) for name in _NAMES},
+        "thresholds": [
+            {"threshold": float(t), "precision": float(p), "recall": float(r)} for t, p, r in curve
+        ],
+    }
+
+
+_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
+_EVALUATE_INSTANCES_COLUMNS = [
+    "IoU from",
+    "AP",
+    "precision",
+    "recall",
+    "F1",
+    "mean IoU",
+    "PQ",
+    "TP",
+    "FP",
+    "FN",
+]
+
+
+def evaluate_instances(
+    network: InstanceSegmenter,
+    folder: Path,
+    names: Path | None,
+    images: str,
+    instances: str,
+    threshold: Sequence[float] | None,
+) -> dict[str, Any]:
+    """Segment the images of a folder and print the figures.
+
+    Args:
+        network: The model.
+        folder: Folder of images and label images.
+        names: A file of image names, or None for all.
+        images: Glob of the images in the folder.
+        instances: Glob of the label images.
+        threshold: IoUs from which an instance is found; None or empty: 0.5, 0.6, … 0.9.
+
+    Returns:
+        The figures by name.
+
+    Raises:
+        ValueError: If an argument is out of its range, or a file cannot be used.
+    """
+    from keras_rpe.data import check_label_pairs, find_label_pairs
+    from keras_rpe.metrics.matching import check_thresholds
+
+    thresholds = sorted(set(check_thresholds(threshold or _THRESHOLDS)))
+    pairs = named_pairs(find_label_pairs(folder, images, instances), names, folder)
+    check_label_pairs(pairs)
+    matchings, seconds = match_pairs(network, pairs, thresholds)
+    seconds_per_image = seconds / len(pairs)
+    print_table(str(folder), _EVALUATE_INSTANCES_COLUMNS, [_row(m) for m in matchings])
+    first = matchings[0]
+    typer.echo(
+        f"images {len(pairs)}, instances {first.n_true}, predicted {first.n_pred}, "
+        f"{seconds_per_image:.2f} s an image"
+    )
+    return {
+        "images": len(pairs),
+        "instances": first.n_true,
+        "predicted": first.n_pred,
+        "seconds_per_image": seconds_per_image,
+        "thresholds": [_figures(m) for m in matchings],
+    }
+
+
+def match_pairs(
+    network: InstanceSegmenter, pairs: Sequence[LabelPair], thresholds: list[float]
+) -> tuple[list[Matching], float]:
+    """Segment images whole and compare them with their labels.
+
+    Args:
+        network: The model.
+        pairs: Images with label images.
+        thresholds: IoUs from which an instance is found, ascending.
+
+    Returns:
+        The matching of all images pooled for each threshold, and the seconds that segmenting
+        alone took.
+    """
+    import numpy as np
+
+    from keras_rpe.data import read_image, read_labels
+    from keras_rpe.metrics import matching
+
+    # The first image compiles the graph, which is not what the time of an image means.
+    network.predict_instances(np.zeros((32, 32)))
+    pooled: list[list[Matching]] = []
+    seconds = 0.0
+    with progress_bar("evaluating", len(pairs)) as advance:
+        for pair in pairs:
+            assert pair.image is not None
+            assert pair.instances is not None
+            image, labels = read_image(pair.image), read_labels(pair.instances)
+            start = time.perf_counter()
+            predicted = segment_image(network, image, pair.name).labels
+            seconds += time.perf_counter() - start
+            pooled.append(matching(labels, predicted, thresholds))
+            advance()
+    return [reduce(add, column) for column in zip(*pooled)], seconds
+
+
+def _figures(m: Matching) -> dict[str, float]:
+    return {
+        "iou": m.threshold,
+        "average_precision": m.average_precision,
+        "precision": m.precision,
+        "recall": m.recall,
+        "f1": m.f1,
+        "mean_matched_iou": m.mean_matched_iou,
+        "panoptic_quality": m.panoptic_quality,
+        "tp": m.tp,
+        "fp": m.fp,
+        "fn": m.fn,
+    }
+
+
+def _row(m: Matching) -> list[str]:
+    threshold, *figures = _figures(m).values()
+    texts = [str(f) if isinstance(f, int) else f"{f:.3f}" for f in figures]
+    return [f"{threshold:g}", *texts]
+
+
+def evaluate(
+    folder: Annotated[
+        Path,
+        typer.Argument(help="Folder of images and label images; for boundaries, that of BSDS500."),
+    ],
+    preset: PresetOption = None,
+    model: ModelOption = None,
+    task: Annotated[
+        Literal["instances", "boundaries"] | None,
+        typer.Option(help="What to evaluate. Default: the task of the model."),
+    ] = None,
+    names: Annotated[
+        Path | None,
+        typer.Option(help="A text file with one image name, without ending, a line: only these."),
+    ] = None,
+    images: Annotated[
+        str | None,
+        typer.Option(help="Instances: glob of the images in the folder. Default: images/*."),
+    ] = None,
+    instances: Annotated[
+        str | None,
+        typer.Option(help="Instances: glob of the label images there. Default: instances/*."),
+    ] = None,
+    split: Annotated[
+        Literal["train", "val", "test"] | None,
+        typer.Option(help="Boundaries: part of the folder, images/SPLIT. Default: val."),
+    ] = None,
+    threshold: Annotated[
+        list[float] | None,
+        typer.Option(
+            help="Smallest IoU of a match, or strength of a boundary; repeat it for several. "
+            "Default: 0.5, 0.6 … 0.9 for instances, 0.01, 0.02 … 0.99 for boundaries."
+        ),
+    ] = None,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", help="Also write the figures, at all thresholds, into this file."),
+    ] = None,
+) -> None:
+    """Compare a model with what people drew into images.
+
+    Instances: every image is segmented whole, and the counts of all images
+    are pooled. Boundaries: the benchmark of BSDS500 on thinned maps, with
+    its best F-measure at one threshold for all images (ODS) and at one for
+    each (OIS), and its average precision (AP).
+    """
+    check_model_choice(preset, model)
+    if json_file is not None and (not json_file.parent.is_dir() or json_file.is_dir()):
+        raise ValueError(f"--json needs a file in an existing folder. Received: {json_file}")
+    load = {None: load_task, "instances": load_segmenter, "boundaries": load_detector}[task]
+    network: Task = load(preset, model)
+    from keras_rpe.models import BoundaryDetector, InstanceSegmenter
+
+    if isinstance(network, BoundaryDetector):
+        _check_not_given("boundaries", {"--images": images, "--instances": instances})
+        figures = evaluate_boundaries(network, folder, names, split or "val", threshold)
+    elif not isinstance(network, InstanceSegmenter):
+        raise other_task(network, preset, model, "an InstanceSegmenter or a BoundaryDetector")
+    else:
+        _check_not_given("instances", {"--split": split})
+        globs = images or "images/*", instances or "instances/*"
+        figures = evaluate_instances(network, folder, names, *globs, threshold)
+    if json_file is not None:
+        from keras_rpe.written_file import write_file
+
+        write_file(json_file, json.dumps(figures, indent=2) + "\n")
+
+
+def _check_not_given(task: str, options: dict[str, str | None]) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise ValueError(f"{name} does not go with a model for {task}. Received: {value}")

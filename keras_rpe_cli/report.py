@@ -1,0 +1,115 @@
+"""What commands print."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import typer
+
+
+def one_line(error: BaseException) -> str:
+    r"""Give the message of an error as one line.
+
+    Example:
+        >>> one_line(ValueError("no\n  space "))
+        'no space'
+    """
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def counted(number: int, noun: str) -> str:
+    """Put a number before a noun.
+
+    Example:
+        >>> counted(1, "image"), counted(0, "image")
+        ('1 image', '0 images')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def print_error(message: str) -> None:
+    """Print `error: …` on stderr."""
+    typer.echo(f"error: {message}", err=True)
+
+
+@contextmanager
+def progress_bar(description: str, total: int) -> Iterator[Callable[[], None]]:
+    """Show a progress bar where stderr is a terminal; yields a function to call after each step."""
+    if not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(
+        console=Console(stderr=True),
+        transient=True,
+        # Lines that go into a pipe or a file must get there, not above the bar.
+        redirect_stdout=sys.stdout.isatty(),
+    ) as progress:
+        task = progress.add_task(description, total=total)
+        yield lambda: progress.advance(task)
+
+
+def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """Print a table on stdout, as wide as its terminal, or 100 characters elsewhere.
+
+    Args:
+        title: What stands above it.
+        columns: Heads of the columns.
+        rows: Text of the cells, row by row; those of the first column are never broken.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
+    table.padding = (0, 1, 0, 0)
+    for index, (column, cells) in enumerate(zip(columns, zip(*rows))):
+        numbers = all(cell[:1].isdigit() for cell in cells if cell)
+        table.add_column(
+            column,
+            justify="right" if numbers and index else "left",
+            no_wrap=index == 0,
+            overflow="fold",
+        )
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    Console(width=None if sys.stdout.isatty() else 100).print(table)
+
+
+def import_keras_rpe() -> None:
+    """Import the library, and TensorFlow with it, without a line on stderr unless that fails.
+
+    TensorFlow writes some notes before its level of logging has an effect, straight to the file
+    descriptor, so that is turned away during the import.
+
+    Raises:
+        ImportError: If TensorFlow or Keras is missing or broken; what they wrote is shown.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if "keras_rpe" not in sys.modules:
+        sys.stderr.flush()
+        stderr = os.dup(2)
+        # `held_back_stderr` does the same, but is in the library.
+        with tempfile.TemporaryFile() as held:
+            os.dup2(held.fileno(), 2)
+            try:
+                import keras_rpe  # noqa: F401
+            except BaseException:
+                held.seek(0)
+                os.write(stderr, held.read())
+                raise
+            finally:
+                os.dup2(stderr, 2)
+                os.close(stderr)
+    import absl.logging
+    import tensorflow as tf
+
+    tf.get_logger().setLevel("ERROR")
+    absl.logging.set_verbosity(absl.logging.ERROR)

@@ -1,0 +1,418 @@
+from __future__ import annotations
+
+import gzip
+import io
+import re
+import tarfile
+import warnings
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import scipy.io
+import tensorflow as tf
+from bsds500_files import add, annotator, drawn, segmentation, write_truth
+
+from keras_rpe.data import (
+    ImageFileError,
+    LabelFolderError,
+    bsds500,
+    find_boundary_pairs,
+    read_boundaries,
+    read_image,
+    unpack_bsds500,
+    write_image,
+)
+from keras_rpe.data.bsds import read_boundary_pair
+
+SMALL = {"crop_size": 24, "batch_size": 4}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("bsds500")
+    for name, annotators in zip("abcdef", (1, 4, 5, 6, 3, 4)):
+        add(path, name, annotators=annotators)
+    add(path, "v", "val", width=30)
+    return path
+
+
+def batches(dataset: tf.data.Dataset) -> list[tuple[np.ndarray, np.ndarray]]:
+    return [(images.numpy(), shares.numpy()) for images, shares in dataset]
+
+
+def equal(one: list, other: list) -> bool:
+    return len(one) == len(other) and all(
+        np.array_equal(a, b) for x, y in zip(one, other) for a, b in zip(x, y)
+    )
+
+
+@pytest.mark.parametrize("augment", [False, True])
+@pytest.mark.parametrize(("repeats", "batch_size"), [(3, 8), (1, 100)])
+def test_shapes_values_and_length(folder, augment, repeats, batch_size):
+    dataset = bsds500(
+        folder, crop_size=(24, 16), batch_size=batch_size, repeats=repeats, augment=augment
+    )
+    assert dataset.element_spec == (
+        tf.TensorSpec((None, 24, 16, 3), tf.float32),
+        tf.TensorSpec((None, 24, 16), tf.float32),
+    )
+    found = batches(dataset)
+    assert len(dataset) == len(found) == -(-6 * repeats // batch_size)
+    assert sum(len(images) for images, _ in found) == 6 * repeats
+    exact = {np.float32(k) / np.float32(n) for n in (1, 3, 4, 5, 6) for k in range(n + 1)} | {-1}
+    for images, shares in found:
+        assert 0 <= images.min() < images.max() <= 255
+        assert set(np.unique(shares)) <= exact
+    assert max(shares.max() for _, shares in found) > 0
+
+
+def test_whole_images_have_the_shares_of_their_annotators(folder):
+    dataset = bsds500(
+        folder, names=["b"], crop_size=None, batch_size=1, augment=False, shuffle=False
+    )
+    ((images, shares),) = batches(dataset)
+    expected = np.mean([drawn(segmentation(shift=one)) for one in range(4)], axis=0)
+    np.testing.assert_allclose(shares[0], expected, rtol=1e-6)
+    np.testing.assert_array_equal(images[0, ..., 0], segmentation() * 80)
+
+
+@pytest.mark.parametrize("augment", [False, True])
+def test_seed_and_shuffle_decide_the_batches(folder, augment):
+    def made(**options: object) -> tf.data.Dataset:
+        return bsds500(folder, **SMALL, augment=augment, **options)
+
+    one = made(seed=3)
+    first, second = batches(one), batches(one)
+    assert not equal(first, second)
+    assert equal(first, batches(made(seed=3)))
+    assert not equal(first, batches(made(seed=4)))
+    assert not equal(first, batches(made(seed=None)))
+    still = made(shuffle=False)
+    assert equal(batches(still), batches(still))
+
+
+def test_parts_and_names(folder):
+    def count(**options: object) -> int:
+        return sum(len(images) for images, _ in bsds500(folder, **SMALL, **options))
+
+    assert count(split="val") == 1
+    assert count(split=("train", "val")) == 7
+    assert count(split=("train", "val"), names=["v", "a"]) == 2
+    with pytest.raises(LabelFolderError, match="'v'"):
+        bsds500(folder, names=["v", "a"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("crop_size", value) for value in (0, 10**9, 2.5)),
+        ("batch_size", 0),
+        ("repeats", True),
+        ("augment", "yes"),
+        *(("zoom", value) for value in ((2, 1), (1, 2, 3), (float("nan"), 1), 1.5)),
+        ("seed", 1.5),
+        *(("names", value) for value in ("a", [])),
+        *(("split", value) for value in ("all", (), ("train", "train"))),
+    ],
+)
+def test_arguments_are_checked(folder, name, value):
+    with pytest.raises(
+        ValueError, match=f"^`{name}` must be .* Received: {re.escape(f'{name}={value!r}')}"
+    ):
+        bsds500(folder, **{name: value})
+    for options in ({"batch_size": 4, "augment": False}, {"batch_size": 1}):
+        with pytest.raises(ValueError, match="crop_size=None"):
+            bsds500(folder, crop_size=None, **options)
+
+
+def test_all_bad_files_are_listed(tmp_path):
+    for name in "abc":
+        add(tmp_path, name)
+    (tmp_path / "groundTruth/train/a.mat").write_bytes(b"nothing")
+    (tmp_path / "images/train/c.png").write_bytes(b"")
+    with pytest.raises(
+        LabelFolderError, match=r"^2 of 3 images cannot be used: .*a\.mat .*; .*c\.png is empty"
+    ):
+        bsds500(tmp_path)
+
+
+def test_images_beyond_the_memory_are_read_again(tmp_path, monkeypatch):
+    for name in "ab":
+        add(tmp_path, name)
+    kept = batches(bsds500(tmp_path, **SMALL))
+    monkeypatch.setattr("keras_rpe.data.crops.CACHE_BYTES", 0)
+    dataset = bsds500(tmp_path, **SMALL)
+    assert equal(kept, batches(dataset))
+    for file in (tmp_path / "groundTruth/train").iterdir():
+        file.write_bytes(b"")
+    with pytest.raises(tf.errors.InvalidArgumentError, match="MATLAB file"):
+        batches(dataset)
+
+
+GOOD = annotator(segmentation())
+OTHER = annotator(segmentation(height=44))
+
+
+@pytest.fixture
+def path(tmp_path) -> Path:
+    return tmp_path / "plane.mat"
+
+
+@pytest.mark.parametrize("annotators", [1, 5])
+def test_maps_are_read_as_written(path, annotators):
+    segments = [segmentation(shift=shift) for shift in range(annotators)]
+    write_truth(path, [annotator(one) for one in segments])
+    found = read_boundaries(path)
+    assert len(found) == annotators
+    for one, expected in zip(found, segments):
+        assert (one.segmentation.dtype, one.boundaries.dtype) == (np.uint16, bool)
+        np.testing.assert_array_equal(one.segmentation, expected)
+        np.testing.assert_array_equal(one.boundaries, drawn(expected) > 0)
+
+
+def test_struct_array_and_other_types_of_number(path):
+    kinds = [("Segmentation", object), ("Boundaries", object)]
+    array = np.zeros((1, 2), kinds)
+    for index, dtype in enumerate(("float64", "int32")):
+        for name, value in GOOD.items():
+            array[name][0, index] = value.astype(dtype)
+    scipy.io.savemat(path, {"groundTruth": array})
+    found = read_boundaries(path)
+    assert len(found) == 2
+    np.testing.assert_array_equal(found[1].segmentation, GOOD["Segmentation"])
+
+
+def changed(**maps: object) -> list[object]:
+    return [GOOD, {**GOOD, **maps}]
+
+
+@pytest.mark.parametrize(
+    ("annotators", "reason"),
+    [
+        ([], "has 0 annotators"),
+        ([GOOD] * 101, "has 101 annotators"),
+        ([GOOD, np.zeros((9, 9))], "not a cell of structs"),
+        ([GOOD, {"Segmentation": GOOD["Segmentation"]}], "Boundaries for annotator 2 of 2"),
+        (changed(Segmentation="text"), "Segmentation for annotator 2 of 2"),
+        (
+            changed(Boundaries=np.zeros((40, 48), np.uint8)),
+            "has no boundary at all for annotator 2 of 2",
+        ),
+        ([GOOD, OTHER], "Segmentation for annotator 2 of 2 of 44 x 48 pixels"),
+        (
+            changed(Boundaries=OTHER["Boundaries"]),
+            "Boundaries for annotator 2 of 2 of 44 x 48 pixels",
+        ),
+        (
+            changed(Segmentation=np.full((40, 48), np.nan)),
+            "has a Segmentation for annotator 2 of 2 that is not of whole numbers",
+        ),
+        (changed(Segmentation=np.full((40, 48), 1.5)), "is not of whole numbers"),
+        (changed(Segmentation=np.full((40, 48), 70000)), "is not of whole numbers from 0 to 65535"),
+        (changed(Segmentation=np.ones((4, 48))), "of 4 x 48 pixels, not at least 8 x 8"),
+        (changed(Segmentation=np.ones((40, 48, 2))), "of 40 x 48 x 2 pixels"),
+        (changed(Segmentation=np.zeros((0, 0))), "of 0 x 0 pixels"),
+    ],
+)
+def test_bad_annotations_are_named(path, annotators, reason):
+    write_truth(path, annotators)
+    with pytest.raises(ImageFileError, match=f"^{path} .*{reason}") as caught:
+        read_boundaries(path)
+    assert str(caught.value).count("\n") == 0
+
+
+def test_other_files_are_refused(path, tmp_path):
+    with pytest.raises(ImageFileError, match="plane.mat does not exist"):
+        read_boundaries(path)
+    with pytest.raises(ImageFileError, match="is a folder"):
+        read_boundaries(tmp_path)
+    for content in (b"", b"\xff\xd8\xff" + bytes(500)):
+        path.write_bytes(content)
+        with pytest.raises(ImageFileError, match="MATLAB file"):
+            read_boundaries(path)
+    scipy.io.savemat(path, {"net": np.ones(3)})
+    with pytest.raises(ImageFileError, match="has no variable groundTruth"):
+        read_boundaries(path)
+    with h5py.File(path, "w", userblock_size=512) as file:
+        file["groundTruth"] = 1
+    with pytest.raises(ImageFileError, match="that is not a cell of structs"):
+        read_boundaries(path)
+
+
+def test_damaged_files_give_one_sentence(path):
+    write_truth(path, [GOOD, GOOD])
+    content = path.read_bytes()
+    rng = np.random.default_rng(0)
+    problems = []
+    for step in range(100):
+        damaged = bytearray(content)
+        if step % 2:
+            del damaged[int(rng.integers(len(content))) :]
+        else:
+            for place in rng.integers(0, len(content), 3):
+                damaged[place] = int(rng.integers(256))
+        path.write_bytes(damaged)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            try:
+                found = read_boundaries(path)
+            except ImageFileError as error:
+                problems.append(str(error))
+            else:
+                assert all(one.boundaries.any() for one in found)
+    assert len(problems) > 60
+    assert all(str(path) in one and "\n" not in one for one in problems)
+
+
+@pytest.fixture
+def parts(tmp_path) -> Path:
+    for split, names in (("train", "ab"), ("val", "c")):
+        for name in names:
+            add(tmp_path, name, split)
+    (tmp_path / "images/train/Thumbs.db").touch()
+    return tmp_path
+
+
+def test_pairs_of_one_part_and_of_several(parts):
+    assert [pair.name for pair in find_boundary_pairs(parts)] == ["a", "b"]
+    pairs = find_boundary_pairs(parts, ("val", "train"))
+    assert [pair.name for pair in pairs] == ["c", "a", "b"]
+    for pair in pairs:
+        assert pair.image.stem == pair.boundaries.stem == pair.name
+        image, annotations = read_boundary_pair(pair)
+        assert image.shape == (40, 48, 3)
+        assert len(annotations) == 4
+        np.testing.assert_array_equal(image[..., 0], annotations[0].segmentation * 80)
+
+
+def test_missing_parts_are_named(parts):
+    with pytest.raises(LabelFolderError, match="existing folder"):
+        find_boundary_pairs(parts / "nothing")
+    with pytest.raises(LabelFolderError, match=f"^{parts}/images/test is missing: split='test'"):
+        find_boundary_pairs(parts, "test")
+    (parts / "groundTruth/val/c.mat").rename(parts / "groundTruth/val/d.mat")
+    with pytest.raises(LabelFolderError, match="c.png has no annotations .*c.mat"):
+        find_boundary_pairs(parts, "val")
+    (parts / "images/val/c.png").unlink()
+    with pytest.raises(LabelFolderError, match="images/val holds no image files"):
+        find_boundary_pairs(parts, "val")
+    write_image(parts / "images/val/a.png", np.zeros((40, 48, 3), "uint8"))
+    (parts / "groundTruth/val/d.mat").rename(parts / "groundTruth/val/a.mat")
+    with pytest.raises(LabelFolderError, match="val/a.png has the name of .*train/a.png"):
+        find_boundary_pairs(parts, ("train", "val"))
+    (parts / "images/train/a.png").unlink()
+    with pytest.raises(LabelFolderError, match="train/a.mat has no image in .*images/train"):
+        find_boundary_pairs(parts)
+
+
+def test_image_of_another_size_is_named(parts):
+    pair = find_boundary_pairs(parts)[0]
+    write_image(pair.image, read_image(pair.image).transpose(1, 0, 2))
+    with pytest.raises(ImageFileError, match="a.mat has 40 x 48 pixels, but its image .* 48 x 40"):
+        read_boundary_pair(pair)
+
+
+ROOT = "BSR/BSDS500/data"
+
+
+def pack(path: Path, *entries: tuple[str, bytes] | tarfile.TarInfo) -> Path:
+    with tarfile.open(path, "w:gz") as tar:
+        for entry in entries:
+            if isinstance(entry, tarfile.TarInfo):
+                tar.addfile(entry)
+                continue
+            info = tarfile.TarInfo(entry[0])
+            info.size = len(entry[1])
+            tar.addfile(info, io.BytesIO(entry[1]))
+    return path
+
+
+def link(name: str, target: str, kind: bytes) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+@pytest.fixture
+def archive(tmp_path) -> Path:
+    return tmp_path / "BSR_bsds500.tgz"
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        file.relative_to(folder).as_posix(): file.read_bytes()
+        for file in folder.rglob("*")
+        if file.is_file()
+    }
+
+
+def test_images_and_annotations_are_unpacked_and_nothing_else(archive, tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"secret")
+    pack(
+        archive,
+        (f"{ROOT}/images/train/1.jpg", b"one"),
+        (f"./{ROOT}/groundTruth/test/2.mat", b"two"),
+        (f"{ROOT}/images/train/Thumbs.db", b"other"),
+        (f"{ROOT}/images/train/../../../../../evil.jpg", b"evil"),
+        (f"/{ROOT}/images/train/4.jpg", b"evil"),
+        (f"{ROOT}/images/other/5.jpg", b"other"),
+        (f"{ROOT}/images/val/6.mat", b"other"),
+        ("../evil.jpg", b"evil"),
+        link(f"{ROOT}/images/val/7.jpg", str(secret), tarfile.SYMTYPE),
+        link(f"{ROOT}/images/val/8.jpg", f"{ROOT}/images/train/1.jpg", tarfile.LNKTYPE),
+        link(f"{ROOT}/images/val", str(tmp_path), tarfile.SYMTYPE),
+    )
+    before = files(tmp_path)
+    folder = unpack_bsds500(archive, tmp_path / "a" / "b")
+    assert folder == tmp_path / "a" / "b"
+    found = files(folder)
+    assert found == {"images/train/1.jpg": b"one", "groundTruth/test/2.mat": b"two"}
+    assert set(files(tmp_path)) == set(before) | {f"a/b/{name}" for name in found}
+
+
+def test_limits(archive, tmp_path, monkeypatch):
+    pack(archive, (f"{ROOT}/images/val/1.jpg", bytes(900)), ("BSR/README", bytes(900)))
+    for name, reason in (
+        ("_MAX_FILE_BYTES", "1.jpg of 900 bytes, more than the 800"),
+        ("_MAX_BYTES", "more than 800 bytes"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"keras_rpe.data.bsds.{name}", 800)
+            with pytest.raises(ImageFileError, match=reason):
+                unpack_bsds500(archive, tmp_path / "out")
+    unpack_bsds500(archive, tmp_path / "out")
+
+
+def test_bad_archives_are_named(archive, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(ImageFileError, match="tgz does not exist"):
+        unpack_bsds500(archive, out)
+    for content in (b"", b"no archive", gzip.compress(b"no tar file" * 100)):
+        archive.write_bytes(content)
+        with pytest.raises(ImageFileError, match="tgz (cannot be read|holds nothing)"):
+            unpack_bsds500(archive, out)
+    pack(archive, ("BSR/README", b"text"))
+    with pytest.raises(ImageFileError, match="tgz holds nothing in BSR/BSDS500/data"):
+        unpack_bsds500(archive, out)
+
+
+def test_damaged_archives_give_one_sentence(archive, tmp_path):
+    noise = np.random.default_rng(0).bytes(20000)
+    content = pack(archive, (f"{ROOT}/images/val/1.jpg", noise)).read_bytes()
+    for end in range(1, len(content) - 8, 1997):
+        archive.write_bytes(content[:end])
+        with pytest.raises(ImageFileError, match="^[^\n]*tgz cannot be read[^\n]*$"):
+            unpack_bsds500(archive, tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("*.jpg"))
+    problems = []
+    for place in range(12, len(content), 743):
+        archive.write_bytes(content[:place] + bytes([content[place] ^ 255]) + content[place + 1 :])
+        try:
+            unpack_bsds500(archive, tmp_path / "out")
+        except ImageFileError as error:
+            problems.append(str(error))
+    assert len(problems) > 20
+    assert not any("\n" in one for one in problems)

@@ -1,0 +1,311 @@
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+from voc_layout import scene
+
+from keras_rpe.data import VOID, ImageFileError
+from keras_rpe.data.crops import (
+    CropOptions,
+    counted_dataset,
+    cut,
+    draw_corner,
+    draw_focus,
+    labelled_dataset,
+    labelled_image,
+    relabel_pieces,
+)
+from keras_rpe.data.labels import agreed_maps
+
+
+def blobs(shape: tuple[int, int], seed: int) -> np.ndarray:
+    """Random rectangles with sparse ids; later ones may cut earlier ones in two."""
+    rng = np.random.default_rng(seed)
+    labels = np.zeros(shape, np.int32)
+    for number in rng.choice([7, 2000, 60000, 2**31 - 1], 6):
+        top, left = rng.integers(0, shape)
+        height, width = rng.integers(1, 9, 2)
+        labels[top : top + height, left : left + width] = number
+    return labels
+
+
+def pieces_by_flood(labels: np.ndarray) -> np.ndarray:
+    out = np.zeros(labels.shape, int)
+    found = 0
+    for start in zip(*np.nonzero(labels)):
+        if out[start]:
+            continue
+        found += 1
+        out[start] = found
+        todo = [start]
+        while todo:
+            row, column = todo.pop()
+            for r in range(max(row - 1, 0), min(row + 2, labels.shape[0])):
+                for c in range(max(column - 1, 0), min(column + 2, labels.shape[1])):
+                    if labels[r, c] == labels[start] and not out[r, c]:
+                        out[r, c] = found
+                        todo.append((r, c))
+    return out
+
+
+def same_partition(one: np.ndarray, other: np.ndarray) -> bool:
+    links = set(zip(one.ravel().tolist(), other.ravel().tolist()))
+    return len(links) == len({a for a, _ in links}) == len({b for _, b in links})
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), height=st.integers(1, 20), width=st.integers(1, 20))
+def test_pieces_are_numbered_from_one(seed, height, width):
+    labels = blobs((height, width), seed)
+    pieces = relabel_pieces(labels)
+    assert pieces.dtype == np.int32
+    assert sorted(set(pieces.ravel()) - {0}) == list(range(1, pieces.max() + 1))
+    np.testing.assert_array_equal(pieces > 0, labels > 0)
+    assert same_partition(pieces, pieces_by_flood(labels))
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), background=st.booleans(), sparse=st.booleans())
+def test_labelled_image_keeps_the_instances(seed, background, sparse):
+    labels = blobs((20, 24), seed)
+    if not sparse:
+        labels = labels % 1000
+    if not background:
+        labels[labels == 0] = 5
+    item = labelled_image(np.zeros((20, 24)), labels)
+    assert item.labels.dtype == np.uint16
+    np.testing.assert_array_equal(item.labels > 0, labels > 0)
+    assert same_partition(item.labels, labels)
+    assert len(item.boxes) == item.labels.max() == len(set(labels.ravel()) - {0})
+    assert item.boxes == ndimage.find_objects(item.labels.astype(int))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    shape=st.tuples(st.integers(8, 30), st.integers(8, 30)),
+    size=st.tuples(st.integers(1, 30), st.integers(1, 30)),
+    margin=st.tuples(st.integers(0, 12), st.integers(0, 12)),
+)
+def test_cut_equals_padding_then_slicing(seed, shape, size, margin):
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 255, (*shape, 3)).astype("uint8")
+    item = labelled_image(image, blobs(shape, seed))
+    corner = draw_corner(shape, size, rng, draw_focus(item, rng))
+    pixels, labels = cut(item, corner, size, margin)
+    wanted, wanted_labels = image, item.labels
+    for axis in (0, 1):
+        assert min(0, shape[axis] - size[axis]) <= corner[axis]
+        assert corner[axis] <= max(0, shape[axis] - size[axis])
+        far = size[axis] + margin[axis]
+        pad = [(far, far) if i == axis else (0, 0) for i in range(3)]
+        inside = shape[axis] >= size[axis]
+        wanted = np.pad(wanted, pad, "reflect" if inside else "edge")
+        wanted_labels = np.pad(wanted_labels, pad[:2], "reflect" if inside else "constant")
+        start = corner[axis] - margin[axis] + far
+        kept = [slice(None)] * axis + [slice(start, start + size[axis] + 2 * margin[axis])]
+        wanted, wanted_labels = wanted[tuple(kept)], wanted_labels[tuple(kept)]
+    np.testing.assert_array_equal(pixels, wanted)
+    np.testing.assert_array_equal(labels, wanted_labels)
+
+
+@pytest.mark.parametrize("shape", [(40, 50), (40, 50, 3)])
+@pytest.mark.parametrize("scale", [0.5, 0.7, 1.3])
+def test_scaled_crops_are_interpolated(shape, scale):
+    rng = np.random.default_rng(0)
+    item = labelled_image(rng.integers(0, 255, shape).astype("uint8"), blobs(shape[:2], 0))
+    pixels, labels = cut(item, (8, 6), (12, 16), (2, 3), scale)
+    places = np.meshgrid(
+        8 + (np.arange(-2, 14) + 0.5) * scale - 0.5,
+        6 + (np.arange(-3, 19) + 0.5) * scale - 0.5,
+        indexing="ij",
+    )
+    planes = item.image.reshape(*shape[:2], -1).transpose(2, 0, 1).astype(float)
+    wanted = [ndimage.map_coordinates(plane, places, order=1) for plane in planes]
+    np.testing.assert_allclose(pixels.reshape(16, 22, -1), np.stack(wanted, -1), atol=1e-3)
+    assert pixels.dtype == np.float32
+    nearest = [np.floor(place + 0.5).astype(int) for place in places]
+    np.testing.assert_array_equal(labels, item.labels[tuple(nearest)])
+
+
+def test_a_scaled_crop_may_be_larger_than_the_image():
+    item = labelled_image(np.full((10, 10), 7, "uint8"), np.ones((10, 10), int))
+    pixels, labels = cut(item, (-5, -5), (20, 20), (4, 4), 1.0)
+    assert labels.sum() == 100
+    pixels, labels = cut(item, (-5, -5), (10, 10), (4, 4), 2.0)
+    assert labels.sum() == 25
+    np.testing.assert_array_equal(pixels, np.full((18, 18), 7))
+
+
+def crops_of(labels: np.ndarray, side: int) -> list[np.ndarray]:
+    item, rng = labelled_image(np.zeros(labels.shape), labels), np.random.default_rng(0)
+    size = (side, side)
+    return [
+        cut(item, draw_corner(labels.shape, size, rng, draw_focus(item, rng)), size, (0, 0))[1]
+        for _ in range(400)
+    ]
+
+
+def test_most_crops_show_an_instance():
+    labels = np.zeros((400, 400), int)
+    labels[200:204, 100:104] = 9
+    crops = crops_of(labels, 32)
+    share = np.mean([crop.any() for crop in crops])
+    assert 0.85 < share < 0.96
+    rows = [np.nonzero(crop)[0].min() for crop in crops if crop.any()]
+    assert len(set(rows)) > 10
+
+
+def test_small_instances_are_drawn_as_often_as_large_ones():
+    labels = np.zeros((300, 300), int)
+    labels[:120, :120] = 1
+    labels[250:252, 250:252] = 2
+    assert 0.38 < np.mean([2 in crop for crop in crops_of(labels, 16)]) < 0.53
+
+
+@pytest.mark.parametrize("highest", [5, 2**31 - 1])
+def test_classed_image_keeps_the_meaning_of_each_pixel(highest):
+    rng = np.random.default_rng(highest)
+    instances = rng.choice([-1, 0, 3, highest], (20, 30))
+    classes = np.where(
+        instances == -1, -1, np.where(instances > 0, 2, rng.choice([0, 9], (20, 30)))
+    )
+    item = labelled_image(np.zeros((20, 30)), instances, classes)
+    pairs = item.meaning[item.labels]
+    np.testing.assert_array_equal(pairs, np.stack([instances, classes], -1))
+    assert item.meaning.tolist() == [[0, 0], [3, 2], [highest, 2], [0, 9], [-1, -1]]
+    assert item.outside == 4
+    for number, box in enumerate(item.boxes, start=1):
+        assert box == ndimage.find_objects((item.labels == number).astype(int))[0]
+    assert len(item.boxes) == 2
+    _, labels = cut(item, (-3, 0), (26, 30), (0, 0))
+    assert (labels[:3] == 4).all()
+    assert (labels[-3:] == 4).all()
+
+
+def test_classed_image_without_objects_or_all_void():
+    nothing = labelled_image(np.zeros((9, 8)), np.zeros((9, 8), int), np.zeros((9, 8), int))
+    assert not nothing.labels.any()
+    assert nothing.boxes == []
+    void = labelled_image(np.zeros((9, 8)), np.full((9, 8), -1), np.full((9, 8), -1))
+    assert (void.labels == void.outside).all()
+    assert void.boxes == []
+
+
+class Item(NamedTuple):
+    name: str
+    seed: int
+
+
+ITEMS = [Item(f"scene {seed}", seed) for seed in range(4)]
+
+
+def maps(item: Item) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A scene whose red is the instance, green the class, both times ten, and blue the row."""
+    _, instances, classes = scene(item.seed, classes=5)
+    labels = (np.where(one == 255, VOID, one.astype(int)) for one in (instances, classes))
+    instances, classes = agreed_maps("scene", *labels)
+    rows = np.indices(instances.shape)[0]
+    image = np.stack([10 * (instances + 1), 10 * (classes + 1), rows], -1).astype(np.uint8)
+    return image, instances, classes
+
+
+def dataset(classes: bool = True, **changes: object) -> tf.data.Dataset:
+    options = {
+        "crop_size": 32,
+        "batch_size": 3,
+        "shuffle": True,
+        "augment": False,
+        "zoom": (0.7, 1.5),
+        "repeats": 2,
+        "seed": 1,
+        "split_pieces": False,
+    }
+    return labelled_dataset(ITEMS, maps, CropOptions(**{**options, **changes}), classes)
+
+
+def numbered(instances: np.ndarray, split_pieces: bool) -> np.ndarray:
+    """Number anew what is no void."""
+    void = instances == VOID
+    objects = np.where(void, 0, instances)
+    if split_pieces:
+        return np.where(void, VOID, relabel_pieces(objects))
+    ids = [0, *sorted(set(objects.ravel().tolist()) - {0})]
+    return np.where(void, VOID, np.vectorize(ids.index)(objects))
+
+
+@pytest.mark.parametrize("split_pieces", [False, True])
+def test_instances_and_classes_lie_on_their_pixels(split_pieces):
+    pieces = 0
+    for images, labels in dataset(split_pieces=split_pieces, crop_size=44):
+        for image, instances, classes in zip(images.numpy(), *(labels[k].numpy() for k in labels)):
+            red = np.rint(image[..., 0] / 10).astype(int) - 1
+            np.testing.assert_array_equal(classes, np.rint(image[..., 1] / 10) - 1)
+            np.testing.assert_array_equal(instances, numbered(red, split_pieces))
+            pieces += instances.max()
+    assert pieces > 8
+
+
+def lone(images: tf.Tensor, labels: dict[str, tf.Tensor]) -> tuple[np.ndarray, ...]:
+    return tuple(one[0].numpy() for one in (images, labels["instances"], labels["classes"]))
+
+
+def test_whole_images_are_the_maps_themselves():
+    data = dataset(crop_size=None, batch_size=1, shuffle=False, repeats=1)
+    for item, batch in zip(ITEMS, data):
+        for found, wanted in zip(lone(*batch), maps(item)):
+            np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("augment", [True, "photo"])
+def test_augmented_labels_stay_together(augment):
+    kinds = set()
+    for _, labels in dataset(augment=augment):
+        instances, classes = labels["instances"].numpy(), labels["classes"].numpy()
+        np.testing.assert_array_equal(instances == VOID, classes == VOID)
+        np.testing.assert_array_equal(instances > 0, classes > 0)
+        for one, kind in zip(instances, classes):
+            assert set(np.unique(one)) - {VOID, 0} == set(range(1, one.max() + 1))
+            for number in range(1, one.max() + 1):
+                assert len(np.unique(kind[one == number])) == 1
+        kinds |= set(np.unique(classes).tolist())
+    assert len(kinds) > 4
+
+
+def test_numbers_made_up_by_an_augmentation_are_void():
+    def blot(data: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        corner = tf.reduce_max(tf.meshgrid(*(tf.range(n) for n in data["images"].shape[1:3])), 0)
+        masks = tf.where(corner[None, ..., None] < 20, 5000.0, data["segmentation_masks"])
+        return {**data, "segmentation_masks": tf.where(masks < 0.5, -3.0, masks)}
+
+    _, instances, classes = lone(*next(iter(dataset(augment=blot, batch_size=1))))
+    assert (instances[0, 0], classes[0, 0]) == (VOID, VOID)
+    assert not (instances == 0).any()
+
+
+def test_error_of_a_file_is_one_sentence():
+    def broken(item: Item) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        raise ImageFileError(f"{item.name} is broken.")
+
+    with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+        list(labelled_dataset(ITEMS, broken, CropOptions(32)))
+    assert "is broken." in caught.value.message
+    assert "Traceback" not in caught.value.message
+
+
+def numbers(count: int) -> tf.data.Dataset:
+    return tf.data.Dataset.from_generator(lambda: iter(range(count)), tf.int32)
+
+
+def test_all_batches_come_and_are_counted() -> None:
+    dataset = counted_dataset(numbers(5), 5)
+    assert len(dataset) == 5
+    assert [int(x) for x in dataset] == [0, 1, 2, 3, 4]
+
+    assert dataset.map(lambda x: x + 1).options().autotune.enabled is False
+    with pytest.raises(tf.errors.FailedPreconditionError):
+        list(counted_dataset(numbers(4), 5))

@@ -1,0 +1,485 @@
+"""The result of the Keras model wherever an export runs, and one sentence for all that fails."""
+
+import base64
+import io
+import json
+import shutil
+import sys
+import threading
+import time
+from concurrent import futures
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import grpc
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+from keras_rpe.export import ServedModel, load_served, read_record
+from keras_rpe.metrics import matching
+
+NOWHERE = "http://127.0.0.1:9/v1/models/nuclei"
+
+
+def assert_same(found, expected):
+    assert len(expected) > 0
+    for name in ("labels", "scores", "boxes", "classes"):
+        value, true = getattr(found, name), getattr(expected, name)
+        assert value.dtype == true.dtype
+        np.testing.assert_array_equal(value, true)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_proxy():
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"):
+            patch.setenv(name, "127.0.0.1")
+        yield
+
+
+@pytest.fixture(scope="module")
+def opened(saved_model) -> ServedModel:
+    return load_served(saved_model)
+
+
+@pytest.fixture(scope="module")
+def expected(nuclei, small):
+    return nuclei.predict_instances(small)
+
+
+class TestFiles:
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda image: image,
+            lambda image: image.astype("uint16") * 200,
+            lambda image: image / np.float64(255),
+            lambda image: image[..., 0],
+            lambda image: image[..., :1] > 120,
+            lambda image: np.concatenate([image, image[..., :1]], axis=-1),
+            lambda image: image[..., 1].tolist(),
+        ],
+    )
+    def test_saved_model_takes_what_keras_takes(self, opened, nuclei, small, change):
+        image = change(small)
+        found, expected = opened.predict_instances(image), nuclei.predict_instances(image)
+        np.testing.assert_array_equal(found.labels, expected.labels)
+        np.testing.assert_array_equal(found.scores, expected.scores)
+
+    def test_highest_version_is_taken(self, saved_model, tmp_path):
+        for version in ("2", "10", "9", "notes"):
+            (tmp_path / version).symlink_to(saved_model)
+        served = load_served(str(tmp_path))
+        assert served.source == str(tmp_path / "10")
+        assert repr(served) == f"SavedModelClient({served.source!r})"
+
+    @pytest.mark.parametrize("kind", ["litert", "onnx"])
+    def test_file_agrees_with_keras(self, kind, nuclei, photo, request):
+        served = load_served(request.getfixturevalue(kind), num_threads=2)
+        found, expected = served.predict_instances(photo), nuclei.predict_instances(photo)
+        assert matching(expected.labels, found.labels, 0.5).mean_true_iou >= 0.995
+        assert len(found) == len(expected) > 3
+        np.testing.assert_allclose(found.scores, expected.scores, atol=1e-3)
+        assert np.abs(found.boxes - expected.boxes).max() <= 1
+        with pytest.raises(ValueError, match=r"`image` must be uint8 for .*astype.*dtype=uint16"):
+            served.predict_instances(photo.astype("uint16"))
+
+    def test_litert_takes_images_of_several_threads(self, litert, photo):
+        served = load_served(litert, num_threads=1)
+        images = [photo[:64, : 64 + 8 * k] for k in range(4)]
+        alone = [served.predict_instances(image).labels for image in images]
+        with futures.ThreadPoolExecutor(4) as pool:
+            together = list(pool.map(served.predict_instances, images))
+        for one, other in zip(alone, together, strict=True):
+            np.testing.assert_array_equal(one, other.labels)
+
+    def test_image_beyond_the_model_is_refused_in_one_line(self, opened):
+        with pytest.raises(ValueError, match="at most 4194304 pixels") as error:
+            opened.predict_instances(np.zeros((2049, 2049), "uint8"))
+        assert "\n" not in str(error.value)
+        assert "node" not in str(error.value)
+
+    @pytest.mark.parametrize(
+        ("kind", "module"),
+        [
+            ("litert", "ai_edge_litert.interpreter"),
+            ("onnx", "onnxruntime"),
+            ("serving", "grpc"),
+            ("serving", "tensorflow_serving.apis.predict_pb2"),
+        ],
+    )
+    def test_missing_extra_is_named(self, kind, module, request, monkeypatch):
+        is_server = kind == "serving"
+        place = "grpc://host:8500/n" if is_server else request.getfixturevalue(kind)
+        monkeypatch.setitem(sys.modules, module, None)
+        with pytest.raises(ImportError, match=rf"keras-rpe\[{kind}\]"):
+            load_served(place)
+
+
+class TestArguments:
+    @pytest.mark.parametrize(
+        "path_or_url",
+        [
+            None,
+            3,
+            b"model.onnx",
+            "",
+            "nowhere",
+            "nowhere.onnx",
+            "a\0b.tflite",
+            "s3://bucket/nuclei",
+            "http://host:8501/v1/models/",
+            "http://host:8501/v1/models/nuclei/versions/one",
+            "http://host:8501/v1/models/nuclei:classify",
+            "http://host:99999/v1/models/nuclei",
+            "http://user:word@host/v1/models/nuclei",
+            "http://host/v1/models/nuclei?x=1",
+            "http://-/v1/models/nuclei",
+            "grpc://host/nuclei",
+            "grpc://host:8500",
+            "grpc://host:8500/nuclei/one",
+        ],
+    )
+    def test_unknown_places_are_refused(self, path_or_url):
+        with pytest.raises(ValueError, match=r"`path_or_url` must be .*\.tflite.*Received: path"):
+            load_served(path_or_url)
+
+    def test_unknown_ending_is_refused(self, tmp_path):
+        (tmp_path / "model.keras").write_bytes(b"x")
+        with pytest.raises(ValueError, match=r"`path_or_url` must be .*model\.keras'$"):
+            load_served(tmp_path / "model.keras")
+
+    @pytest.mark.parametrize(
+        ("url", "source"),
+        [
+            ("https://a.b-c.org/v1/models/nuclei", "https://a.b-c.org/v1/models/nuclei"),
+            ("http://h:1/v1/models/n/versions/3:predict", "http://h:1/v1/models/n/versions/3"),
+            ("http://[::1]:8501/v1/models/n/", "http://[::1]:8501/v1/models/n"),
+            ("grpc://[::1]:8500/n/0", "grpc://[::1]:8500/n/0"),
+        ],
+    )
+    def test_addresses_are_understood(self, url, source):
+        assert load_served(url).source == source
+
+    @pytest.mark.parametrize(
+        ("place", "arguments"),
+        [
+            ("model.onnx", {"num_threads": 0}),
+            ("model.onnx", {"num_threads": True}),
+            (NOWHERE, {"timeout": 0}),
+            (NOWHERE, {"timeout": float("nan")}),
+            (NOWHERE, {"timeout": "2"}),
+            # These do not go with the place.
+            (NOWHERE, {"num_threads": 2}),
+            (".", {"num_threads": 2}),
+            (".", {"timeout": 2}),
+        ],
+    )
+    def test_other_arguments(self, place, arguments):
+        ((name, value),) = arguments.items()
+        with pytest.raises(ValueError, match=rf"^`{name}` .* Received: {name}={value!r}"):
+            load_served(place, **arguments)
+
+
+class TestDamage:
+    @pytest.mark.parametrize("kind", ["litert", "onnx"])
+    @pytest.mark.parametrize("cut", [0, 100, 1_000_000, None])
+    def test_damaged_files_are_refused(self, kind, cut, tmp_path, request):
+        content = request.getfixturevalue(kind).read_bytes()[:cut]
+        file = tmp_path / {"litert": "model.tflite", "onnx": "model.onnx"}[kind]
+        file.write_bytes(b"garbage " * 100 if cut is None else content)
+        with pytest.raises(ValueError, match=r"^`path_or_url` must be an? \S+ file that") as error:
+            load_served(file)
+        assert "\n" not in str(error.value)
+        if cut != 0:  # An empty message of ONNX is a valid one without a record.
+            with pytest.raises(ValueError, match="^`path` must be an export that is whole"):
+                read_record(file)
+
+    @pytest.mark.parametrize("part", ["saved_model.pb", "variables/variables.index"])
+    def test_damaged_saved_models_are_refused(self, part, saved_model, tmp_path):
+        shutil.copytree(saved_model, tmp_path / "1")
+        content = (tmp_path / "1" / part).read_bytes()
+        (tmp_path / "1" / part).write_bytes(content[: len(content) // 2])
+        with pytest.raises(ValueError, match="^`path_or_url` must be a SavedModel that") as error:
+            load_served(tmp_path)
+        assert "\n" not in str(error.value)
+
+    def test_folder_without_a_model_is_refused(self, tmp_path):
+        with pytest.raises(ValueError, match=r"`path_or_url` must be a folder with a saved_model"):
+            load_served(tmp_path)
+        assert read_record(tmp_path) is None
+        (tmp_path / "3" / "assets.extra").mkdir(parents=True)
+        with pytest.raises(ValueError, match=r"without \S+/3/saved_model\.pb"):
+            load_served(tmp_path)
+        (tmp_path / "3" / "assets.extra" / "keras_rpe.json").write_text('{"format": 3}')
+        with pytest.raises(ValueError, match="^`path` must be an export .* must hold"):
+            read_record(tmp_path)
+
+    def test_saved_model_of_something_else_is_refused(self, tmp_path):
+        module = tf.Module()
+        module.f = tf.function(lambda x: {"y": x}, input_signature=[tf.TensorSpec((), "uint8")])
+        tf.saved_model.save(module, str(tmp_path / "1"), {"serving_default": module.f})
+        with pytest.raises(ValueError, match="signature `serving_default` takes `image`, uint8"):
+            load_served(tmp_path)
+
+    def test_saved_model_without_instances_is_refused(self, tmp_path, small):
+        spec = tf.TensorSpec((None, None, None, 3), "uint8", name="image")
+        module = tf.Module()
+        module.f = tf.function(lambda image: {"scores": image}, input_signature=[spec])
+        tf.saved_model.save(module, str(tmp_path / "1"), {"serving_default": module.f})
+        served = load_served(tmp_path)
+        with pytest.raises(ValueError, match="must give the labels, .* Received: no labels"):
+            served.predict_instances(small)
+        with pytest.raises(ValueError, match="`image` must be uint8 for"):
+            served.predict_instances(small / 255)
+
+    def test_onnx_of_something_else_is_refused(self, tmp_path):
+        from onnx import TensorProto, helper, save
+
+        values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
+        node = helper.make_node("Identity", ["x"], ["y"])
+        graph = helper.make_graph([node], "copy", values[:1], values[1:])
+        opsets = [helper.make_opsetid("", 18)]
+        save(helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "x.onnx")
+        with pytest.raises(ValueError, match=r"takes `image`, tensor\(uint8\).*\bx\b"):
+            load_served(tmp_path / "x.onnx")
+        assert read_record(tmp_path / "x.onnx") is None
+
+
+class RestStub(BaseHTTPRequestHandler):
+    """TensorFlow Serving as far as documented; the name of the model says how it behaves."""
+
+    def do_POST(self):
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.requests.append((self.path, request))
+        try:
+            status, body = self.reply(self.path.split("/")[3].split(":")[0], request)
+        except tf.errors.InvalidArgumentError as error:
+            status, body = 400, {"error": error.message}
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def reply(self, name, request):
+        if name == "slow":
+            time.sleep(0.7)
+        if name in REPLIES:
+            return REPLIES[name]
+        (instance,) = request["instances"]
+        if request["signature_name"] == "image_bytes":
+            content = base64.b64decode(instance["image_bytes"]["b64"], validate=True)
+            result = self.server.signatures.image_bytes(image_bytes=tf.constant([content]))
+        else:
+            image = tf.constant([instance["image"]], tf.float32)
+            result = self.server.signatures.float_image(image=image)
+        columns = {key: value.numpy().tolist() for key, value in result.items()}
+        if name == "columns":
+            return 200, {"outputs": columns}
+        return 200, {"predictions": [{key: value[0] for key, value in columns.items()}]}
+
+    def log_message(self, *_):
+        pass
+
+
+REPLIES = {
+    "refuses": (400, {"error": "assertion failed: [no thanks]\n\t [[{{node Assert}}]]"}),
+    "wrong": (200, {"error": "something went wrong"}),
+    "busy": (503, {"error": "overloaded"}),
+    "gateway": (502, b"<html>Bad\nGateway</html>"),
+    "empty": (500, b""),
+    "moved": (307, b""),
+    "slow": (200, b"{}"),
+    "garbage": (200, b"\xff\x00\xfe" * 1000),
+    "nothing": (200, b""),
+    "deep": (200, b"[" * 100_000),
+    "list": (200, [1, 2]),
+    "two": (200, {"predictions": [{}, {}]}),
+    "number": (200, {"predictions": [3]}),
+    "incomplete": (200, {"predictions": [{"labels": []}]}),
+}
+
+
+@pytest.fixture(scope="module")
+def rest(signatures):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), RestStub)
+    server.signatures, server.requests = signatures, []
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join(10)
+
+
+def rest_model(server, name, **arguments) -> ServedModel:
+    return load_served(f"http://127.0.0.1:{server.server_port}/v1/models/{name}", **arguments)
+
+
+class TestRest:
+    @pytest.mark.parametrize("name", ["columns", "nuclei/versions/1", "nuclei:predict"])
+    def test_result_is_that_of_keras(self, rest, small, expected, name):
+        assert_same(rest_model(rest, name).predict_instances(small), expected)
+        path, request = rest.requests[-1]
+        assert path == f"/v1/models/{name.removesuffix(':predict')}:predict"
+        assert request["signature_name"] == "image_bytes"
+        content = base64.b64decode(request["instances"][0]["image_bytes"]["b64"])
+        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(content))), small)
+
+    def test_other_data_types_go_as_numbers(self, rest, small, nuclei):
+        image = small.astype("float32") * np.float32(np.pi)
+        found = rest_model(rest, "nuclei").predict_instances(image)
+        assert_same(found, nuclei.predict_instances(image))
+        _, request = rest.requests[-1]
+        assert request["signature_name"] == "float_image"
+        sent = np.array(request["instances"][0]["image"], "float32")
+        np.testing.assert_array_equal(sent, image)
+
+    @pytest.mark.parametrize(
+        ("name", "kind", "message"),
+        [
+            ("refuses", ValueError, "refuses answered with HTTP 400: no thanks$"),
+            ("wrong", ValueError, "something went wrong"),
+            ("busy", ConnectionError, "HTTP 503: overloaded"),
+            ("gateway", ConnectionError, "HTTP 502: <html>Bad Gateway</html>"),
+            ("empty", ValueError, "HTTP 500: Internal Server Error"),
+            ("moved", ValueError, "HTTP 307: Temporary Redirect"),
+            ("garbage", ValueError, "must answer with the JSON of TensorFlow Serving"),
+            ("nothing", ValueError, "must answer with the JSON .* Received: nothing"),
+            ("deep", ValueError, "must answer with the JSON of TensorFlow Serving"),
+            ("list", ValueError, r"must answer with the JSON .* Received: \[1, 2\]"),
+            ("two", ValueError, "must answer with the JSON of TensorFlow Serving"),
+            ("number", ValueError, "must answer with the JSON of TensorFlow Serving"),
+            ("incomplete", ValueError, "Received: no scores"),
+        ],
+    )
+    def test_failures_are_one_sentence(self, rest, small, name, kind, message):
+        with pytest.raises(kind, match=message) as error:
+            rest_model(rest, name).predict_instances(small)
+        assert type(error.value) is kind
+        assert "\n" not in str(error.value)
+        assert len(str(error.value)) < 700
+
+    def test_message_of_the_graph_arrives(self, rest):
+        with pytest.raises(ValueError, match=r"HTTP 400: .*at most 4194304 pixels") as error:
+            rest_model(rest, "nuclei").predict_instances(np.zeros((2049, 2049), "uint8"))
+        assert "node" not in str(error.value)
+
+    def test_timeout(self, rest, small):
+        with pytest.raises(ConnectionError, match=r"slow did not answer within 0\.2 seconds"):
+            rest_model(rest, "slow", timeout=0.2).predict_instances(small)
+
+    def test_nobody_there(self, small):
+        with pytest.raises(ConnectionError, match="nuclei gave no answer: .*refused$"):
+            load_served(NOWHERE).predict_instances(small)
+
+
+class GrpcStub(prediction_service_pb2_grpc.PredictionServiceServicer):
+    """The prediction service; the name of the model says how it behaves."""
+
+    def __init__(self, signatures):
+        self.signatures = signatures
+        self.requests = []
+
+    def Predict(self, request, context):  # noqa: N802
+        self.requests.append(request)
+        name = request.model_spec.name
+        if name in grpc.StatusCode.__members__:
+            context.abort(grpc.StatusCode[name], "assertion failed: [no thanks] [[{{node A}}]]")
+        if name == "slow":
+            time.sleep(0.7)
+        signature = getattr(self.signatures, request.model_spec.signature_name)
+        try:
+            image = tf.make_ndarray(request.inputs["image"])
+            tables = {k: v.numpy() for k, v in signature(image=tf.constant(image)).items()}
+        except tf.errors.InvalidArgumentError as error:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, error.message)
+        response = predict_pb2.PredictResponse()
+        for key, value in tables.items():
+            response.outputs[key].CopyFrom(tf.make_tensor_proto(value))
+        labels = response.outputs["labels"]
+        if name == "incomplete":
+            del response.outputs["boxes"]
+        elif name == "huge":
+            labels.CopyFrom(tf.make_tensor_proto([0]))
+            labels.tensor_shape.CopyFrom(tf.TensorShape((1, 10**6, 10**6)).as_proto())
+        elif name == "strings":
+            labels.CopyFrom(tf.make_tensor_proto(["a"]))
+        elif name == "untyped":
+            labels.dtype = 0
+        return response
+
+
+@pytest.fixture(scope="module")
+def service(signatures):
+    stub = GrpcStub(signatures)
+    options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+    server = grpc.server(futures.ThreadPoolExecutor(2), options=options)
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(stub, server)
+    stub.port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield stub
+    server.stop(None).wait(10)
+
+
+def grpc_model(service, name, **arguments) -> ServedModel:
+    return load_served(f"grpc://127.0.0.1:{service.port}/{name}", **arguments)
+
+
+class TestGrpc:
+    @pytest.mark.parametrize("version", [None, 3])
+    def test_result_is_that_of_keras(self, service, small, expected, version):
+        name = "nuclei" if version is None else f"nuclei/{version}"
+        assert_same(grpc_model(service, name).predict_instances(small), expected)
+        request = service.requests[-1]
+        spec = request.model_spec
+        assert (spec.name, spec.signature_name) == ("nuclei", "serving_default")
+        assert (spec.version.value if spec.HasField("version") else None) == version
+        np.testing.assert_array_equal(tf.make_ndarray(request.inputs["image"]), small[None])
+
+    def test_other_data_types_go_as_floats(self, service, small, nuclei):
+        image = small.astype("uint16") * 200
+        found = grpc_model(service, "nuclei").predict_instances(image)
+        assert_same(found, nuclei.predict_instances(image))
+        assert service.requests[-1].model_spec.signature_name == "float_image"
+
+    def test_messages_may_be_large(self, service):
+        # 12.6 MB, where gRPC allows 4 by default, and refused before anything is computed.
+        image = np.zeros((2049, 2049, 3), "uint8")
+        with pytest.raises(ValueError, match="INVALID_ARGUMENT: .*at most 4194304 pixels") as error:
+            grpc_model(service, "nuclei").predict_instances(image)
+        assert "node" not in str(error.value)
+
+    @pytest.mark.parametrize(
+        ("name", "kind", "message"),
+        [
+            ("INVALID_ARGUMENT", ValueError, "answered with INVALID_ARGUMENT: no thanks$"),
+            ("UNAVAILABLE", ConnectionError, "gave no answer: no thanks$"),
+            ("DEADLINE_EXCEEDED", ConnectionError, "did not answer within 60.0 seconds$"),
+            ("incomplete", ValueError, "Received: no boxes$"),
+            ("huge", ValueError, r"must answer with arrays.*labels of shape=\(1, 1000000, 1000000"),
+            ("strings", ValueError, "Received: labels of dtype=object"),
+            ("untyped", ValueError, "must answer with arrays"),
+        ],
+    )
+    def test_failures_are_one_sentence(self, service, small, name, kind, message):
+        with pytest.raises(kind, match=message) as error:
+            grpc_model(service, name).predict_instances(small)
+        assert type(error.value) is kind
+        assert "\n" not in str(error.value)
+
+    def test_timeout(self, service, small):
+        with pytest.raises(ConnectionError, match=r"slow did not answer within 0\.2 seconds"):
+            grpc_model(service, "slow", timeout=0.2).predict_instances(small)
+
+    def test_nobody_there(self, small):
+        with pytest.raises(ConnectionError, match="nuclei gave no answer: .*refused"):
+            load_served("grpc://127.0.0.1:9/nuclei").predict_instances(small)
+
+    def test_server_of_another_protocol(self, rest, small):
+        address = f"grpc://127.0.0.1:{rest.server_port}/nuclei"
+        with pytest.raises((ConnectionError, ValueError), match="nuclei"):
+            load_served(address, timeout=2).predict_instances(small)

@@ -1,0 +1,135 @@
+import numpy as np
+import pytest
+from harness import run_layer_test
+from skimage.draw import disk
+
+from keras_rpe.layers import InstanceDecoder
+from keras_rpe.metrics import matching
+
+
+def _scene(side: int = 64, step: int = 8, groups: int = 5) -> tuple[np.ndarray, ...]:
+    """Disks on a grid, so close that many touch; each embedding is used many times."""
+    rng = np.random.default_rng(0)
+    labels = np.zeros((side, side), int)
+    x = np.zeros((side, side, groups), "float32")
+    count = 0
+    for i, row in enumerate(range(step // 2, side, step)):
+        for j, column in enumerate(range(step // 2, side, step)):
+            count += 1
+            rows, columns = disk((row, column), step / 2 + 0.4, shape=labels.shape)
+            labels[rows, columns] = count
+            x[rows, columns] = np.eye(groups)[(i + 2 * j) % groups]
+    x += 0.02 * rng.normal(size=x.shape)
+    x /= np.linalg.norm(x, axis=-1, keepdims=True)
+    return x[None], labels, (labels > 0)[None].astype("float32") * 0.8
+
+
+def test_harness(tmp_path) -> None:
+    x, _, scores = _scene(32)
+    config = {"min_area": 6, "fragment_area": 9, "max_instances": 20, "similarity_threshold": 0.9}
+    run_layer_test(
+        InstanceDecoder,
+        config,
+        [x, scores],
+        tmp_path,
+        apply=lambda layer, inputs: layer(*inputs),
+        trains=False,
+    )
+
+
+def test_hundreds_of_touching_instances_with_few_embeddings() -> None:
+    x, labels, scores = _scene(160)
+    result = InstanceDecoder()(x, scores)
+    match = matching(labels, np.asarray(result["labels"])[0], threshold=0.9)
+    assert (match.tp, match.fp, match.fn) == (400, 0, 0)
+    assert int(result["num_instances"][0]) == 400
+    np.testing.assert_allclose(result["scores"][0, :400], 0.8, atol=1e-6)
+    assert not np.asarray(result["scores"])[0, 400:].any()
+
+
+def test_specks_are_dropped_and_seams_are_filled() -> None:
+    x = np.zeros((1, 20, 20, 3), "float32")
+    x[:, :, :9, 0], x[:, :, 10:, 1], x[:, :, 9, 2] = 1, 1, 1
+    scores = np.ones((1, 20, 20), "float32")
+    scores[0, 10:] = 0
+    scores[0, 15:18, 3:6] = 1  # 9 pixels
+    result = InstanceDecoder(min_area=15)(x, scores)
+    labels = np.asarray(result["labels"])[0]
+    assert int(result["num_instances"][0]) == 2
+    assert (labels[:10] > 0).all()
+    assert not labels[10:].any()
+    assert int(InstanceDecoder(min_area=9)(x, scores)["num_instances"][0]) == 4
+
+
+def test_a_small_component_alone_is_an_instance_and_beside_another_a_fragment() -> None:
+    x = np.zeros((1, 20, 20, 2), "float32")
+    x[..., 0] = 1
+    x[:, 2:5, 2:5] = [0, 1]  # 9 pixels amid a larger component
+    x[:, 15:18, 15:18] = [0, 1]  # 9 pixels alone
+    scores = np.zeros((1, 20, 20), "float32")
+    scores[0, :10, :10] = scores[0, 15:18, 15:18] = 1
+    for arguments, count in (
+        ({"min_area": 5}, 3),
+        ({"min_area": 5, "fragment_area": 10}, 2),
+        ({"min_area": 10, "fragment_area": 10}, 1),
+        ({"min_area": 10}, 1),
+    ):
+        labels = np.asarray(InstanceDecoder(**arguments)(x, scores)["labels"])[0]
+        assert labels.max() == count, arguments
+        if count < 3:
+            assert len(np.unique(labels[:10, :10])) == 1, "the fragment joins"
+    given = InstanceDecoder(min_area=5)(x, scores, fragment_area=10)
+    assert int(given["num_instances"][0]) == 2
+
+
+def test_embeddings_at_a_fraction_of_the_resolution() -> None:
+    x, labels, scores = _scene(96, step=16)
+    result = InstanceDecoder()(x[:, 1::2, 1::2], scores)
+    match = matching(labels, np.asarray(result["labels"])[0], threshold=0.8)
+    assert (match.tp, match.fp, match.fn) == (36, 0, 0)
+    batch = InstanceDecoder()(np.repeat(x[:, 1::2, 1::2], 3, 0), np.repeat(scores, 3, 0))
+    for name, value in batch.items():
+        for k in range(3):
+            np.testing.assert_allclose(value[k], result[name][0], atol=1e-6, err_msg=name)
+
+
+def test_classes_are_voted_inside_the_mask() -> None:
+    x, _, _ = _scene(16, step=8)
+    scores = np.zeros((1, 16, 16, 3), "float32")
+    scores[0, :, :8, 1] = scores[0, :, 8:, 2] = 0.9
+    scores[0, :2, :, 0] = 1.0
+    scores[0, :2, :, 1:] = 0.0
+    result = InstanceDecoder(similarity_threshold=0.9)(x, scores)
+    n = int(result["num_instances"][0])
+    classes = np.asarray(result["classes"])[0]
+    boxes = np.asarray(result["boxes"])[0, :n]
+    assert n == 4
+    assert [2 if box[3] <= 9 else 3 for box in boxes] == classes[:n].tolist()
+    assert not classes[n:].any()
+    labels = np.asarray(result["labels"])[0]
+    for k in range(n):
+        expected = scores[0][labels == k + 1].mean(axis=0)[classes[k] - 1]
+        assert float(result["scores"][0, k]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_no_instance_and_overflow() -> None:
+    x, _, scores = _scene(32)
+    nothing = InstanceDecoder()(x, 0 * scores)
+    assert not any(np.asarray(value).any() for value in nothing.values())
+    few = InstanceDecoder(max_instances=3)(x, scores)
+    assert int(few["num_instances"][0]) == int(np.asarray(few["labels"]).max()) == 3
+
+
+def test_wrong_arguments() -> None:
+    for wrong in (
+        {"foreground_threshold": 2},
+        {"similarity_threshold": -1},
+        {"min_area": -1},
+        {"fragment_area": -1},
+    ):
+        with pytest.raises(ValueError, match=f"`{next(iter(wrong))}` must .* Received: "):
+            InstanceDecoder(**wrong)
+    with pytest.raises(ValueError, match="`max_instances` must"):
+        InstanceDecoder(max_instances=0)
+    with pytest.raises(ValueError, match="InstanceDecoder takes embeddings"):
+        InstanceDecoder()(np.zeros((2, 3, 4), "float32"), np.zeros((2, 3), "float32"))

@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+from harness import run_layer_test
+
+from keras_rpe.layers import (
+    BilinearUpsampling,
+    CropLike,
+    FeatureFusion,
+)
+
+RNG = np.random.default_rng(0)
+
+
+def test_upsampling_harness(tmp_path) -> None:
+    maps = RNG.normal(size=(2, 5, 7, 2)).astype("float32")
+    run_layer_test(BilinearUpsampling, {"factor": 4}, maps, tmp_path)
+
+
+def test_wrong_arguments() -> None:
+    with pytest.raises(ValueError, match="`factor` must .* Received: factor=1.5"):
+        BilinearUpsampling(1.5)
+
+
+IMAGES = RNG.integers(0, 3000, (2, 9, 14, 3)).astype("float32")
+
+
+def test_crop_harness(tmp_path) -> None:
+    run_layer_test(
+        CropLike,
+        {},
+        [IMAGES / 3000, IMAGES[:, :5, :7] / 3000],
+        tmp_path,
+        apply=lambda layer, inputs: layer(*inputs),
+    )
+
+
+def test_fusion_harness(tmp_path) -> None:
+    maps = [RNG.normal(size=(2, 16 // f, 24 // f, 8)).astype("float32") for f in (1, 2, 4)]
+    run_layer_test(FeatureFusion, {"filters": 6}, maps, tmp_path, half_tolerance=6e-2)
+
+
+def test_fusion_gives_the_maps_of_all_stages() -> None:
+    maps = [RNG.normal(size=(2, 16 // f, 24 // f, 8)).astype("float32") for f in (1, 2, 4)]
+    fusion = FeatureFusion(6, return_pyramid=True)
+    fused = fusion(maps)
+    assert [x.shape for x in fused] == [(2, 16, 24, 6), (2, 8, 12, 6), (2, 4, 6, 6)]
+    assert fusion.compute_output_shape([x.shape for x in maps]) == [tuple(x.shape) for x in fused]
+    finest = FeatureFusion.from_config({**fusion.get_config(), "return_pyramid": False})
+    finest.build([x.shape for x in maps])
+    finest.set_weights(fusion.get_weights())
+    np.testing.assert_array_equal(finest(maps), fused[0])
+
+    with pytest.raises(ValueError, match="`filters` must"):
+        FeatureFusion(0)
+    with pytest.raises(ValueError, match="must be a list of maps"):
+        FeatureFusion()(np.zeros((1, 8, 8, 3), "float32"))

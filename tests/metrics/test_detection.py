@@ -1,0 +1,340 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mask_images import coco_evaluation, coco_photographs, random_images, stack
+
+from keras_rpe.metrics import (
+    AverageRecall,
+    Detections,
+    GroundTruth,
+    MaskAveragePrecision,
+    average_recall,
+    mask_average_precision,
+)
+from keras_rpe.metrics.detection import area_under_curve, match_greedily, precision_at_recalls
+from keras_rpe.models import Instances
+
+
+def matched(iou, thresholds=(0.5,), ignored=None, crowd=None):
+    iou = np.array(iou, float)
+    no = np.zeros(iou.shape[1], bool)
+    crowd = no if crowd is None else np.array(crowd)
+    ignored = (no if ignored is None else np.array(ignored)) | crowd
+    found, excused = match_greedily(iou, np.array(thresholds), ignored, crowd)
+    return found.tolist(), excused.tolist()
+
+
+def test_the_best_free_mask_at_each_threshold_anew():
+    # At .8 the first prediction takes mask 0; at .5 likewise, so the second is left with mask 1.
+    iou = [[0.9, 0.6], [0.95, 0.55]]
+    assert matched(iou, (0.5, 0.8))[0] == [[True, True], [True, False]]
+
+
+def test_a_mask_that_is_asked_for_comes_before_an_ignored_one():
+    found = matched([[0.9, 0.6], [0.9, 0.6]], ignored=[True, False])
+    assert found == ([[True, True]], [[False, True]])
+
+
+def test_an_ignored_mask_is_taken_once_and_a_crowd_by_all():
+    iou = [[0.9], [0.9], [0.9]]
+    assert matched(iou, ignored=[True])[0] == [[True, False, False]]
+    assert matched(iou, crowd=[True]) == ([[True] * 3], [[True] * 3])
+
+
+def test_of_equal_overlaps_the_later_mask_is_taken():
+    assert matched([[0.6, 0.6], [0.6, 0.0]])[0] == [[True, True]]
+    assert matched([[0.6, 0.6], [0.0, 0.6]])[0] == [[True, False]]
+
+
+RIGHT = np.array([1, 0, 0, 1], bool)
+
+
+def test_areas_by_hand():
+    # Precision 1 up to a recall of 1/4, then 1/2 up to 2/4.
+    assert area_under_curve(RIGHT, ~RIGHT, 4) == pytest.approx(0.25 * 1 + 0.25 * 0.5)
+    assert precision_at_recalls(RIGHT, ~RIGHT, 4) == pytest.approx((26 * 1 + 25 * 0.5) / 101)
+
+
+def expect_recall(truths, predictions, numbers):
+    recall = AverageRecall(numbers)
+    for true, pred in zip(truths, predictions):
+        recall.update_state(true, pred)
+    figures = recall.result()
+    for k in numbers:
+        _, expected, _ = coco_evaluation(truths, predictions, use_classes=False, max_detections=k)
+        if (expected == -1).all():
+            proposed = any(len(p) for p in predictions)
+            assert figures[f"AR@{k}"] == figures[f"AR50@{k}"] == float(not proposed)
+            continue
+        assert figures[f"AR@{k}"] == pytest.approx(expected.mean(), abs=1e-9)
+        assert figures[f"AR50@{k}"] == pytest.approx(expected[0, 0], abs=1e-9)
+        np.testing.assert_allclose(recall.recalls()[numbers.index(k)], expected[:, 0], atol=1e-9)
+    return figures
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), ignored=st.booleans())
+def test_recall_equals_pycocotools(seed, ignored):
+    expect_recall(*random_images(seed, ignored=ignored), (1, 3, 100))
+
+
+def test_recall_equals_pycocotools_on_photographs(data_root):
+    figures = expect_recall(*coco_photographs(data_root), (1, 10, 60, 100))
+    assert 0.02 < figures["AR@1"] < figures["AR@10"] < figures["AR@60"] < 0.95
+    assert figures["AR@60"] == figures["AR@100"] < figures["AR50@100"] < 1
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_more_proposals_and_looser_thresholds_find_no_less(seed):
+    truths, predictions = random_images(seed)
+    recall = AverageRecall((1, 2, 3, 5))
+    for true, pred in zip(truths, predictions):
+        recall.update_state(true, pred)
+    values = recall.recalls()
+    assert (np.diff(values, axis=0) >= 0).all()
+    assert (np.diff(values, axis=1) <= 0).all()
+    assert np.isfinite(values).all()
+
+
+def test_excluded_void_leaves_the_masks():
+    labels = np.array([[1, 1, 255, 255, 0, 2]])
+    truth = GroundTruth(labels, ignore_label=255)
+    pred = np.array([[[1, 1, 1, 1, 0, 0]], [[0, 0, 1, 1, 0, 0]]], bool)
+    recall = AverageRecall((2,), exclude_void=True)
+    recall.update_state(truth, pred)
+    assert recall.result() == {"AR@2": 0.5, "AR50@2": 0.5}
+    recall = AverageRecall((2,))
+    recall.update_state(truth, pred)  # IoU 1/2 with mask 1
+    assert recall.result() == {"AR@2": pytest.approx(0.05), "AR50@2": 0.5}
+    # A mask without another pixel than void ones is not asked for.
+    hidden = GroundTruth(np.array([[[True, False]]]), void=np.array([[True, False]]))
+    assert average_recall([hidden], [np.zeros((1, 2), int)], exclude_void=True)["AR@1"] == 1.0
+
+
+def test_maps_stacks_and_instances_are_the_same():
+    labels = np.array([[3, 3, 0, 9], [3, 0, 0, 9]])
+    pred = np.array([[2, 2, 0, 1], [2, 2, 0, 0]], np.int32)
+    scores = np.array([0.2, 0.7], np.float32)
+    instances = Instances(pred, scores, np.zeros((2, 4), int), np.ones(2, int))
+    stacked = Detections(pred == np.array([1, 2])[:, None, None], scores)
+    expected = average_recall([labels], [Detections(pred, scores)], (1, 2))
+    assert expected["AR50@1"] == 0.5
+    assert expected["AR50@2"] == 1.0
+    assert average_recall([labels], [instances], (1, 2)) == expected
+    true = labels == np.array([3, 9])[:, None, None]
+    assert average_recall([true], [stacked], (1, 2)) == expected
+    # Masks alone come in the order of their rank.
+    assert average_recall([true], [stacked.masks[::-1]], (1, 2)) == expected
+
+
+def test_reset_and_own_thresholds():
+    recall = AverageRecall((1,), thresholds=[0.6, 0.8])
+    recall.update_state(np.array([[1, 1, 1]]), np.array([[1, 1, 0]]))
+    assert recall.result() == {"AR@1": 0.5}
+    recall.reset_state()
+    assert recall.result() == {"AR@1": 1.0}
+    recall.update_state(np.array([[0]]), np.array([[1]]))
+    assert recall.result() == {"AR@1": 0.0}
+
+
+def streamed(truths, predictions, *args, **kwargs):
+    precision = MaskAveragePrecision(*args, **kwargs)
+    for true, pred in zip(truths, predictions):
+        precision.update_state(true, pred)
+    return precision
+
+
+def expect_precision(truths, predictions, **kwargs):
+    found = streamed(truths, predictions, **kwargs)
+    expected, _, labels = coco_evaluation(truths, predictions, **kwargs)
+    by_class = found.class_results()
+    asked = (expected > -1).all(axis=(0, 1))
+    assert list(by_class) == [label for label, one in zip(labels, asked) if one]
+    figures = found.result()
+    if not asked.any():
+        assert figures["AP"] == float(not any(len(p) for p in predictions))
+        return figures
+    for index in np.flatnonzero(asked):
+        mine = by_class[labels[index]]
+        assert mine["AP"] == pytest.approx(expected[..., index].mean(), abs=1e-9)
+        assert mine["AP75"] == pytest.approx(expected[5, :, index].mean(), abs=1e-9)
+    by_threshold = expected[..., asked].mean(axis=(1, 2))
+    assert figures["AP"] == pytest.approx(by_threshold.mean(), abs=1e-9)
+    values = [figures[f"AP{t}"] for t in range(50, 100, 5)]
+    np.testing.assert_allclose(values, by_threshold, atol=1e-9)
+    return figures
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    crowd=st.booleans(),
+    ignored=st.booleans(),
+    limit=st.sampled_from([1, 2, 100]),
+)
+def test_equals_pycocotools(seed, crowd, ignored, limit):
+    truths, predictions = random_images(seed, crowd=crowd, ignored=ignored)
+    expect_precision(truths, predictions, max_detections=limit)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), area=st.sampled_from([(0, 12), (6, 20), (12, 1000)]))
+def test_equals_pycocotools_in_a_range_of_areas(seed, area):
+    expect_precision(*random_images(seed, classes=2), area_range=area)
+
+
+def test_of_equal_overlaps_the_later_mask_is_taken_as_in_pycocotools():
+    truth = GroundTruth(np.array([[1, 1, 2, 2]]), [1, 1])
+    for last in ([1, 1, 0, 0], [0, 0, 1, 1]):
+        masks = np.array([[[1, 1, 1, 1]], [last]], bool)
+        figures = expect_precision([truth], [Detections(masks, [0.9, 0.8], [1, 1])])
+        # The first prediction overlaps both masks by half and takes the second one.
+        assert (figures["AP50"] == 1.0) is (last[0] == 1)
+
+
+def test_equals_pycocotools_on_photographs(data_root):
+    truths, predictions = coco_photographs(data_root)
+    figures = expect_precision(truths, predictions)
+    assert 0.2 < figures["AP"] < figures["AP75"] + 0.1 < figures["AP50"] < 0.99
+    small, large = (
+        expect_precision(truths, predictions, area_range=a) for a in ((0, 1024), (9216, 1e9))
+    )
+    assert small["AP"] < large["AP"]
+
+
+def voc_reference(truths, predictions, threshold):
+    """mAP^r in plain loops: void pixels cut away, greedy matching, area under the envelope."""
+    results = []
+    for label in sorted({int(c) for t in truths for c in t.classes}):
+        ranking, number = [], 0
+        for true, pred in zip(truths, predictions):
+            void = np.zeros(true.shape, bool) if true.void is None else true.void
+            gt = [
+                [mask & ~void, bool(crowd), bool(crowd or ignored or (mask.any() and gone))]
+                for mask, c, crowd, ignored in zip(
+                    stack(true), true.classes, true.is_crowd, true.is_ignored
+                )
+                for gone in [not (mask & ~void).any()]
+                if c == label
+            ]
+            number += sum(not ignored for _, _, ignored in gt)
+            taken = [False] * len(gt)
+            found = [
+                (score, mask)
+                for mask, c, score in zip(stack(pred), pred.classes, pred.scores)
+                if c == label
+            ]
+            for score, whole in sorted(found, key=lambda pair: -pair[0]):
+                mask = whole & ~void
+                best = None
+                for wanted in (False, True):
+                    for i, (region, crowd, ignored) in enumerate(gt):
+                        if ignored is not wanted or (taken[i] and not crowd):
+                            continue
+                        union = mask.sum() if crowd else (mask | region).sum()
+                        iou = (mask & region).sum() / union if union else 0.0
+                        if iou >= threshold and (best is None or iou >= best[0]):
+                            best = (iou, i)
+                    if best:
+                        break
+                if best:
+                    taken[best[1]] = True
+                    ranking.append((score, None if gt[best[1]][2] else True))
+                else:
+                    lost = whole.any() and not mask.any()
+                    ranking.append((score, None if lost else False))
+        if not number:
+            continue
+        right = [r for _, r in sorted(ranking, key=lambda pair: -pair[0]) if r is not None]
+        points, tp = [], 0
+        for rank, one in enumerate(right, 1):
+            tp += one
+            points.append((tp / number, tp / rank))
+        area, last = 0.0, 0.0
+        for recall, _ in points:
+            area += (recall - last) * max(p for r, p in points if r >= recall)
+            last = recall
+        results.append(area)
+    return results
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), ignored=st.booleans())
+def test_voc_equals_plain_loops(seed, ignored):
+    truths, predictions = random_images(seed, ignored=ignored)
+    found = streamed(truths, predictions, "voc")
+    for threshold, name in ((0.5, "AP50"), (0.7, "AP70")):
+        expected = voc_reference(truths, predictions, threshold)
+        by_class = [values[name] for values in found.class_results().values()]
+        np.testing.assert_allclose(by_class, expected, atol=1e-9)
+        if expected:
+            assert found.result()[name] == pytest.approx(np.mean(expected), abs=1e-9)
+
+
+def test_duplicates_are_wrong_and_a_crowd_takes_all():
+    labels = np.array([[1, 1, 0, 2, 2, 2]])
+    masks = np.array([[[1, 1, 0, 0, 0, 0]]] * 2 + [[[0, 0, 0, 1, 0, 0]]] * 3, bool)
+    pred = Detections(masks, np.arange(5, 0, -1), np.ones(5, int))
+    crowd = GroundTruth(labels, [1, 1], crowd=[False, True])
+    assert mask_average_precision([crowd], [pred])["AP"] == 1.0  # the duplicate comes after
+    worse = Detections(masks[[2, 0, 1]], [3, 1, 2], [1, 1, 1])
+    assert mask_average_precision([crowd], [worse], "voc")["AP"] == 1.0
+    assert mask_average_precision([GroundTruth(labels, [1, 1])], [worse], "voc")["AP"] == 0.25
+
+
+def test_a_small_part_of_void_excuses_a_coco_prediction():
+    void = np.array([[False, True, True, True]])
+    truth = GroundTruth(np.array([[1, 0, 0, 0]]), [1], void=void)
+    masks = np.array([[[0, 0, 1, 1]], [[1, 0, 0, 0]]], bool)
+    pred = Detections(masks, [0.9, 0.8], [1, 1])
+    assert mask_average_precision([truth], [pred])["AP"] == 1.0
+    assert mask_average_precision([truth], [pred], "voc")["AP"] == 1.0
+    without = GroundTruth(truth.masks, [1])
+    assert mask_average_precision([without], [pred], "voc")["AP"] == 0.5
+
+
+def test_nothing_true():
+    precision = MaskAveragePrecision("voc")
+    nothing = {"AP": 1.0, "AP50": 1.0, "AP70": 1.0}
+    assert precision.result() == nothing
+    empty = GroundTruth(np.zeros((2, 2), int), np.zeros((2, 2), int))
+    precision.update_state(empty, Detections(np.zeros((0, 2, 2), bool), [], []))
+    assert precision.result() == nothing
+    assert precision.class_results() == {}
+    precision.update_state(empty, Detections(np.ones((1, 2, 2), bool), [1], [1]))
+    assert set(precision.result().values()) == {0.0}
+    precision.reset_state()
+    assert precision.result() == nothing
+
+
+@pytest.mark.parametrize(
+    ("metric", "name", "value"),
+    [(AverageRecall, "max_proposals", value) for value in ((), (10, 1), (0, 1), 10, (1.5,))]
+    + [(AverageRecall, "thresholds", (0.5, 1.2))]
+    + [(MaskAveragePrecision, "protocol", "lvis"), (MaskAveragePrecision, "thresholds", ())]
+    + [(MaskAveragePrecision, "max_detections", value) for value in (0, 1.0)]
+    + [(MaskAveragePrecision, "area_range", value) for value in ((3, 1), 5, (0, np.nan))],
+)
+def test_bad_arguments_are_refused(metric, name, value):
+    with pytest.raises(ValueError, match=f"`{name.replace('thresholds', 'threshold')}` must"):
+        metric(**{name: value})
+
+
+def test_bad_images_are_refused():
+    labels = np.array([[1, 0]])
+    truth, pred = GroundTruth(labels, [1]), Detections(labels, [0.5], [1])
+    for true, found, message in (
+        (labels, pred, "`classes` of the true masks"),
+        (truth, Detections(labels, [0.5]), "`classes` of the predictions"),
+        (truth, Detections(labels, classes=[1]), "`scores` of the predictions"),
+        (truth, Detections(labels.T, [0.5], [1]), r"\(1, 2\) and \(2, 1\)"),
+        (truth, labels * 1.0, "`masks`.*float64"),
+    ):
+        with pytest.raises(ValueError, match=f"^Image 1: .*{message}"):
+            mask_average_precision([truth, true], [pred, found])
+    with pytest.raises(ValueError, match="equally many.*only 1 in `predictions`"):
+        average_recall([labels, labels], [labels])
+    with pytest.raises(ValueError, match="`truths`.*NoneType"):
+        average_recall(None, [labels])

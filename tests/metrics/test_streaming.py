@@ -1,0 +1,235 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+
+from keras_rpe.metrics import (
+    InstanceAveragePrecision,
+    InstancePanopticQuality,
+    matching,
+    matching_dataset,
+)
+from keras_rpe.metrics.streaming import count_matches
+
+THRESHOLDS = (0.5, 0.55, 0.6, 0.75, 1.0)
+DTYPES = (np.uint8, np.int16, np.uint16, np.int32, np.int64, np.uint32, np.uint64)
+
+
+def as_numbers(counts):
+    return tuple(int(c) for c in counts[:3]), float(counts[3])
+
+
+def expect_offline(counts, true, pred, threshold, **kwargs):
+    m = matching(true, pred, threshold, **kwargs)
+    numbers, sum_iou = as_numbers(counts)
+    assert numbers == (m.tp, m.fp, m.fn)
+    assert sum_iou == pytest.approx(m.sum_iou, rel=1e-5)
+
+
+def random_pair(seed, shape=(12, 13), ids=12, keep=0.8):
+    """A blocky map and a copy with holes, cuts and merges, so that many IoU lie near 0.5."""
+    rng = np.random.default_rng(seed)
+    true = np.kron(rng.integers(0, ids, (shape[0] // 2, shape[1])), np.ones((2, 1), int))
+    pred = np.where(rng.random(true.shape) < keep, true, rng.integers(0, ids, true.shape))
+    return true, pred
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    maps=hnp.arrays(np.int32, (2, 3, 5), elements=st.integers(0, 5)),
+    threshold=st.sampled_from(THRESHOLDS),
+)
+def test_equals_the_offline_matching(maps, threshold):
+    expect_offline(count_matches(maps[0], maps[1], threshold), *maps, threshold)
+
+
+def test_split_and_merged_halves_in_one_image():
+    # An instance cut into halves and two halves merged: three instances of each map have a
+    # partner of IoU 0.5, and yet there are only two one-to-one pairs.
+    true = np.array([[1, 1, 1, 1, 0, 2, 2, 3, 3]])
+    pred = np.array([[1, 1, 2, 2, 0, 3, 3, 3, 3]])
+    assert as_numbers(count_matches(true, pred, 0.5)) == ((2, 1, 1), 1.0)
+    expect_offline(count_matches(true, pred, 0.5), true, pred, 0.5)
+    assert as_numbers(count_matches(true, pred, 0.51)) == ((0, 3, 3), 0.0)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("ignore_label", [None, 3])
+def test_compiled_with_dynamic_shapes(jit_compile, ignore_label):
+    spec = tf.TensorSpec((None, None), tf.int64)
+
+    @tf.function(jit_compile=jit_compile, input_signature=[spec, spec])
+    def compiled(true, pred):
+        return count_matches(true, pred, 0.55, 64, ignore_label)
+
+    matched = 0
+    for seed, shape in enumerate([(12, 13), (2, 1), (20, 7)]):
+        true, pred = random_pair(seed, shape)
+        counts = compiled(true, pred)
+        expect_offline(counts, true, pred, 0.55, ignore_label=ignore_label)
+        matched += int(counts[0])
+    assert matched > 0
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_integer_type_and_its_largest_ids(dtype):
+    top = np.iinfo(dtype).max if dtype is not np.uint64 else np.iinfo(np.int64).max
+    ids = np.array([0, 1, 7, top - 1, top], dtype=dtype)
+    true, pred = (ids[labels % 5] for labels in random_pair(0))
+    assert true.dtype == dtype
+    expect_offline(count_matches(true, pred, 0.5), true, pred, 0.5)
+
+
+def test_negative_labels_are_background():
+    true = np.array([[-5, -5, 2, 2]])
+    assert as_numbers(count_matches(true, true)) == ((1, 0, 0), 1.0)
+    assert as_numbers(count_matches(true, np.zeros_like(true), ignore_label=2))[0] == (0, 0, 0)
+
+
+def test_instances_beyond_the_largest_number_count_as_not_matched():
+    labels = np.arange(1, 11).reshape(2, 5)
+    for limit in (1, 4, 9):
+        counts = count_matches(labels, labels, max_instances=limit)
+        assert as_numbers(counts) == ((limit, 10 - limit, 10 - limit), float(limit))
+    assert as_numbers(count_matches(labels, labels, max_instances=10)) == ((10, 0, 0), 10.0)
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (0, 4)])
+def test_maps_without_instances(shape):
+    empty = np.zeros(shape, np.int32)
+    assert as_numbers(count_matches(empty, empty)) == ((0, 0, 0), 0.0)
+
+
+def test_real_nuclei(data_root):
+    path = sorted((data_root / "dsb2018" / "train" / "instances").glob("*.png"))[0]
+    labels = np.array(Image.open(path))
+    counts = count_matches(labels, labels, 1.0)
+    assert as_numbers(counts) == ((len(np.unique(labels)) - 1, 0, 0), len(np.unique(labels)) - 1)
+    shifted = np.roll(labels, 3, axis=0)
+    for threshold in (0.5, 0.75):
+        expect_offline(count_matches(labels, shifted, threshold), labels, shifted, threshold)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_updates_in_a_compiled_graph_equal_the_data_set(jit_compile):
+    metric = InstanceAveragePrecision(max_instances=16)
+    spec = tf.TensorSpec((None, None, None), tf.int32)
+
+    @tf.function(jit_compile=jit_compile, input_signature=[spec, spec])
+    def update(y_true, y_pred):
+        metric.update_state(y_true, y_pred)
+
+    images = []
+    for batch, shape in ((3, (12, 13)), (1, (6, 20)), (0, (4, 4))):
+        pairs = [random_pair(seed, shape) for seed in range(batch)]
+        stacked = np.array(pairs, np.int32).reshape(batch, 2, *shape)
+        update(stacked[:, 0], stacked[:, 1])
+        images += pairs
+    m = matching_dataset([t for t, _ in images], [p for _, p in images])
+    assert 0 < m.tp < m.n_true
+    assert (float(metric.tp), float(metric.fp), float(metric.fn)) == (m.tp, m.fp, m.fn)
+    assert float(metric.sum_iou) == pytest.approx(m.sum_iou, rel=1e-5)
+    metric.reset_state()
+    assert [float(v) for v in metric.variables] == [0.0] * 4
+
+
+def test_sample_weights_weigh_images():
+    true, pred = np.array([random_pair(seed) for seed in range(3)]).swapaxes(0, 1)
+    metric = InstanceAveragePrecision()
+    metric.update_state(true, pred, sample_weight=[2, 0, 1])
+    first, last = matching(true[0], pred[0]), matching(true[2], pred[2])
+    assert float(metric.tp) == 2 * first.tp + last.tp
+    assert float(metric.fn) == 2 * first.fn + last.fn
+
+
+@pytest.mark.parametrize(
+    ("y_true", "y_pred", "weight", "message"),
+    [
+        (np.zeros((1, 2, 2)), np.zeros((1, 2, 2), int), None, r"`y_true` must be an integer"),
+        (np.zeros((1, 2, 2), int), np.zeros((1, 2, 2)), None, r"`y_pred` must be .*float"),
+        (np.zeros((2, 2), int), np.zeros((2, 2), int), None, r"`y_true`.*shape=\(2, 2\)"),
+        (np.zeros((1, 2, 2), int), np.zeros((1, 2, 3), int), None, r"must have the same shape"),
+        (np.zeros((1, 2, 2), int), np.zeros((1, 2, 2), int), [1, 2], r"`sample_weight` must have"),
+        (np.zeros((1, 2, 2), int), np.zeros((1, 2, 2), int), 1.0, r"`sample_weight` must have"),
+    ],
+)
+def test_bad_batches_are_refused(y_true, y_pred, weight, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        InstanceAveragePrecision().update_state(y_true, y_pred, weight)
+    assert "\n" not in str(caught.value)
+
+
+def test_in_a_compiled_model_with_mixed_precision():
+    keras.mixed_precision.set_dtype_policy("mixed_float16")
+    try:
+        inputs = keras.Input((None, None), dtype="int32")
+        model = keras.Model(inputs, keras.layers.Identity()(inputs))
+        metric = InstanceAveragePrecision(threshold=0.6)
+        model.compile(
+            # Keras evaluates no model without a loss.
+            loss=lambda y, x: keras.ops.cast(y - x, "float32"),
+            metrics=[metric],
+            jit_compile=True,
+        )
+        maps = np.array([random_pair(seed, (10, 9)) for seed in range(4)], np.int32)
+        logs = model.evaluate(maps[:, 1], maps[:, 0], batch_size=2, verbose=0, return_dict=True)
+    finally:
+        keras.mixed_precision.set_dtype_policy("float32")
+    expected = matching_dataset(maps[:, 0], maps[:, 1], 0.6).average_precision
+    assert 0 < expected < 1
+    assert logs[metric.name] == pytest.approx(expected)
+
+
+METRICS = {
+    InstanceAveragePrecision: "average_precision",
+    InstancePanopticQuality: "panoptic_quality",
+}
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.7])
+@pytest.mark.parametrize("metric_class", METRICS)
+def test_figures_equal_the_pooled_ones_over_several_updates(metric_class, threshold):
+    rng = np.random.default_rng(0)
+    true = rng.integers(0, 20, (6, 5, 9))
+    pred = np.where(rng.random(true.shape) < 0.25, 0, true) * 1000
+    metric = metric_class(threshold, ignore_label=4)
+    for start in (0, 2, 4):
+        metric.update_state(true[start : start + 2], pred[start : start + 2])
+    pooled = matching_dataset(true, pred, threshold, ignore_label=4)
+    assert 0 < getattr(pooled, METRICS[metric_class]) < 1
+    assert float(metric.result()) == pytest.approx(getattr(pooled, METRICS[metric_class]), rel=1e-5)
+
+
+@pytest.mark.parametrize("metric_class", METRICS)
+def test_empty_images_score_one_until_something_is_wrongly_predicted(metric_class):
+    metric = metric_class()
+    empty = np.zeros((2, 3, 3), int)
+    metric.update_state(empty, empty)
+    assert float(metric.result()) == 1.0
+    metric.update_state(empty, empty + 1)
+    assert float(metric.result()) == 0.0
+
+
+@pytest.mark.parametrize("metric_class", METRICS)
+def test_config_round_trip(metric_class):
+    assert metric_class().name == "instance_" + METRICS[metric_class]
+    metric = metric_class(0.75, 32, 255, name="at_75")
+    copy = keras.metrics.deserialize(keras.metrics.serialize(metric))
+    assert type(copy) is metric_class
+    assert copy.get_config() == metric.get_config()
+    assert (copy.name, copy.threshold, copy.max_instances) == ("at_75", 0.75, 32)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("threshold", value) for value in (0.49, 1.5, np.nan)]
+    + [("max_instances", value) for value in (0, 10**6, 1.0)]
+    + [("ignore_label", 0.5)],
+)
+def test_bad_arguments_are_refused(name, value):
+    with pytest.raises(ValueError, match=f"`{name}` must.*{value}"):
+        InstanceAveragePrecision(**{name: value})

@@ -1,0 +1,156 @@
+"""The weights that come with the package, on images that they were not trained on."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from skimage import data
+
+from keras_rpe.data import (
+    VOID,
+    digits,
+    find_boundary_pairs,
+    find_label_pairs,
+    read_image,
+    read_label_pair,
+    read_labels,
+    split_pairs,
+)
+from keras_rpe.data.bsds import read_boundary_pair
+from keras_rpe.metrics import (
+    AverageRecall,
+    GroundTruth,
+    MaskAveragePrecision,
+    average_precision,
+    boundary_benchmark,
+    matching,
+)
+from keras_rpe.models import BoundaryDetector, InstanceSegmenter, ObjectProposer
+from keras_rpe.models.presets import preset_folder
+from keras_rpe_cli.demo import demo_image
+
+MOST_BYTES = 30e6
+
+
+@pytest.mark.parametrize("name", ["boundaries", "digits", "digits_instances", "nuclei", "objects"])
+def test_it_is_small(name: str) -> None:
+    files = Path(preset_folder(name)).iterdir()
+    assert sum(file.stat().st_size for file in files) <= MOST_BYTES
+
+
+def test_nuclei_in_a_section_of_tissue_and_on_real_images_held_out(data_root) -> None:
+    nuclei = InstanceSegmenter.from_preset("nuclei")
+    result = nuclei.predict_instances(demo_image()[200:456, 150:406])
+    assert 50 < len(result) < 200
+    assert np.median(result.scores) > 0.7
+    _, validation = split_pairs(find_label_pairs(data_root / "dsb2018" / "train"), 1 / 7, seed=0)
+    true, found = [], []
+    for pair in validation:
+        image = read_image(pair.image)
+        if image.shape == (256, 256):
+            true.append(read_labels(pair.instances))
+            found.append(nuclei.predict_instances(image).labels)
+    assert len(true) >= 20
+    assert average_precision(true, found, thresholds=(0.5,))[0] >= 0.7
+
+
+def test_digits_on_the_scenes_of_the_authors_and_unseen_ones(golden_root, data_root) -> None:
+    model = InstanceSegmenter.from_preset("digits")
+    assert model.embed(np.zeros((1, 64, 64, 3), "float32"))[0].shape == (1, 64, 64, 3)
+    assert len(model.predict_instances(np.zeros((64, 64, 3), "uint8"))) == 0
+    with np.load(golden_root / "mean_shift_digits_a.npz", allow_pickle=False) as file:
+        images, truths = file["image"], file["instances"]
+    found = [model.predict_instances(image).labels for image in images]
+    # The background is a segment like the others.
+    first, *others = (matching(a.astype(int) + 1, b + 1) for a, b in zip(truths, found))
+    for one in others:
+        first = first + one
+    assert first.panoptic_quality >= 0.93
+    images, truths = next(
+        iter(
+            digits(
+                data_root / "mnist_10k.npz",
+                "test",
+                num_scenes=30,
+                batch_size=30,
+                same_class_share=0,
+            )
+        )
+    )
+    counted = [model.predict_instances(image).labels.max() for image in images.numpy()]
+    there = [len(np.unique(truth[truth > 0])) for truth in truths.numpy()]
+    assert np.mean(np.array(counted) != there) < 0.15
+
+
+def test_unseen_digits_have_their_classes(data_root) -> None:
+    model = InstanceSegmenter.from_preset("digits_instances")
+    assert len(model.predict_instances(np.zeros((64, 64, 3), "uint8"))) == 0
+    dataset = digits(
+        data_root / "mnist_10k.npz",
+        "test",
+        num_scenes=30,
+        batch_size=1,
+        classes=True,
+        min_digits=1,
+        same_class_share=0.0,
+    )
+    precision = MaskAveragePrecision()
+    for images, labels in dataset:
+        instances, classes = labels["instances"][0].numpy(), labels["classes"][0].numpy()
+        # Digits that others cover altogether leave a gap in the ids.
+        dense = np.unique(np.append(0, instances), return_inverse=True)[1][1:]
+        truth = GroundTruth(dense.reshape(instances.shape), classes=classes)
+        precision.update(truth, model.predict_instances(images[0].numpy()))
+    assert precision.result()["AP50"] >= 0.85
+
+
+def test_a_cup_has_boundaries_and_so_have_photographs(data_root) -> None:
+    model = BoundaryDetector.from_preset("boundaries")
+    found = model.predict_boundaries(data.coffee()).probabilities
+    # Each column through the saucer's lower rim, and the empty table at the lower right.
+    assert np.median(found[300:395, 250:350].max(axis=0)) > 0.6
+    assert np.median(found[340:395, 520:595]) < 0.1
+    pairs = find_boundary_pairs(data_root / "bsds500", "val")[:2]  # It was trained on these.
+    maps = [model.predict_boundaries(read_image(pair.image)).thinned for pair in pairs]
+    truths = [[one.boundaries for one in read_boundary_pair(pair)[1]] for pair in pairs]
+    figures = boundary_benchmark(maps, truths, thresholds=[0.3, 0.4, 0.5, 0.6, 0.7, 0.8])
+    assert figures.ods > 0.7
+
+
+@pytest.fixture(scope="module")
+def objects() -> ObjectProposer:
+    return ObjectProposer.from_preset("objects")
+
+
+def test_the_cup_is_among_the_best_objects(objects) -> None:
+    proposals = objects.predict_proposals(data.coffee(), max_proposals=10)
+    # The middle of the cup is in one of them, and the corners of the table are not in it.
+    with_cup = [mask for mask in proposals.masks if mask[170:200, 280:310].mean() > 0.9]
+    assert any(not mask[:40, :40].any() and not mask[-40:, -40:].any() for mask in with_cup)
+
+
+@pytest.mark.slow
+def test_objects_in_photographs_of_single_ones(objects, data_root) -> None:
+    pairs = split_pairs(find_label_pairs(data_root / "dali_coco" / "all"), 0.2)[1]
+    recall = AverageRecall((10,), exclude_void=True)
+    for pair in pairs:
+        image, labels, _ = read_label_pair(pair, void=255)
+        proposals = objects.predict_proposals(image, max_proposals=10)
+        recall.update(GroundTruth(labels, ignore_label=VOID), proposals.masks)
+    assert recall.result()["AR@10"] > 0.4
+    assert recall.result()["AR50@10"] > 0.6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("task", "name"), [(ObjectProposer, "objects"), (BoundaryDetector, "boundaries")]
+)
+def test_exports_equal_keras(task, name: str, tmp_path) -> None:
+    from keras_rpe.export import load_served
+
+    model, image = task.from_preset(name), data.coffee()[:203, :301]
+    expected = model.predict(image[None], verbose=0)
+    for path, kind in ((tmp_path / name, "tf_saved_model"), (tmp_path / "m.tflite", "litert")):
+        found = load_served(model.export(path, format=kind)).predict_tables(image[None])
+        for key, value in expected.items():
+            np.testing.assert_allclose(found[key], value, atol=1e-4, err_msg=key)

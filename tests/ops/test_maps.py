@@ -1,0 +1,81 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reference import unit_points
+
+from keras_rpe.ops.maps import (
+    coordinate_channels,
+    merge_windows,
+    partition_windows,
+    rotate_by_position,
+    sample_nearest,
+    upsample_bilinear,
+)
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("factor", [1, 3, 4])
+@pytest.mark.parametrize("shape", [(2, 5, 7, 3), (1, 1, 4, 1), (1, 1, 1, 2)])
+def test_upsampling_equals_resizing(factor: int, shape: tuple[int, ...]) -> None:
+    x = RNG.normal(size=shape).astype("float32")
+    size = (shape[1] * factor, shape[2] * factor)
+    expected = keras.ops.image.resize(x, size, interpolation="bilinear", antialias=False)
+    np.testing.assert_allclose(upsample_bilinear(x, factor), expected, atol=1e-5)
+
+
+def test_coordinates() -> None:
+    x = np.asarray(coordinate_channels(np.zeros((2, 4, 8, 3), "float32")))
+    assert x.shape == (2, 4, 8, 2)
+    np.testing.assert_allclose(x[1, :, 5, 0], [-0.75, -0.25, 0.25, 0.75])
+    np.testing.assert_allclose(x[1, 2, :, 1], np.arange(-7, 8, 2) / 8)
+
+
+def test_rotation_equals_complex_numbers() -> None:
+    x = unit_points((1, 5, 7, 8))
+    periods = [3.0, 10.0, 25.0]
+    y = np.asarray(rotate_by_position(x, periods))
+    for k in range(4):
+        theta = np.pi * (k // 3) / 2
+        row, column = np.mgrid[:5, :7]
+        angle = 2 * np.pi / periods[k % 3] * (row * np.sin(theta) + column * np.cos(theta))
+        expected = (x[0, ..., k] + 1j * x[0, ..., k + 4]) * np.exp(1j * angle)
+        np.testing.assert_allclose(y[0, ..., k] + 1j * y[0, ..., k + 4], expected, atol=1e-12)
+
+
+def test_like_features_apart_get_other_embeddings() -> None:
+    x = np.ones((1, 30, 30, 24)) / 24**0.5
+    y = np.asarray(rotate_by_position(x, [12.0, 24.0, 48.0]))[0]
+    for direction in ((6, 0), (0, 10), (10, 10)):
+        assert y[5, 5] @ y[5 + direction[0], 5 + direction[1]] < 0.5
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 33))
+def test_windows_make_a_round_trip(height: int, width: int, size: int) -> None:
+    x = np.random.default_rng(0).random((2, height, width, 3)).astype("float32")
+    windows, real = partition_windows(x, size)
+    assert windows.shape[1] <= size**2
+    assert float(np.sum(np.asarray(real))) == 2 * height * width
+    assert not np.asarray(windows)[np.asarray(real)[..., 0] == 0].any()
+    np.testing.assert_array_equal(merge_windows(windows, x.shape, size), x)
+
+
+def test_windows_of_dynamic_sizes_under_xla() -> None:
+    def there_and_back(x):
+        return merge_windows(partition_windows(x, 16)[0], keras.ops.shape(x), 16)
+
+    signature = [tf.TensorSpec((None, None, None, 2))]
+    compiled = tf.function(there_and_back, input_signature=signature, jit_compile=True)
+    x = np.random.default_rng(0).random((1, 37, 16, 2)).astype("float32")
+    np.testing.assert_array_equal(compiled(x), x)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3])
+def test_sample_nearest_reads_the_centers(factor: int) -> None:
+    x = np.arange(24 * 12).reshape(1, 24, 12)
+    y = np.asarray(sample_nearest(x, 24 // factor, 12 // factor))
+    np.testing.assert_array_equal(y, x[:, factor // 2 :: factor, factor // 2 :: factor])
