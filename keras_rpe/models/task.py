@@ -15,6 +15,7 @@ import numpy as np
 from keras import ops
 
 from keras_rpe.checkpoints import ConversionReport
+from keras_rpe.models.backbones import make_backbone
 from keras_rpe.models.checks import LabelCheck
 from keras_rpe.models.presets import PresetError, load_preset, preset_folder, save_preset
 from keras_rpe.ops.precision import precise_dtype
@@ -49,6 +50,11 @@ def compiled_function(
     signature = [tf.TensorSpec(shape, "float32") for shape in shapes]
     # Loops are ops of the graph already: there is no Python control flow to convert.
     return tf.function(function, input_signature=signature, autograph=False)
+
+
+def network(backbone: str | keras.Model, weights: str | None) -> keras.Model:
+    """The network that a task was given, or one made by name."""
+    return make_backbone(backbone, weights) if isinstance(backbone, str) else backbone
 
 
 def named(name: str, function: Callable[[Any], Tensor], inputs: Any) -> Tensor:

@@ -103,7 +103,7 @@ def test_exports_equal_keras(trained, tmp_path) -> None:
             )
             # Scores within rounding of each other may change places.
             assert (found == expected).mean() > 0.999
-            assert len(np.unique(found)) == 3
+            assert len(np.unique(found)) > 1
     served = tf.saved_model.load(saved).signatures
     assert set(served["serving_default"].structured_outputs) == {"classes"}
     files = tf.constant([tf.io.encode_png(image).numpy() for image in images])
