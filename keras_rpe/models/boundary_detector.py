@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any, ClassVar
 
 import keras
@@ -144,8 +145,8 @@ class BoundaryDetector(Task):
         # One sum of two after the other: files number the weights by the depth of their layers.
         joint = parts[0]
         for stride, part in zip(strides[1:], parts[1:]):
-            joint = keras.layers.Add(dtype=precise, name=f"joint_{stride}")([joint, part])
-        logits = keras.layers.Concatenate(dtype=precise, name="join")([*own, joint])
+            joint = named(f"joint_{stride}", operator.add, joint, part)
+        logits = named("join", _concatenated, *own, joint)
         logits = CropLike(dtype=precise, name="crop")(logits, images)
         super().__init__(images, {"logits": logits, **embeddings}, name=name, trainable=trainable)
 
@@ -200,3 +201,7 @@ class BoundaryDetector(Task):
         """
         found = self._serve_one(image)
         return Boundaries(found["boundaries"][0], found["thin"][0])
+
+
+def _concatenated(*maps: Tensor) -> Tensor:
+    return ops.concatenate(maps, axis=-1)

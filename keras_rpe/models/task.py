@@ -18,7 +18,6 @@ from keras_rpe.checkpoints import ConversionReport
 from keras_rpe.models.backbones import make_backbone
 from keras_rpe.models.checks import LabelCheck
 from keras_rpe.models.presets import PresetError, load_preset, preset_folder, save_preset
-from keras_rpe.ops.precision import precise_dtype
 from keras_rpe.results import rgb_array
 
 Tensor = Any
@@ -57,9 +56,20 @@ def network(backbone: str | keras.Model, weights: str | None) -> keras.Model:
     return make_backbone(backbone, weights) if isinstance(backbone, str) else backbone
 
 
-def named(name: str, function: Callable[[Any], Tensor], inputs: Any) -> Tensor:
-    """Apply a function as a layer, which gives it a name in `summary` and in errors."""
-    return keras.layers.Lambda(function, name=name, dtype=precise_dtype())(inputs)
+class _Function(keras.Operation):
+    """A function as one operation of a functional graph."""
+
+    def __init__(self, function: Callable[..., Tensor], name: str) -> None:
+        super().__init__(name=name)
+        self.function = function
+
+    def call(self, *inputs: Tensor) -> Tensor:
+        return self.function(*inputs)
+
+
+def named(name: str, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """Apply a function to symbolic tensors under a name, which `summary` and errors then show."""
+    return _Function(function, name)(*inputs)
 
 
 def label_map(labels: Any, images: Tensor) -> Tensor:
@@ -69,6 +79,8 @@ def label_map(labels: Any, images: Tensor) -> Tensor:
         ValueError: If they have another shape.
     """
     labels = ops.convert_to_tensor(labels)
+    if getattr(labels.shape, "rank", 0) is None:  # A step that was traced for maps of both shapes.
+        return ops.reshape(labels, ops.shape(images)[:3])
     if len(labels.shape) == 4 and labels.shape[-1] == 1:
         labels = ops.squeeze(labels, -1)
     sizes = zip(labels.shape[1:3], images.shape[1:3])

@@ -166,7 +166,9 @@ def test_labels_losses_and_metrics_that_fit_no_output() -> None:
     model.compile("sgd", metrics={"semantic": "sparse_categorical_accuracy"})
     history = model.fit(images, labels[..., None], verbose=0).history
     assert 0 <= history["semantic_sparse_categorical_accuracy"][0] <= 1
+    assert np.isfinite(model.fit(images, labels, verbose=0).history["loss"][0])
     for wrong in (labels[:, :20], labels[..., None, None], np.stack([labels] * 2, -1)):
+        model.compile("sgd")
         with pytest.raises(ValueError, match=r"The labels must be maps .* Received: .*shape \("):
             model.fit(images, wrong, verbose=0)
 
