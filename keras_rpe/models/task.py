@@ -240,9 +240,9 @@ class Task(keras.Model):
         if isinstance(loss, str) and loss == "auto":
             loss, weights = self._auto_losses()
             loss_weights = weights if loss_weights is None else loss_weights
-        named = {"loss": loss, "loss_weights": loss_weights}
-        named |= {key: kwargs.get(key) for key in ("metrics", "weighted_metrics")}
-        for argument, value in named.items():
+        given = {"loss": loss, "loss_weights": loss_weights}
+        given |= {key: kwargs.get(key) for key in ("metrics", "weighted_metrics")}
+        for argument, value in given.items():
             if value is not None and not (isinstance(value, dict) and {*value} <= {*self.output}):
                 auto = '"auto" or ' if argument == "loss" else ""
                 raise ValueError(
