@@ -144,13 +144,6 @@ def test_predict_gives_instances_for_a_batch() -> None:
         assert batch["num_instances"][k] == len(one)
 
 
-def test_one_trace_for_all_sizes() -> None:
-    model = tiny()
-    for size in (16, 24, 40, 33):
-        model.predict_instances(np.zeros((size, size + 1)))
-    assert model._compiled_serve.experimental_get_tracing_count() == 1
-
-
 def test_labels_losses_and_metrics_that_fit_no_output() -> None:
     model = tiny()
     images, labels = scene()
