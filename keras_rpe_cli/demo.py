@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from keras_rpe_cli.options import load_segmenter, output_folder, segment_image
+from keras_rpe_cli.options import load_segmenter, output_folder, segment_image, write_all
 from keras_rpe_cli.report import counted
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ def demo_image() -> np.ndarray:
     from skimage.filters import gaussian
     from skimage.util import img_as_ubyte
 
-    # Of the two dyes in the section, haematoxylin is the one that binds to nuclei. To separate
-    # the dyes enlarges the noise.
+    # Of the two dyes in the section, haematoxylin is the one that binds to nuclei. Separating the
+    # dyes enlarges the noise.
     stain = gaussian(rgb2hed(data.immunohistochemistry())[..., 0], 2)
     return img_as_ubyte(np.clip(stain / stain.max(), 0, 1))
 
@@ -52,20 +53,13 @@ def demo(
 
         image = demo_image()
         result = segment_image(network, image, "image")
-        pictures = {
-            "image.png": gray2rgb(image),
-            "overlay.png": overlay_instances(image, result.labels),
-            "loops.png": embedding_loops(network, image),
+        files = {
+            out / "labels.png": partial(write_labels, labels=result.labels),
+            out / "image.png": partial(write_image, rgb=gray2rgb(image)),
+            out / "overlay.png": partial(write_image, rgb=overlay_instances(image, result.labels)),
+            out / "loops.png": partial(write_image, rgb=embedding_loops(network, image)),
         }
-        paths = {"labels.png": out / "labels.png"} | {name: out / name for name in pictures}
-        try:
-            write_labels(paths["labels.png"], result.labels)
-            for name, picture in pictures.items():
-                write_image(paths[name], picture)
-        except BaseException:
-            for path in paths.values():
-                path.unlink(missing_ok=True)
-            raise
+        write_all(files)
     typer.echo(counted(len(result), "instance"))
-    for path in paths.values():
+    for path in files:
         typer.echo(path)

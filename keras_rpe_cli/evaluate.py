@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from keras_rpe_cli.boundaries import map_function
+from keras_rpe_cli.boundaries import detect
 from keras_rpe_cli.options import (
     ModelOption,
     PresetOption,
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     from keras_rpe.data import BoundaryPair, LabelPair
-    from keras_rpe.metrics import BoundaryFigures, Matching
+    from keras_rpe.metrics import Matching
     from keras_rpe.models import BoundaryDetector, InstanceSegmenter, Task
 
-_COLUMNS = ["figure", "value", "threshold", "precision", "recall"]
+_IOUS = (0.5, 0.6, 0.7, 0.8, 0.9)
 _NAMES = (
     *("ods", "ods_threshold", "ods_precision", "ods_recall"),
     *("ois", "ois_precision", "ois_recall", "ap"),
@@ -49,21 +49,7 @@ def evaluate_boundaries(
     split: str,
     threshold: Sequence[float] | None,
 ) -> dict[str, Any]:
-    """Detect the boundaries in a part of BSDS500 and print the figures of its benchmark.
-
-    Args:
-        network: The model.
-        folder: Folder with `images/SPLIT` and `groundTruth/SPLIT`.
-        names: A file of image names, or None for all.
-        split: "train", "val" or "test".
-        threshold: Strengths at which maps are cut; None or empty: 0.01, 0.02, … 0.99.
-
-    Returns:
-        The figures by name.
-
-    Raises:
-        ValueError: If an argument is out of its range, or a file cannot be used.
-    """
+    """Detect the boundaries in a part of BSDS500 and print the figures of its benchmark."""
     from keras_rpe.data import find_boundary_pairs
     from keras_rpe.metrics import boundary_benchmark
     from keras_rpe.metrics.boundaries import check_boundary_thresholds
@@ -77,9 +63,25 @@ def evaluate_boundaries(
         thresholds=cuts,
         progress=sys.stderr.isatty(),
     )
-    print_table(f"{folder}, {split}", _COLUMNS, _rows(figures))
+    ods = (figures.ods, figures.ods_threshold, figures.ods_precision, figures.ods_recall)
+    ois = (figures.ois_precision, figures.ois_recall)
+    rows = [
+        ["ODS", *(f"{value:.3f}" for value in ods)],
+        ["OIS", f"{figures.ois:.3f}", "each its own", *(f"{value:.3f}" for value in ois)],
+        ["AP", f"{figures.ap:.3f}", "", "", ""],
+    ]
+    columns = ["figure", "value", "threshold", "precision", "recall"]
+    print_table(f"{folder}, {split}", columns, rows)
     typer.echo(f"images {len(pairs)}, annotations {annotators}, thresholds {len(cuts)}")
-    return _by_name(figures, len(pairs), annotators)
+    curve = zip(figures.thresholds, figures.precision, figures.recall)
+    return {
+        "images": len(pairs),
+        "annotations": annotators,
+        **{name: getattr(figures, name) for name in _NAMES},
+        "thresholds": [
+            {"threshold": float(t), "precision": float(p), "recall": float(r)} for t, p, r in curve
+        ],
+    }
 
 
 def _checked(pairs: Sequence[BoundaryPair]) -> int:
@@ -105,9 +107,8 @@ def _checked(pairs: Sequence[BoundaryPair]) -> int:
 def _thinned(network: BoundaryDetector, pairs: Sequence[BoundaryPair]) -> Iterator[np.ndarray]:
     from keras_rpe.data import read_image
 
-    maps_of = map_function(network)
     for pair in pairs:
-        yield maps_of(read_image(pair.image))[1]
+        yield detect(network, read_image(pair.image)).thinned
 
 
 class _Drawn:
@@ -126,43 +127,6 @@ class _Drawn:
             yield [annotation.boundaries for annotation in read_boundaries(pair.boundaries)]
 
 
-def _rows(found: BoundaryFigures) -> list[list[str]]:
-    ods = (found.ods, found.ods_threshold, found.ods_precision, found.ods_recall)
-    ois = (f"{value:.3f}" for value in (found.ois_precision, found.ois_recall))
-    return [
-        ["ODS", *(f"{value:.3f}" for value in ods)],
-        ["OIS", f"{found.ois:.3f}", "each its own", *ois],
-        ["AP", f"{found.ap:.3f}", "", "", ""],
-    ]
-
-
-def _by_name(found: BoundaryFigures, images: int, annotators: int) -> dict[str, Any]:
-    curve = zip(found.thresholds, found.precision, found.recall)
-    return {
-        "images": images,
-        "annotations": annotators,
-        **{name: getattr(found, name) for name in _NAMES},
-        "thresholds": [
-            {"threshold": float(t), "precision": float(p), "recall": float(r)} for t, p, r in curve
-        ],
-    }
-
-
-_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
-_EVALUATE_INSTANCES_COLUMNS = [
-    "IoU from",
-    "AP",
-    "precision",
-    "recall",
-    "F1",
-    "mean IoU",
-    "PQ",
-    "TP",
-    "FP",
-    "FN",
-]
-
-
 def evaluate_instances(
     network: InstanceSegmenter,
     folder: Path,
@@ -171,31 +135,23 @@ def evaluate_instances(
     instances: str,
     threshold: Sequence[float] | None,
 ) -> dict[str, Any]:
-    """Segment the images of a folder and print the figures.
-
-    Args:
-        network: The model.
-        folder: Folder of images and label images.
-        names: A file of image names, or None for all.
-        images: Glob of the images in the folder.
-        instances: Glob of the label images.
-        threshold: IoUs from which an instance is found; None or empty: 0.5, 0.6, … 0.9.
-
-    Returns:
-        The figures by name.
-
-    Raises:
-        ValueError: If an argument is out of its range, or a file cannot be used.
-    """
+    """Segment the images of a folder and print the figures."""
     from keras_rpe.data import check_label_pairs, find_label_pairs
     from keras_rpe.metrics.matching import check_thresholds
 
-    thresholds = sorted(set(check_thresholds(threshold or _THRESHOLDS)))
+    thresholds = sorted(set(check_thresholds(threshold or _IOUS)))
     pairs = named_pairs(find_label_pairs(folder, images, instances), names, folder)
     check_label_pairs(pairs)
     matchings, seconds = match_pairs(network, pairs, thresholds)
     seconds_per_image = seconds / len(pairs)
-    print_table(str(folder), _EVALUATE_INSTANCES_COLUMNS, [_row(m) for m in matchings])
+    columns = ["IoU from", "AP", "precision", "recall", "F1", "mean IoU", "PQ", "TP", "FP", "FN"]
+    rows = [
+        [str(f) if isinstance(f, int) else f"{f:.3f}" for f in _figures(m).values()]
+        for m in matchings
+    ]
+    for row, m in zip(rows, matchings):
+        row[0] = f"{m.threshold:g}"
+    print_table(str(folder), columns, rows)
     first = matchings[0]
     typer.echo(
         f"images {len(pairs)}, instances {first.n_true}, predicted {first.n_pred}, "
@@ -215,21 +171,14 @@ def match_pairs(
 ) -> tuple[list[Matching], float]:
     """Segment images whole and compare them with their labels.
 
-    Args:
-        network: The model.
-        pairs: Images with label images.
-        thresholds: IoUs from which an instance is found, ascending.
-
-    Returns:
-        The matching of all images pooled for each threshold, and the seconds that segmenting
-        alone took.
+    Gives the matching of all images pooled for each threshold, and the seconds of segmenting.
     """
     import numpy as np
 
     from keras_rpe.data import read_image, read_labels
     from keras_rpe.metrics import matching
 
-    # The first image compiles the graph, which is not what the time of an image means.
+    # The first image compiles the graph, which does not count as the time of an image.
     network.predict_instances(np.zeros((32, 32)))
     pooled: list[list[Matching]] = []
     seconds = 0.0
@@ -259,12 +208,6 @@ def _figures(m: Matching) -> dict[str, float]:
         "fp": m.fp,
         "fn": m.fn,
     }
-
-
-def _row(m: Matching) -> list[str]:
-    threshold, *figures = _figures(m).values()
-    texts = [str(f) if isinstance(f, int) else f"{f:.3f}" for f in figures]
-    return [f"{threshold:g}", *texts]
 
 
 def evaluate(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from keras_rpe.data import BoundaryPair, LabelPair
     from keras_rpe.models import BoundaryDetector, Instances, InstanceSegmenter, Task
 
+InputsArgument = Annotated[
+    list[str], typer.Argument(metavar="INPUTS", help="Images, folders of images, or globs.")
+]
+OutOption = Annotated[Path, typer.Option(help="Folder for the results.", show_default=False)]
 PresetOption = Annotated[
     str | None,
     typer.Option(
@@ -33,12 +37,7 @@ _COMMANDS = {"InstanceSegmenter": "segment", "BoundaryDetector": "boundaries"}
 
 
 def check_model_choice(preset: str | None, model: Path | None) -> None:
-    """Check that one of `--preset` and `--model` was given.
-
-    Raises:
-        typer.BadParameter: If none or both were.
-        ValueError: If the model file does not exist or has another ending.
-    """
+    """Check that one of `--preset` and `--model` was given, and that the file exists."""
     if (preset is None) == (model is None):
         raise typer.BadParameter("give either --preset or --model", param_hint="--preset")
     if model is not None and not (model.is_file() and model.suffix == ".keras"):
@@ -46,25 +45,14 @@ def check_model_choice(preset: str | None, model: Path | None) -> None:
 
 
 def load_preset_or_model(text: str) -> Task:
-    """Load the model of an argument that is the name of a preset, its folder, or a `.keras` file.
-
-    Raises:
-        ValueError: If there is no such model, or its files are damaged.
-    """
+    """Load the model of an argument: the name of a preset, its folder, or a `.keras` file."""
     if Path(text).suffix == ".keras":
         return load_task(None, Path(text))
     return load_task(text, None)
 
 
 def load_task(preset: str | None, model: Path | None) -> Task:
-    """Load the model of `--preset` or `--model`, of whatever task.
-
-    Args:
-        preset: Name or folder of a preset, or None.
-        model: A `.keras` file, or None.
-
-    Returns:
-        The model, not compiled.
+    """Load the model of `--preset` or `--model`, of any task and not compiled.
 
     Raises:
         ValueError: If there is no such model, or its files are damaged.
@@ -87,11 +75,7 @@ def load_task(preset: str | None, model: Path | None) -> Task:
 
 
 def load_segmenter(preset: str | None, model: Path | None) -> InstanceSegmenter:
-    """Load the model of `--preset` or `--model`, which must be an `InstanceSegmenter`.
-
-    Raises:
-        ValueError: If it is of another task, or as `load_task` says.
-    """
+    """Load the model of `--preset` or `--model`, which must be an `InstanceSegmenter`."""
     task = load_task(preset, model)
     from keras_rpe.models import InstanceSegmenter
 
@@ -101,11 +85,7 @@ def load_segmenter(preset: str | None, model: Path | None) -> InstanceSegmenter:
 
 
 def load_detector(preset: str | None, model: Path | None) -> BoundaryDetector:
-    """Load the model of `--preset` or `--model`, which must be a `BoundaryDetector`.
-
-    Raises:
-        ValueError: If it is of another task, or as `load_task` says.
-    """
+    """Load the model of `--preset` or `--model`, which must be a `BoundaryDetector`."""
     task = load_task(preset, model)
     from keras_rpe.models import BoundaryDetector
 
@@ -117,11 +97,7 @@ def load_detector(preset: str | None, model: Path | None) -> BoundaryDetector:
 def other_task(task: Task, preset: str | None, model: Path | None, needed: str) -> ValueError:
     """The error that says that a model is of another task than the command takes.
 
-    Args:
-        task: The model.
-        preset: The value of `--preset`, or None.
-        model: That of `--model`, or None; with neither, the model is the one of an export.
-        needed: What the command takes.
+    With neither `preset` nor `model`, the model is the one of an export.
     """
     name = type(task).__name__
     option = f"--preset {preset}"
@@ -132,33 +108,19 @@ def other_task(task: Task, preset: str | None, model: Path | None, needed: str) 
 
 
 def segment_image(model: InstanceSegmenter, image: Any, name: str) -> Instances:
-    """Segment one image and print what the model warns of as a line.
-
-    Args:
-        model: The model.
-        image: As `predict_instances` takes it.
-        name: What a warning calls the image.
-
-    Returns:
-        The instances.
-    """
+    """Segment one image and print what the model warns of as a line that begins with `name`."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", UserWarning)
         instances = model.predict_instances(image)
     for warning in caught:
-        typer.echo(f"warning: {name}: {' '.join(str(warning.message).split())}", err=True)
+        message = " ".join(str(warning.message).split())
+        typer.echo(f"warning: {name}: {message}", err=True)
     return instances
 
 
 def find_files(inputs: list[str]) -> tuple[list[Path], int]:
-    """List the files that the inputs stand for, once each; inputs without any are reported.
-
-    Args:
-        inputs: Image files, folders of images, or globs.
-
-    Returns:
-        The files, and the number of inputs without any.
+    """List the files that the inputs stand for, once each; report and count those without any.
 
     Raises:
         typer.Exit: If there is no file at all.
@@ -186,9 +148,6 @@ def check_targets(files: list[Path], targets: Callable[[Path], list[Path]]) -> N
         files: The images.
         targets: Gives the files that may be written for an image.
 
-    Raises:
-        ValueError: If two images have a result of one name, or a result that of an input.
-
     Example:
         >>> from pathlib import Path
         >>> from keras_rpe_cli.options import check_targets
@@ -212,16 +171,27 @@ def check_targets(files: list[Path], targets: Callable[[Path], list[Path]]) -> N
                 )
 
 
+def write_all(files: Mapping[Path, Callable[[Path], object]]) -> None:
+    """Write files by functions of their paths: all of them, or none after an error.
+
+    Where the first cannot be written, those of an earlier run stay; after that they go, so that
+    the files are never those of two runs.
+    """
+    written = False
+    try:
+        for path, write in files.items():
+            write(path)
+            written = True
+    except BaseException:
+        if written:
+            for path in files:
+                path.unlink(missing_ok=True)
+        raise
+
+
 @contextmanager
-def output_folder(path: Path, option: str = "--out") -> Iterator[Path]:
-    """Make a folder to write into, and remove it again if nothing was written.
-
-    Args:
-        path: The folder; it and those above it are made where they are missing.
-        option: The option that an error names.
-
-    Yields:
-        The folder.
+def output_folder(path: Path) -> Iterator[None]:
+    """Make the folder of `--out` to write into, and remove it again if nothing was written.
 
     Raises:
         ValueError: If it, or one above it, is a file.
@@ -229,75 +199,56 @@ def output_folder(path: Path, option: str = "--out") -> Iterator[Path]:
 
     Example:
         >>> folder = tempfile.mkdtemp()
-        >>> with output_folder(Path(folder) / "a" / "b") as made:
-        ...     made.is_dir()
+        >>> with output_folder(Path(folder) / "a" / "b"):
+        ...     (Path(folder) / "a" / "b").is_dir()
         True
         >>> (Path(folder) / "a").exists()
         False
     """
     for folder in (path, *path.parents):
         if folder.exists() and not folder.is_dir():
-            raise ValueError(f"{option} needs a folder, but {folder} is a file.")
+            raise ValueError(f"--out needs a folder, but {folder} is a file.")
     made = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
-        _check_writable(path, option)
-        yield path
+        try:
+            # Find out before hours of work whether files can be made and filled here.
+            with tempfile.TemporaryFile(dir=path) as file:
+                file.write(b"\0")
+        except OSError as error:
+            raise OSError(
+                error.errno, f"--out cannot be written, {error.strerror}", str(path)
+            ) from error
+        yield
     finally:
         for folder in made:
             with contextlib.suppress(OSError):
                 folder.rmdir()
 
 
-def _check_writable(folder: Path, option: str) -> None:
-    """Find out before hours of work whether files can be made and filled here."""
-    try:
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b"\0")
-    except OSError as error:
-        raise OSError(
-            error.errno, f"{option} cannot be written, {error.strerror}", str(folder)
-        ) from error
-
-
 Pair = TypeVar("Pair", "LabelPair", "BoundaryPair")
 
 
 def named_pairs(pairs: Sequence[Pair], names: Path | None, folder: Path) -> list[Pair]:
-    """Choose the pairs whose names are in the file of `--names`.
-
-    Args:
-        pairs: Images with what people drew into them.
-        names: A text file with a name, without ending, a line; None chooses all.
-        folder: Where the pairs are from, for the message.
-
-    Returns:
-        The chosen pairs, in their order.
+    """Choose the pairs whose names are lines of the file of `--names`; without it, all of them.
 
     Raises:
-        ValueError: If the file is no text, is empty, or has a name of which there is no image.
+        ValueError: If the file is not text, is empty, or has a name without an image.
         OSError: If it cannot be read.
     """
-    from keras_rpe.data import LabelFolderError
-
     if names is None:
         return list(pairs)
-    wanted = _read_names(names)
+    try:
+        lines = names.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"--names needs a text file. Received: {names}") from error
+    wanted = {line.strip() for line in lines if line.strip()}
+    if not wanted:
+        raise ValueError(f"--names needs a file with at least one name. Received: {names}")
     missing = sorted(wanted - {pair.name for pair in pairs})
     if missing:
-        raise LabelFolderError(
+        raise ValueError(
             f"--names {names} lists {len(missing)} names of which there is no image in "
             f"{folder}, such as {missing[0]!r}."
         )
     return [pair for pair in pairs if pair.name in wanted]
-
-
-def _read_names(path: Path) -> set[str]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"--names needs a text file. Received: {path}") from error
-    names = {line.strip() for line in lines if line.strip()}
-    if not names:
-        raise ValueError(f"--names needs a file with at least one name. Received: {path}")
-    return names

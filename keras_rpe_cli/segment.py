@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from keras_rpe_cli.options import (
+    InputsArgument,
     ModelOption,
+    OutOption,
     PresetOption,
     check_model_choice,
     check_targets,
@@ -18,6 +22,7 @@ from keras_rpe_cli.options import (
     load_segmenter,
     output_folder,
     segment_image,
+    write_all,
 )
 from keras_rpe_cli.report import counted, import_keras_rpe, one_line, print_error, progress_bar
 
@@ -26,78 +31,13 @@ if TYPE_CHECKING:
 
     from keras_rpe.models import Instances, InstanceSegmenter
 
-COLUMNS = ("image", "instance", "area", "score", "class", "top", "left", "bottom", "right")
-
-
-class InstanceTable:
-    """A CSV file with a row for every instance of every image of a folder of results.
-
-    The rows that the file has already stay, but for those of images that are added anew.
-
-    Args:
-        path: The file, read if it exists.
-
-    Raises:
-        ValueError: If the file exists and is not such a table.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._rows: dict[str, list[list[str]]] = {}
-        if not path.exists():
-            return
-        try:
-            with path.open(newline="", encoding="utf-8") as file:
-                rows = list(csv.reader(file))
-        except (OSError, ValueError, csv.Error):
-            rows = []
-        if not rows or tuple(rows[0]) != COLUMNS or any(len(r) != len(COLUMNS) for r in rows):
-            raise ValueError(
-                f"{path} exists and is not a table that `keras-rpe segment` wrote, choose another "
-                "folder with --out."
-            )
-        for row in rows[1:]:
-            self._rows.setdefault(row[0], []).append(row)
-
-    def add(self, image: str, instances: Instances) -> None:
-        """Put in the rows of an image.
-
-        Args:
-            image: Its name without ending.
-            instances: Its instances: areas in pixels, scores in [0, 1]; bottom and right are the
-                first row and column beyond.
-        """
-        columns = zip(instances.areas, instances.scores, instances.classes, instances.boxes)
-        self._rows[image] = [
-            [image, str(number), str(area), f"{score:.4f}", str(kind), *map(str, box)]
-            for number, (area, score, kind, box) in enumerate(columns, start=1)
-        ]
-
-    def write(self) -> None:
-        """Write the file, whole or not at all.
-
-        Raises:
-            OSError: If it cannot be written.
-        """
-        from keras_rpe.written_file import write_file
-
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for rows in self._rows.values():
-            writer.writerows(rows)
-        write_file(self.path, text.getvalue())
-
-
+_COLUMNS = ["image", "instance", "area", "score", "class", "top", "left", "bottom", "right"]
 _LARGEST_PNG_ID = 65535
-_LABEL_SUFFIXES = ("png", "tif")
 
 
 def segment(
-    inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUTS", help="Images, folders of images, or globs.")
-    ],
-    out: Annotated[Path, typer.Option(help="Folder for the results.", show_default=False)],
+    inputs: InputsArgument,
+    out: OutOption,
     preset: PresetOption = None,
     model: ModelOption = None,
     suffix: Annotated[
@@ -115,11 +55,12 @@ def segment(
     in OUT/instances.csv.
     """
     check_model_choice(preset, model)
-    import_keras_rpe()  # the package of the image reader needs it
+    import_keras_rpe()
     files, failures = find_files(inputs)
-    check_targets(files, lambda file: _targets(file, out))
+    endings = ("labels.png", "labels.tif", "overlay.png")
+    check_targets(files, lambda file: [out / f"{file.stem}_{ending}" for ending in endings])
     with output_folder(out):
-        table = InstanceTable(out / "instances.csv")
+        table = _InstanceTable(out / "instances.csv")
         network = load_segmenter(preset, model)
         images, instances = 0, 0
         try:
@@ -139,18 +80,13 @@ def segment(
         raise typer.Exit(1)
 
 
-def _targets(file: Path, out: Path) -> list[Path]:
-    labels = [out / f"{file.stem}_labels.{suffix}" for suffix in _LABEL_SUFFIXES]
-    return [*labels, out / f"{file.stem}_overlay.png"]
-
-
 def _segment_file(
     network: InstanceSegmenter,
     file: Path,
     out: Path,
     suffix: str,
     overlay: bool,
-    table: InstanceTable,
+    table: _InstanceTable,
 ) -> int | None:
     """Segment one file and write its results; its number of instances, or None if it is bad."""
     from keras_rpe.data import read_image
@@ -170,16 +106,57 @@ def _segment_file(
 def _write_results(
     image: np.ndarray, result: Instances, name: str, out: Path, suffix: str, overlay: bool
 ) -> None:
-    from keras_rpe.data import write_image, write_labels
+    from keras_rpe import data
     from keras_rpe.visualization import overlay_instances
 
-    picture = overlay_instances(image, result.labels) if overlay else None
     labels = out / f"{name}_labels.{suffix if len(result) <= _LARGEST_PNG_ID else 'tif'}"
-    write_labels(labels, result.labels)
-    if picture is not None:
+    files: dict[Path, Callable[[Path], object]] = {
+        labels: partial(data.write_labels, labels=result.labels)
+    }
+    if overlay:
+        picture = overlay_instances(image, result.labels)
+        files[out / f"{name}_overlay.png"] = partial(data.write_image, rgb=picture)
+    write_all(files)
+
+
+class _InstanceTable:
+    """A CSV file with a row for every instance of every image of a folder of results.
+
+    The rows that the file has already stay, except those of images that are added again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._rows: dict[str, list[list[str]]] = {}
+        if not path.exists():
+            return
         try:
-            write_image(out / f"{name}_overlay.png", picture)
-        except BaseException:
-            # An image has all of its results or none.
-            labels.unlink(missing_ok=True)
-            raise
+            with path.open(newline="", encoding="utf-8") as file:
+                rows = list(csv.reader(file))
+        except (OSError, ValueError, csv.Error):
+            rows = []
+        if not rows or rows[0] != _COLUMNS or any(len(row) != len(_COLUMNS) for row in rows):
+            raise ValueError(
+                f"{path} exists and is not a table that `keras-rpe segment` wrote, choose another "
+                "folder with --out."
+            )
+        for row in rows[1:]:
+            self._rows.setdefault(row[0], []).append(row)
+
+    def add(self, image: str, instances: Instances) -> None:
+        """Put in the rows of an image; bottom and right are the first row and column beyond."""
+        columns = zip(instances.areas, instances.scores, instances.classes, instances.boxes)
+        self._rows[image] = [
+            [image, str(number), str(area), f"{score:.4f}", str(kind), *map(str, box)]
+            for number, (area, score, kind, box) in enumerate(columns, start=1)
+        ]
+
+    def write(self) -> None:
+        from keras_rpe.written_file import write_file
+
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(_COLUMNS)
+        for rows in self._rows.values():
+            writer.writerows(rows)
+        write_file(self._path, text.getvalue())

@@ -116,12 +116,9 @@ def _compare_boundaries(
 ) -> _Comparison:
     import numpy as np
 
-    expected, *keras_times = _timed(
-        lambda image: network.predict_boundaries(image).probabilities, pixels, runs
-    )
-    found, *served_times = _timed(
-        lambda image: served.predict_boundaries(image).probabilities, pixels, runs
-    )
+    result, *keras_times = _timed(network.predict_boundaries, pixels, runs)
+    answer, *served_times = _timed(served.predict_boundaries, pixels, runs)
+    expected, found = result.probabilities, answer.probabilities
     greater = float(np.maximum(expected, found).sum())
     return _Comparison(
         "pixels from 0.5",

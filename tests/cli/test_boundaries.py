@@ -54,16 +54,6 @@ def test_white_is_the_largest_value_of_16_bits(run, boundary_preset, tmp_path):
     assert np.ptp(maps[0]) > 10
 
 
-@pytest.mark.parametrize("kind", BAD_IMAGES)
-def test_bad_image_alone_leaves_nothing(run, boundary_preset, tmp_path, kind):
-    path = BAD_IMAGES[kind](tmp_path)
-    out = tmp_path / "new" / "out"
-    outcome = run("boundaries", path, "--preset", boundary_preset, "--out", out)
-    assert_one_line_error(outcome, str(path))
-    assert "no image was done" in outcome.out
-    assert not (tmp_path / "new").exists()
-
-
 def test_bad_images_do_not_stop_the_others(run, labelled, boundary_preset, tmp_path):
     import tifffile
 
@@ -81,15 +71,6 @@ def test_bad_images_do_not_stop_the_others(run, labelled, boundary_preset, tmp_p
     assert len(list(out.iterdir())) == 8
 
 
-@pytest.mark.parametrize("inputs", ["none", "*.png", "missing.png"])
-def test_inputs_without_images(run, boundary_preset, tmp_path, inputs):
-    (tmp_path / "none").mkdir()
-    out = tmp_path / "out"
-    outcome = run("boundaries", tmp_path / inputs, "--preset", boundary_preset, "--out", out)
-    assert_one_line_error(outcome, inputs)
-    assert not out.exists()
-
-
 def test_results_never_overwrite_inputs_or_each_other(run, labelled, boundary_preset, tmp_path):
     folder = labelled / "images"
     before = {path: path.read_bytes() for path in folder.iterdir()}
@@ -102,14 +83,6 @@ def test_results_never_overwrite_inputs_or_each_other(run, labelled, boundary_pr
     assert_one_line_error(run(*command), "differ", "b.png", "B_Thin.png")
     assert not (tmp_path / "out").exists()
     assert run(*command, "--no-thin").code == 0
-
-
-def test_out_is_a_file(run, labelled, boundary_preset, tmp_path):
-    (tmp_path / "file").write_text("mine")
-    options = ("--preset", boundary_preset, "--out", tmp_path / "file")
-    outcome = run("boundaries", labelled / "images", *options)
-    assert_one_line_error(outcome, "--out", str(tmp_path / "file"))
-    assert (tmp_path / "file").read_text() == "mine"
 
 
 @pytest.mark.parametrize("full_at", ["b.png", "b_thin.png"])
@@ -128,33 +101,6 @@ def test_disk_gets_full(run, labelled, boundary_preset, tmp_path, monkeypatch, f
     assert {path.name for path in out.iterdir()} == {"a.png", "a_thin.png"}
 
 
-def test_ctrl_c_keeps_what_is_done(run, labelled, boundary_preset, tmp_path, monkeypatch):
-    from keras_rpe_cli import boundaries
-
-    real = boundaries.read_photograph
-
-    def interrupted(path: Path) -> np.ndarray:
-        if path.name == "c.png":
-            raise KeyboardInterrupt
-        return real(path)
-
-    monkeypatch.setattr(boundaries, "read_photograph", interrupted)
-    out = tmp_path / "out"
-    outcome = run("boundaries", labelled / "images", "--preset", boundary_preset, "--out", out)
-    assert outcome.code == 130
-    assert {path.name for path in out.iterdir()} == {
-        f"{n}{k}.png" for n in "ab" for k in ("", "_thin")
-    }
-
-
-@pytest.mark.parametrize("both", [False, True])
-def test_preset_or_model(run, labelled, boundary_preset, tmp_path, both):
-    options = ["--preset", boundary_preset, "--model", tmp_path / "m.keras"] if both else []
-    outcome = run("boundaries", labelled / "images", *options, "--out", tmp_path / "out")
-    assert outcome.code == 2
-    assert "either" in outcome.err
-
-
 def test_model_with_another_white(run, boundary_preset, tmp_path):
     shutil.copytree(boundary_preset, tmp_path / "plain")
     one = BoundaryDetector.from_preset(boundary_preset, max_value=1.0)
@@ -166,29 +112,3 @@ def test_model_with_another_white(run, boundary_preset, tmp_path):
         assert run("boundaries", tmp_path / "a.png", *options).code == 0
     maps = [read_image(tmp_path / f"{preset}_maps" / "a.png") for preset in ("plain", "one")]
     assert abs(maps[0].astype(int) - maps[1]).max() <= 1
-
-
-@pytest.mark.parametrize(
-    ("command", "needed", "hint"),
-    [
-        ("boundaries", "a BoundaryDetector", "InstanceSegmenter, which `keras-rpe segment` takes"),
-        ("segment", "an InstanceSegmenter", "BoundaryDetector, which `keras-rpe boundaries` takes"),
-        ("train", "an InstanceSegmenter", "BoundaryDetector"),
-        ("demo", "an InstanceSegmenter", "BoundaryDetector"),
-    ],
-)
-def test_preset_of_another_task(
-    run, labelled, tiny_preset, boundary_preset, tmp_path, command, needed, hint
-):
-    preset = tiny_preset if command == "boundaries" else boundary_preset
-    place = {"demo": [], "train": [labelled]}.get(command, [labelled / "images"])
-    outcome = run(command, *place, "--preset", preset, "--out", tmp_path / "out")
-    assert_one_line_error(outcome, f"--preset {preset} must be {needed}", hint)
-    assert not (tmp_path / "out").exists()
-
-
-def test_model_file_of_another_task(run, labelled, tiny_model, tmp_path):
-    tiny_model.save(tmp_path / "m.keras")
-    options = ("--model", tmp_path / "m.keras", "--out", tmp_path / "out")
-    outcome = run("boundaries", labelled / "images", *options)
-    assert_one_line_error(outcome, f"--model {tmp_path / 'm.keras'} must be a BoundaryDetector")

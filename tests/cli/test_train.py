@@ -14,6 +14,7 @@ from test_app import COMMAND, ROOT
 
 from keras_rpe.callbacks import TrainingState
 from keras_rpe.models import InstanceSegmenter
+from keras_rpe_cli.train import commands
 
 SMALL = ("--batch-size", 2, "--crop-size", 16, "--repeats", 1)
 
@@ -94,15 +95,6 @@ def test_stalled_run_ends_at_once_and_its_preset_is_completed(
     assert InstanceSegmenter.from_preset(out / "preset").embedding_dim == 4
 
 
-def test_small_folders_get_enough_steps():
-    from keras_rpe_cli.train import _repeats
-
-    for images, batch in [(17, 8), (3, 2), (128, 8), (129, 8), (1, 1)]:
-        steps = images * _repeats(images, batch) / batch
-        assert steps >= 16
-    assert _repeats(500, 8) == 1
-
-
 def test_loss_that_is_not_finite(run, labelled, tiny_preset, tmp_path):
     out = tmp_path / "run"
     outcome = run(
@@ -127,18 +119,6 @@ def test_bad_options_leave_nothing(run, labelled, tmp_path, options, part):
     outcome = run("train", labelled, "--out", tmp_path / "run", *options)
     assert_one_line_error(outcome, part)
     assert not (tmp_path / "run").exists()
-
-
-def test_preset_or_backbone(run, labelled, tmp_path):
-    options = ("--preset", "nuclei", "--backbone", "unet_small")
-    assert run("train", labelled, "--out", tmp_path / "run", *options).code == 2
-
-
-def test_out_is_a_file(run, labelled, tiny_preset, tmp_path):
-    (tmp_path / "run").write_text("mine")
-    outcome = run("train", labelled, "--preset", tiny_preset, "--out", tmp_path / "run")
-    assert_one_line_error(outcome, "--out", "is a file")
-    assert (tmp_path / "run").read_text() == "mine"
 
 
 def test_disk_is_full(run, labelled, tiny_preset, tmp_path, monkeypatch):
@@ -185,3 +165,12 @@ def test_killed_run_continues(run, labelled, tiny_preset, tmp_path):
     assert f"continuing after epoch {epoch}" in outcome.out
     assert f"epoch {epoch + 1}/{epoch + 1}" in outcome.out
     assert log_epochs(out) == list(range(epoch + 1))
+
+
+def test_commands_survive_spaces_and_leave_out_what_was_not_given() -> None:
+    settings = {"folder": "/x", "image_names": "y", "preset": "nuclei", "backbone": None, "seed": 1}
+    lines = commands(Path("my images"), Path("out"), settings, 5)
+    assert shlex.split(lines["train"])[2] == "my images"
+    assert "--preset nuclei --seed 1" in lines["train"]
+    assert "backbone" not in lines["train"]
+    assert "'my images'" in lines["evaluate"]
