@@ -65,7 +65,7 @@ def main() -> None:
     for name, (constructor, options) in NETWORKS.items():
         network = getattr(torchvision.models, constructor)(weights=None, **options).eval()
         state = network.state_dict()
-        # The fully connected layers of vgg16 are large, and no part of a backbone.
+        # The fully connected layers of vgg16 are large and not part of a backbone.
         names = [key for key in state if not key.startswith(("classifier.", "fc."))]
         shapes = fixture["arrays"][constructor] = {key: list(state[key].shape) for key in names}
         weights = {k: torch.from_numpy(v) for k, v in made_up_weights(shapes).items()}

@@ -85,7 +85,7 @@ class MeanShiftRNN(keras.layers.Layer):
         self.step_size = check_number("step_size", step_size, "(0, 1]")
         self.trainable_bandwidth = trainable_bandwidth
         self.return_sequences = return_sequences
-        self.window_size = _side("window_size", window_size)
+        self.window_size = _side("window_size", window_size or None)
         self.block_size = _side("block_size", block_size)
         self.log_bandwidth: Any = None
 
@@ -115,9 +115,7 @@ class MeanShiftRNN(keras.layers.Layer):
         window_size: int | None = None,
     ) -> Tensor:
         """Return the moved embeddings."""
-        loops = self.iterations
-        if iterations is not None:
-            loops = check_integer("iterations", iterations, 1, _MAX_ITERATIONS)
+        loops = check_integer("iterations", iterations or self.iterations, 1, _MAX_ITERATIONS)
         sequences = self.return_sequences if return_sequences is None else return_sequences
         size = window_size or self.window_size
         x, weights = _lists(at_least_float32(inputs), weights, size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any, ClassVar
 
 import keras
@@ -16,8 +17,8 @@ from keras_rpe.layers import (
     SphericalEmbedding,
 )
 from keras_rpe.losses import BoundaryCrossEntropy, BoundaryPairLoss
-from keras_rpe.models.backbones import make_backbone, pyramid
-from keras_rpe.models.task import Task, label_map, named
+from keras_rpe.models.backbones import pyramid
+from keras_rpe.models.task import Task, label_map, named, network
 from keras_rpe.ops.boundaries import thin_boundaries
 from keras_rpe.ops.precision import precise_dtype
 from keras_rpe.results import Boundaries
@@ -110,10 +111,11 @@ class BoundaryDetector(Task):
         check_number("embedding_weight", embedding_weight, "[0, inf)")
         check_number("max_value", max_value)
         check_integer("border", border, 0, 64)
-        network = backbone
-        if isinstance(network, str):
-            network = make_backbone(network, backbone_weights)
-        features, strides = pyramid(network)
+        check_number("margin", margin, "[0, 1)")
+        check_number("consensus", consensus, "(0, 1]")
+        check_number("negative_weight", negative_weight)
+        backbone = network(backbone, backbone_weights)
+        features, strides = pyramid(backbone)
         branches = max(len(strides) - 1, 1) if branches is None else branches
         branches = check_integer("branches", branches, 1, len(strides))
         strides, coarsest = strides[:branches], strides[-1]
@@ -143,12 +145,12 @@ class BoundaryDetector(Task):
         # One sum of two after the other: files number the weights by the depth of their layers.
         joint = parts[0]
         for stride, part in zip(strides[1:], parts[1:]):
-            joint = keras.layers.Add(dtype=precise, name=f"joint_{stride}")([joint, part])
-        logits = keras.layers.Concatenate(dtype=precise, name="join")([*own, joint])
+            joint = named(f"joint_{stride}", operator.add, joint, part)
+        logits = named("join", _concatenated, *own, joint)
         logits = CropLike(dtype=precise, name="crop")(logits, images)
         super().__init__(images, {"logits": logits, **embeddings}, name=name, trainable=trainable)
 
-        self.backbone = network
+        self.backbone = backbone
         self.logit_network = keras.Model(images, logits, name="logit_network")
         self.branches = branches
         self.strides = strides
@@ -157,7 +159,6 @@ class BoundaryDetector(Task):
         self.consensus = consensus
         self.negative_weight = negative_weight
         self.border = border
-        self._auto_losses()  # Raises now, not only in `compile`.
 
     def _auto_losses(self) -> tuple[dict[str, keras.losses.Loss], dict[str, float] | None]:
         losses: dict[str, keras.losses.Loss] = {
@@ -200,3 +201,7 @@ class BoundaryDetector(Task):
         """
         found = self._serve_one(image)
         return Boundaries(found["boundaries"][0], found["thin"][0])
+
+
+def _concatenated(*maps: Tensor) -> Tensor:
+    return ops.concatenate(maps, axis=-1)

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_rpe.arguments import check_choice, check_integer
+from keras_rpe.arguments import check_choice, check_integer, check_number
 from keras_rpe.layers import (
     CropLike,
     FeatureFusion,
@@ -18,7 +18,7 @@ from keras_rpe.layers import (
     SphericalEmbedding,
 )
 from keras_rpe.losses import CosineMarginLoss
-from keras_rpe.models.backbones import make_backbone, pyramid
+from keras_rpe.models.backbones import pyramid
 from keras_rpe.models.checks import VOID, CapacityCheck, ClassCheck, LabelCheck
 from keras_rpe.models.task import Task, label_map, named
 from keras_rpe.ops.precision import precise_dtype
@@ -34,8 +34,7 @@ class EmbeddingTask(Task):
     """Base of the task models with outputs `embedding`, `shift_1` … `shift_T` and `semantic`.
 
     Args:
-        backbone: A name, or a Keras model from images to features.
-        backbone_weights: Weights of a backbone made by name.
+        backbone: A Keras model from images to features.
         embed: The embedding head.
         mean_shift: The loops of the grouping, each with a loss of its own; `None`: none.
         num_classes: Classes other than the background.
@@ -59,8 +58,7 @@ class EmbeddingTask(Task):
 
     def __init__(
         self,
-        backbone: str | keras.Model,
-        backbone_weights: str | None,
+        backbone: keras.Model,
         embed: SphericalEmbedding,
         mean_shift: MeanShiftRNN | None,
         *,
@@ -75,11 +73,10 @@ class EmbeddingTask(Task):
         **kwargs: Any,
     ) -> None:
         num_classes = check_integer("num_classes", num_classes, 1, MAX_CLASSES)
-        margin_loss(margin, neighborhood)  # Raises now, not only in `compile`.
-        network = backbone
-        if isinstance(network, str):
-            network = make_backbone(network, backbone_weights)
-        features, strides = pyramid(network)
+        check_number("margin", margin, "[0, 1)")
+        if neighborhood is not None:
+            check_number("neighborhood", neighborhood)
+        features, strides = pyramid(backbone)
         output_stride = output_stride or strides[0]
         check_choice("output_stride", output_stride, strides)
 
@@ -109,7 +106,7 @@ class EmbeddingTask(Task):
         outputs["semantic"] = crop(logits, images)
         super().__init__(images, outputs, **kwargs)
 
-        self.backbone = network
+        self.backbone = backbone
         self.pixel_network = keras.Model(images, [embedding, logits], name="pixel_network")
         self.mean_shift = mean_shift
         self.embedding_dim = embed.dim

@@ -12,7 +12,7 @@ from keras import ops
 from keras_rpe.layers import InstanceDecoder, MeanShiftRNN, SeededMeanShift, SphericalEmbedding
 from keras_rpe.metrics import average_precision
 from keras_rpe.models.embedding_task import EmbeddingTask
-from keras_rpe.models.task import compiled_function
+from keras_rpe.models.task import compiled_function, network
 from keras_rpe.ops.precision import precise_dtype
 from keras_rpe.results import Instances, image_label_pairs
 
@@ -146,8 +146,7 @@ class InstanceSegmenter(EmbeddingTask):
         # the work, and 16 bits are too few for the sums of a kernel.
         precise = precise_dtype()
         super().__init__(
-            backbone,
-            backbone_weights,
+            network(backbone, backbone_weights),
             SphericalEmbedding(
                 embedding_dim, coordinates, position_periods, dtype=precise, name="embedding"
             ),

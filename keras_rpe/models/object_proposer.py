@@ -22,7 +22,7 @@ from keras_rpe.layers import (
 )
 from keras_rpe.models.embedding_task import EmbeddingTask
 from keras_rpe.models.instance_segmenter import SEED_LOOPS
-from keras_rpe.models.task import compiled_function
+from keras_rpe.models.task import compiled_function, network
 from keras_rpe.ops.precision import precise_dtype
 from keras_rpe.results import Proposals, check_max_proposals, image_label_pairs
 
@@ -161,8 +161,7 @@ class ObjectProposer(EmbeddingTask):
         )
         ranking.build((None, None, None, scales))
         super().__init__(
-            backbone,
-            backbone_weights,
+            network(backbone, backbone_weights),
             SphericalEmbedding(
                 embedding_dim, coordinates, position_periods, dtype=precise, name="embedding"
             ),

@@ -10,6 +10,7 @@ from keras import ops
 from keras_rpe.arguments import check_integer, check_number
 from keras_rpe.layers import MeanShiftRNN, SphericalEmbedding
 from keras_rpe.models.embedding_task import EmbeddingTask
+from keras_rpe.models.task import network
 from keras_rpe.ops.precision import precise_dtype
 from keras_rpe.results import ClassMap
 
@@ -116,8 +117,7 @@ class SemanticSegmenter(EmbeddingTask):
                 iterations, bandwidth, window_size=window_size, dtype=precise, name="mean_shift"
             )
         super().__init__(
-            backbone,
-            backbone_weights,
+            network(backbone, backbone_weights),
             SphericalEmbedding(
                 embedding_dim, coordinates=coordinates, dtype=precise, name="embedding"
             ),

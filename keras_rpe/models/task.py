@@ -15,9 +15,9 @@ import numpy as np
 from keras import ops
 
 from keras_rpe.checkpoints import ConversionReport
+from keras_rpe.models.backbones import make_backbone
 from keras_rpe.models.checks import LabelCheck
 from keras_rpe.models.presets import PresetError, load_preset, preset_folder, save_preset
-from keras_rpe.ops.precision import precise_dtype
 from keras_rpe.results import rgb_array
 
 Tensor = Any
@@ -51,9 +51,25 @@ def compiled_function(
     return tf.function(function, input_signature=signature, autograph=False)
 
 
-def named(name: str, function: Callable[[Any], Tensor], inputs: Any) -> Tensor:
-    """Apply a function as a layer, which gives it a name in `summary` and in errors."""
-    return keras.layers.Lambda(function, name=name, dtype=precise_dtype())(inputs)
+def network(backbone: str | keras.Model, weights: str | None) -> keras.Model:
+    """The network that a task was given, or one made by name."""
+    return make_backbone(backbone, weights) if isinstance(backbone, str) else backbone
+
+
+class _Function(keras.Operation):
+    """A function as one operation of a functional graph."""
+
+    def __init__(self, function: Callable[..., Tensor], name: str) -> None:
+        super().__init__(name=name)
+        self.function = function
+
+    def call(self, *inputs: Tensor) -> Tensor:
+        return self.function(*inputs)
+
+
+def named(name: str, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """Apply a function to symbolic tensors under a name, which `summary` and errors then show."""
+    return _Function(function, name)(*inputs)
 
 
 def label_map(labels: Any, images: Tensor) -> Tensor:
@@ -63,6 +79,8 @@ def label_map(labels: Any, images: Tensor) -> Tensor:
         ValueError: If they have another shape.
     """
     labels = ops.convert_to_tensor(labels)
+    if getattr(labels.shape, "rank", 0) is None:  # A step that was traced for maps of both shapes.
+        return ops.reshape(labels, ops.shape(images)[:3])
     if len(labels.shape) == 4 and labels.shape[-1] == 1:
         labels = ops.squeeze(labels, -1)
     sizes = zip(labels.shape[1:3], images.shape[1:3])
@@ -222,9 +240,9 @@ class Task(keras.Model):
         if isinstance(loss, str) and loss == "auto":
             loss, weights = self._auto_losses()
             loss_weights = weights if loss_weights is None else loss_weights
-        named = {"loss": loss, "loss_weights": loss_weights}
-        named |= {key: kwargs.get(key) for key in ("metrics", "weighted_metrics")}
-        for argument, value in named.items():
+        given = {"loss": loss, "loss_weights": loss_weights}
+        given |= {key: kwargs.get(key) for key in ("metrics", "weighted_metrics")}
+        for argument, value in given.items():
             if value is not None and not (isinstance(value, dict) and {*value} <= {*self.output}):
                 auto = '"auto" or ' if argument == "loss" else ""
                 raise ValueError(

@@ -6,8 +6,8 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from checkpoints.matconvnet_fixtures import digits_dagnn, write
 from cli_outcome import assert_one_line_error
-from matconvnet_fixtures import digits_dagnn, write
 
 from keras_rpe.layers import BatchStatisticsNormalization
 from keras_rpe.models import InstanceSegmenter

@@ -204,12 +204,6 @@ def test_a_regression_of_one_feature_ranks_by_it() -> None:
     assert len(set(areas)) > 3
 
 
-def test_no_instance() -> None:
-    labels, scores, x = scene()
-    result = ProposalRanking(max_instances=4)(0 * labels, scores, x)
-    assert all(not np.asarray(value).any() for value in result.values())
-
-
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

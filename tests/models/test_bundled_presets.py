@@ -139,18 +139,3 @@ def test_objects_in_photographs_of_single_ones(objects, data_root) -> None:
         recall.update_state(GroundTruth(labels, ignore_label=VOID), proposals.masks)
     assert recall.result()["AR@10"] > 0.4
     assert recall.result()["AR50@10"] > 0.6
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("task", "name"), [(ObjectProposer, "objects"), (BoundaryDetector, "boundaries")]
-)
-def test_exports_equal_keras(task, name: str, tmp_path) -> None:
-    from keras_rpe.export import load_served
-
-    model, image = task.from_preset(name), data.coffee()[:203, :301]
-    expected = model.predict(image[None], verbose=0)
-    for path, kind in ((tmp_path / name, "tf_saved_model"), (tmp_path / "m.tflite", "litert")):
-        found = load_served(model.export(path, format=kind)).predict_tables(image[None])
-        for key, value in expected.items():
-            np.testing.assert_allclose(found[key], value, atol=1e-4, err_msg=key)

@@ -181,7 +181,7 @@ def test_scales_are_those_of_one_decoder_each() -> None:
     assert len(np.unique(maps.reshape(-1, 8), axis=1).T) > 1
 
 
-def test_one_trace_for_all_sizes_and_kinds_of_images(trained) -> None:
+def test_any_size_and_kind_of_image(trained) -> None:
     for image in (
         np.zeros((16, 17)),
         RNG.integers(0, 65535, (20, 33, 1)).astype("uint16"),
@@ -191,7 +191,6 @@ def test_one_trace_for_all_sizes_and_kinds_of_images(trained) -> None:
         proposals = trained.predict_proposals(image)
         assert proposals.masks.shape == (len(proposals), *image.shape[:2])
         assert proposals.boxes.shape == (len(proposals), 4)
-    assert trained._compiled_serve.experimental_get_tracing_count() == 1
 
 
 def test_wrong_inputs() -> None:
@@ -250,13 +249,6 @@ def test_best_overlaps_are_those_of_masks() -> None:
                 true = truth == number
                 best = max(best, (mask & true).sum() / ((mask & known) | true).sum())
             assert found[s, k] == pytest.approx(best)
-
-
-def test_all_background_and_no_background() -> None:
-    maps = np.ones((4, 4, 1), int)
-    assert best_overlaps(maps, np.zeros((4, 4), int), 2).tolist()[0] == 0.0
-    assert best_overlaps(maps, np.full((4, 4), 9), 2).tolist()[0] == 1.0
-    assert np.isnan(best_overlaps(maps, np.full((4, 4), 9), 2, ignore_label=9)).all()
 
 
 def test_fit_finds_the_regression_that_made_the_targets() -> None:

@@ -187,13 +187,6 @@ def test_nobody_needs_a_seed() -> None:
     assert seeded_mean_shift(np.zeros((0, 7, 4), "float32")).shape == (0, 7, 4)
 
 
-def test_opposite_points() -> None:
-    x = np.repeat([[0.6, 0.8], [-0.6, -0.8]], 20, axis=0)
-    np.testing.assert_allclose(_grouped(x), x, atol=1e-9)
-    # A wide kernel weighs both sides alike; no seed has a way to go.
-    assert np.allclose(np.abs(_grouped(x, bandwidth=1e6)), [0.6, 0.8], atol=1e-4)
-
-
 def test_zero_vectors_form_no_group() -> None:
     x, truth = _groups([40, 40], 6)
     x[::3] = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 import keras
@@ -144,21 +145,16 @@ def _matconvnet_graph(network: MatConvNetNetwork) -> _Graph:
 
 
 def _ordered(layers: list[MatConvNetLayer]) -> list[MatConvNetLayer]:
-    """The layers, each after those that it depends on; those in a cycle are left out."""
+    """The layers, each after those that it depends on."""
     givers = {output: index for index, layer in enumerate(layers) for output in layer.outputs}
-    missing = [0] * len(layers)
-    takers: dict[int, list[int]] = {}
-    for index, layer in enumerate(layers):
-        for giver in {givers[name] for name in layer.inputs if name in givers}:
-            missing[index] += 1
-            takers.setdefault(giver, []).append(index)
-    ready = [index for index, count in enumerate(missing) if count == 0]
-    for index in ready:
-        for taker in takers.get(index, ()):
-            missing[taker] -= 1
-            if missing[taker] == 0:
-                ready.append(taker)
-    return [layers[index] for index in ready]
+    needs = {
+        index: {givers[name] for name in layer.inputs if name in givers}
+        for index, layer in enumerate(layers)
+    }
+    try:
+        return [layers[index] for index in TopologicalSorter(needs).static_order()]
+    except CycleError:
+        raise CheckpointError("The layers of the checkpoint depend on one another.") from None
 
 
 def _stride(layer: MatConvNetLayer) -> int:
@@ -167,27 +163,13 @@ def _stride(layer: MatConvNetLayer) -> int:
     return int(first) if isinstance(first, float) and 1 <= first <= 64 else 1
 
 
-@dataclass(frozen=True)
-class _PixelTransform:
-    """An affine map of colors, x ↦ matrix · x + offset."""
-
-    matrix: np.ndarray
-    offset: np.ndarray
-
-    def applied(self, kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The convolution that gives for x what the given one gives for the mapped x."""
-        moved = np.einsum("hwio,ij->hwjo", kernel.astype("float64"), self.matrix)
-        shift = np.einsum("hwio,i->o", kernel.astype("float64"), self.offset)
-        return moved.astype("float32"), (bias + shift).astype("float32")
-
-
 def _pixel_transform(
     backbone: keras.Model, conv: Any, average_image: np.ndarray | None
-) -> _PixelTransform:
-    """The map from the input of the first convolution to that of its MatConvNet twin.
+) -> tuple[np.ndarray, np.ndarray]:
+    """The affine map (matrix, offset) from what the first convolution gets to what its twin gets.
 
-    The twin takes RGB minus the average image, in [0, 1] if all of that image is, and otherwise in
-    [0, 255]. Without an average image the scale and the mean of the backbone are kept.
+    The twin in MatConvNet takes RGB minus the average image, in [0, 1] if all of that image is, and
+    otherwise in [0, 255]. Without an average image the scale and mean of the backbone are kept.
     """
     # One pixel each of black, red, green and blue; padding before the convolution surrounds them.
     probes = np.concatenate([np.zeros((1, 3)), np.eye(3)]).reshape(4, 1, 1, 3).astype("float32")
@@ -203,10 +185,10 @@ def _pixel_transform(
     if average_image is None:
         # The colors in their order, with the deviation and the mean that the backbone gave them.
         order = np.abs(matrix).argmax(axis=0)
-        return _PixelTransform(np.eye(3)[order], np.zeros(3))
+        return np.eye(3)[order], np.zeros(3)
     average = average_image.reshape(-1, 3).mean(axis=0)
     scale = 1.0 if np.abs(average_image).max() <= 1.0 else 255.0
-    return _PixelTransform(scale * inverse, -scale * inverse @ offset - average)
+    return scale * inverse, -scale * inverse @ offset - average
 
 
 _ABSENT = "(zeros, for the convolution has no bias)"
@@ -335,7 +317,7 @@ def _values(
     ours: _Unit,
     theirs: _Unit,
     params: dict[str, np.ndarray],
-    transform: _PixelTransform | None,
+    transform: tuple[np.ndarray, np.ndarray] | None,
 ) -> list[tuple[Any, str, np.ndarray]]:
     """Variables of a convolution and its normalization, what they are called, and their values."""
     names = theirs.conv.params
@@ -343,7 +325,11 @@ def _values(
     has_bias = len(names) > 1
     bias = params[names[1]] if has_bias else np.zeros(kernel.shape[-1], "float32")
     if transform is not None:
-        kernel, bias = transform.applied(kernel, bias)
+        # A convolution that gives for x what this one gives for matrix · x + shift.
+        matrix, shift = transform
+        wide = kernel.astype("float64")
+        kernel = np.einsum("hwio,ij->hwjo", wide, matrix).astype("float32")
+        bias = (bias + np.einsum("hwio,i->o", wide, shift)).astype("float32")
     result = [(ours.conv.kernel, names[0], kernel)]
     if ours.conv.use_bias:
         result.append((ours.conv.bias, names[1] if has_bias else _ABSENT, bias))

@@ -198,6 +198,10 @@ def test_networks_that_do_not_fit() -> None:
         load_matconvnet_weights(model, "no/such/file.mat")
     with pytest.raises(ValueError, match="`backbone` must be a functional Keras model"):
         load_matconvnet_weights(keras.Model(), as_network(small_network()))
+    network = as_network(small_network())
+    network.layers[1].inputs = ["relu1"]
+    with pytest.raises(CheckpointError, match="depend on one another"):
+        load_matconvnet_weights(model, network)
 
 
 def test_strides_in_other_convolutions_of_a_block_are_refused(resnet: MatConvNetNetwork) -> None:
