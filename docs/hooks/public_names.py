@@ -36,10 +36,11 @@ def public_names() -> dict[str, str]:
     """The full names of all public objects, by each of the names that a text may use."""
     names = dict(METHODS)
     ambiguous = set()
-    for path in sorted(PACKAGE.rglob("__init__.py")):
+    for path in sorted([*PACKAGE.rglob("__init__.py"), PACKAGE / "margins.py"]):
         if path.parent.name in _NOT_PUBLIC:
             continue
-        module = ".".join(path.parent.relative_to(PACKAGE.parent).parts)
+        place = path.parent if path.stem == "__init__" else path.with_suffix("")
+        module = ".".join(place.relative_to(PACKAGE.parent).parts)
         for name in exported(path):
             full = f"{module}.{name}"
             short = full.removeprefix("keras_rpe.")
@@ -58,7 +59,8 @@ def exported(path: Path) -> list[str]:
             return [
                 name
                 for name in ast.literal_eval(node.value)
-                if name != "__version__" and not (path.parent / name / "__init__.py").exists()
+                if name not in ("__version__", "margins")
+                and not (path.parent / name / "__init__.py").exists()
             ]
     return []
 
