@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -22,7 +23,7 @@ VOID = -1  # Id of the pixels that no loss counts, whatever id the user's maps h
 _EVERY = 16  # Steps from one report to the next: the cost of sorting a label map is lost in them.
 
 
-class LabelCheck:
+class LabelCheck(ABC):
     """Base of the checks: `observe` is part of the training step, `report` runs outside the graph.
 
     What a step finds is kept in variables that are not the model's, and `report` reads them after
@@ -32,13 +33,13 @@ class LabelCheck:
 
     keeps_variables = keras.backend.backend() != "jax"
 
+    @abstractmethod
     def observe(self, targets: Targets, y_pred: Targets) -> Targets:
         """Look at a batch, in the graph of the training step, and return its targets."""
-        raise NotImplementedError
 
+    @abstractmethod
     def report(self) -> None:
         """Warn or raise, by what the steps have kept so far."""
-        raise NotImplementedError
 
     def after(self, train_function: Callable[..., Any]) -> Callable[..., Any]:
         """The training function of a model, with this check after it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import warnings
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -197,6 +198,7 @@ class Task(keras.Model):
         task._arguments = MappingProxyType(_flat(bound.signature, dict(arguments)))
         return task
 
+    @abstractmethod
     def serve(self, images: Tensor) -> dict[str, Tensor]:
         """Find in images what the task is about, inside the graph.
 
@@ -208,7 +210,6 @@ class Task(keras.Model):
         Returns:
             Tensors by the names in `served_maps`, `served_stacks` and `served_tables`.
         """
-        raise NotImplementedError
 
     def predict_step(self, data: Any) -> dict[str, Tensor]:
         """Give what `serve` does for one batch of `predict`."""
@@ -261,13 +262,13 @@ class Task(keras.Model):
                 self.train_function = check.after(self.train_function)
         return self.train_function
 
+    @abstractmethod
     def _auto_losses(self) -> tuple[dict[str, keras.losses.Loss], dict[str, float] | None]:
         """The losses of `compile(loss="auto")` and their weights."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _targets(self, y: Any, y_pred: dict[str, Tensor]) -> dict[str, Tensor]:
         """What each output is compared with."""
-        raise NotImplementedError
 
     def _label_checks(self, loss: Any) -> list[LabelCheck]:
         """The checks of the labels while a model trains that is compiled with these losses."""
