@@ -12,9 +12,8 @@ points:
 - backward: the first product and the exponential again, a second product of depth 2 (D + 1), and
   the products of either tile with D values for rows and for columns.
 
-It does not add, normalize, multiply entry by entry or assemble anything. The tile size is the
-fastest of several in this process before the first turn; framework, precision and threads are the
-same.
+Nothing is summed up, normalized, multiplied elementwise or assembled. The tile size is the fastest
+of several in this process before the first turn; framework, precision and threads are the same.
 
 The methods take turns, and the times are medians; a ratio is the median of the ratios of
 neighboring runs. Memory is the peak of the process above its memory when idle, after a step of 64
