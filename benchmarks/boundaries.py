@@ -1,33 +1,33 @@
-"""Boundaries in photographs: detectors of this project, a peer, Canny and people on BSDS500.
+"""Compare boundaries on BSDS500: detectors of this project, HED, Canny and people.
 
     python benchmarks/boundaries.py BSDS500_FOLDER --models "softmax=runs/softmax/preset" \
         "embedding=runs/embedding/preset" --peer-python peers/bin/python --out runs/table
 
-`examples/train_boundaries.py` trains the presets, and `benchmarks/hed_boundaries.py` tells how to
-make the environment `peers`; the picture needs `pip install ".[plot]"`. HED was trained on the
-validation images too, so that only the test images are unseen for it; the table says what each
-method was trained on.
+`examples/train_boundaries.py` trains the presets, and `benchmarks/hed_boundaries.py` describes how
+to create the environment `peers`; the picture needs `pip install ".[plot]"`. HED was trained on the
+validation images too, so only the test images are unseen for it; the table says what each method
+was trained on.
 
 - Networks: every map is thinned by `thin_boundaries`, and fades to 0 over `--border` pixels from
   the sides.
 - Canny: scikit-image's, on gray values in [0, 1], at 99 high thresholds of the gradient from 0.01
-  to 0.99, the low one 0.4 of it. A pixel's strength is the highest of them at which it is an edge,
-  so that the benchmark's 99 thresholds give these 99 edge maps. It thins itself.
-- Human: each annotator's map as the prediction, the other annotators' as the truth; counts pooled
-  over all annotators of all images.
+  to 0.99; the low threshold is 0.4 of it. A pixel's strength is the highest threshold at which it
+  is an edge, so the benchmark's 99 thresholds give these 99 edge maps. Canny does its own thinning.
+- Human: each annotator's map is the prediction, and the other annotators' maps are the truth;
+  counts are pooled over all annotators of all images.
 
-Seconds are the median over the images, from pixels to the map, after the first image of each size;
-for the networks of this project they include the thinning, for Canny they are those of one
-threshold. They are measured when a map is made: `--time-again` makes all maps anew on a machine
-that does nothing else, and leaves the counts.
+Seconds are the median over the images, from pixels to the map, after the first image of each size.
+For the networks of this project they include the thinning, and for Canny they are for one
+threshold. They are measured when a map is made: `--time-again` makes all maps again, on a machine
+that should do nothing else, and keeps the counts.
 
-The interval of a difference between two presets is the middle 95 % of the differences where the
-images are drawn anew with replacement, the same ones for both. It tells how much depends on the
-choice of the images, not how much on the seed of a training.
+The interval of a difference between two presets is the middle 95 % of the differences when the
+images are resampled with replacement, in the same way for both. It shows how much depends on the
+choice of the images, not how much depends on the seed of a training.
 
-OUT holds `figures.json`, `precision_recall.png` and `cache` with the maps and counts of each image,
-so that a call that was killed goes on, and one with another row makes only that one. The cache
-knows a preset by its content; another BSDS500_FOLDER needs another OUT.
+OUT holds `figures.json`, `precision_recall.png` and `cache` with the maps and counts of each image.
+So a call that was killed can continue, and a call with a new row computes only that row. The cache
+identifies a preset by its content; another BSDS500_FOLDER needs another OUT.
 """
 
 import argparse
@@ -69,13 +69,13 @@ class Photograph(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Its file name without ending."""
+        """Its file name without the suffix."""
         return self.path.stem
 
 
 @dataclass
 class Row:
-    """What is known of a method."""
+    """What is known about a method."""
 
     counts: np.ndarray
     figures: Any
@@ -104,7 +104,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def show_progress(text: str, done: int, total: int) -> None:
-    """Write over the line of the step before."""
+    """Overwrite the line of the previous step."""
     end = "\n" if done == total else ""
     print(f"\r{text} {done} of {total}", end=end, file=sys.stderr, flush=True)
 
@@ -112,7 +112,7 @@ def show_progress(text: str, done: int, total: int) -> None:
 def make_maps(
     photographs: list[Photograph], folder: Path, load: Callable[[], tuple[Predict, int]], runs: int
 ) -> None:
-    """Write the map of each photograph; `runs` runs of what is timed make one map."""
+    """Write the map of each photograph; `runs` timed runs make one map."""
     if not photographs:
         return
     predict, parameters = load()
@@ -134,7 +134,7 @@ def make_maps(
 
 
 def count(jobs: dict[str, Job], folder: Path, thresholds: np.ndarray, processes: int) -> np.ndarray:
-    """Match the maps of jobs to those of annotators; counts `(jobs, n, 4)`, kept in the folder."""
+    """Match the maps of jobs to those of annotators; cache the counts `(jobs, n, 4)`."""
     from keras_rpe.metrics.boundaries import count_images
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -155,7 +155,7 @@ def evaluate(
     options: argparse.Namespace,
     thins_itself: bool = False,
 ) -> Row:
-    """Let `make` write the maps that are missing, count what is not counted, and give the row."""
+    """Let `make` write the missing maps, count what is not counted, and return the row."""
     from keras_rpe.metrics import BoundaryFigures
     from keras_rpe.ops import thin_boundaries
 
@@ -188,7 +188,7 @@ def evaluate(
 
 
 def evaluate_people(photographs: list[Photograph], options: argparse.Namespace) -> Row:
-    """Match each annotator to the others, where there are any."""
+    """Match each annotator to the others, if there are any."""
     from keras_rpe.metrics import BoundaryFigures
 
     def job(truths: np.ndarray, index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -228,7 +228,7 @@ def canny_strengths(pixels: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def make_peer_maps(photographs: list[Photograph], folder: Path, options: Any) -> None:
-    """Let the Python of the peers write the maps."""
+    """Let the Python of the environment `peers` write the maps."""
     if not photographs:
         return
     with tempfile.TemporaryDirectory() as temporary:
@@ -241,7 +241,7 @@ def make_peer_maps(photographs: list[Photograph], folder: Path, options: Any) ->
 
 
 def print_table(rows: dict[str, Row], people: Row, count: int, options: Any) -> None:
-    """Print a row for each method, and one of people."""
+    """Print a row for each method, and one for people."""
     print(f"\n{count} images of {options.split}, {options.thresholds} thresholds")
     print(
         "method               ODS   OIS    AP  precision  recall  seconds  parameters  trained on"
@@ -261,7 +261,7 @@ def print_table(rows: dict[str, Row], people: Row, count: int, options: Any) -> 
 
 
 def print_differences(rows: dict[str, Row], options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Print the difference of the ODS of all pairs of presets, and give what was printed."""
+    """Print the differences of ODS between all pairs of presets, and return what was printed."""
     found = []
     for first, second in itertools.combinations(options.models, 2):
         a, b = rows[first], rows[second]
@@ -279,11 +279,11 @@ def print_differences(rows: dict[str, Row], options: argparse.Namespace) -> list
 def ods_differences(
     first: np.ndarray, second: np.ndarray, thresholds: np.ndarray, draws: int
 ) -> np.ndarray:
-    """Differences `(draws,)` of the ODS of two counts where images are drawn with replacement."""
+    """Differences `(draws,)` of two ODS when images are drawn with replacement."""
     from keras_rpe.metrics import BoundaryFigures
 
     def ods(counts: np.ndarray, weights: np.ndarray) -> float:
-        # One image with all counts has the same ODS, without the figures of each.
+        # One image with all counts has the same ODS, without the figures of each image.
         pooled = np.tensordot(weights, counts, 1)[None]
         return BoundaryFigures.from_counts(pooled, thresholds).ods
 

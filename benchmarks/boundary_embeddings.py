@@ -1,15 +1,15 @@
-"""What the pair loss makes of the embeddings of boundary detectors, on BSDS500.
+"""Show what the pair loss does to the embeddings of boundary detectors, on BSDS500.
 
     python benchmarks/boundary_embeddings.py BSDS500_FOLDER \
         --models "softmax=runs/softmax/preset" "pair first=runs/pair/preset"
 
-Of each branch, on images of `--split`:
+Figures of each branch, on images of `--split`:
 
-- main axis: share of the variance of the embeddings along their first principal axis. On two
-  poles, which is where the pair loss puts them, it is near 1: a sphere used as a line.
-- AUC: how well the map of the branch ranks boundary pixels, those that at least `--consensus` of
-  the annotators drew, above pixels that nobody drew and that are more than `--gap` pixels from
-  every line. The last column is that of the mean of all maps.
+- main axis: the share of the variance of the embeddings along their first principal axis. The pair
+  loss puts embeddings at two poles, where it is near 1, as if the sphere were a line.
+- AUC: how well the map of the branch ranks boundary pixels, which at least `--consensus` of the
+  annotators drew, above pixels that nobody drew and that are more than `--gap` pixels from every
+  line. The last column is for the mean of all maps.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from boundaries import named_preset, read_photographs
 
 
 def area_under_curve(positive: np.ndarray, negative: np.ndarray) -> float:
-    """The probability that a value of the first ranks above one of the second."""
+    """The probability that a value of the first array ranks above one of the second."""
     from scipy.stats import rankdata
 
     ranks = rankdata(np.concatenate([positive, negative]))[: len(positive)]

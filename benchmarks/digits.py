@@ -1,22 +1,23 @@
-"""Digits: how well scenes are taken apart, by network, by loop, and by class of touching digits.
+"""Measure how well digits are separated, by network, by loop, and by class of touching digits.
 
     python benchmarks/digits.py --models digits --source mnist.npz
     python benchmarks/digits.py --models "every loop=runs/e0/preset,runs/e1/preset" \
         "before the loops=runs/b0/preset,runs/b1/preset" --authors mean_shift_digits.npz
 
-`examples/digits.py` trains the presets; those of one name, with a comma between, differ only by
-their seed, and their row is the mean, with the lowest and the highest beside it. Scenes are test
-scenes as `examples/digits.py` evaluates them, of digits that no training has seen.
+`examples/digits.py` trains the presets. Presets after one name, separated by commas, differ only in
+their seed, and their row has the mean, with the lowest and the highest value beside it. Scenes are
+the test scenes of `examples/digits.py`, with digits that no training has seen.
 
-- PQ: panoptic quality, the counts of all scenes pooled, the background being a segment.
-- wrong: share of the scenes in which another number of digits was found than there is.
-- apart: of the pairs of digits that touch, the share of which both were found, by different
-  instances, at an IoU of at least 0.5.
+- PQ: panoptic quality, with the counts of all scenes pooled and the background as a segment.
+- wrong: the share of the scenes in which the number of digits found is wrong.
+- apart: the share of the pairs of touching digits of which both were found, as different instances
+  with an IoU of at least 0.5.
 
 `--authors` takes an .npz with 30 test scenes of the paper's authors and the embeddings of their
 network: `image` (N, 64, 64, 3), `instances` (N, 64, 64) and `embeddings` (loops, N, 64, 64, 3).
-The decoder of this project then reads instances off those embeddings too, after each loop; the
-background is what lies around the densest point of the sphere, since theirs has no score for it.
+The decoder of this project then also reads instances off those embeddings, after each loop. The
+background is the region around the densest point of the sphere, since their network has no score
+for it.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from typing import Any
 import numpy as np
 
 TOUCH = 1  # Pixels of touching digits are neighbors, diagonal ones too.
-SIMILARITY, LEAST_AREA = 0.96, 16  # Of the decoder on the authors' embeddings.
+SIMILARITY, LEAST_AREA = 0.96, 16  # For the decoder on the authors' embeddings.
 
 
 def named_presets(text: str) -> tuple[str, list[str]]:
@@ -48,7 +49,7 @@ def quality(truths: list[np.ndarray], found: list[np.ndarray]) -> tuple[float, f
 
 
 def touching_pairs(instances: np.ndarray) -> list[tuple[int, int]]:
-    """Ids of the digits that have pixels side by side."""
+    """Ids of the digits that have adjacent pixels."""
     from scipy.ndimage import maximum_filter
 
     ids = [int(i) for i in np.unique(instances) if i]
@@ -64,7 +65,7 @@ def touching_pairs(instances: np.ndarray) -> list[tuple[int, int]]:
 def pairs_apart(
     truths: list[dict[str, np.ndarray]], found: list[np.ndarray]
 ) -> dict[str, tuple[int, float]]:
-    """Number of touching pairs, and the share that is apart, for like and for unlike digits."""
+    """Number of touching pairs and the share that is separated, for equal and unequal classes."""
     apart: dict[str, list[bool]] = {"same class": [], "different classes": []}
     for truth, labels in zip(truths, found):
         instances, classes = truth["instances"], truth["classes"]
@@ -115,7 +116,7 @@ def print_rows(title: str, rows: dict[str, list[list[float]]], columns: list[str
 
 
 def print_scenes(models: dict[str, list[Any]], options: argparse.Namespace) -> None:
-    """The table of generated scenes, and that of pairs that touch."""
+    """The table of generated scenes, and the table of touching pairs."""
     from keras_rpe.data import digits
 
     scenes, like = (

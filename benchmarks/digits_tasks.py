@@ -1,18 +1,18 @@
-"""Digits: masks with classes, proposals, and class maps, of 500 scenes of unseen digits.
+"""Measure masks with classes, proposals and class maps on 500 scenes of unseen digits.
 
     python benchmarks/digits_tasks.py --source mnist.npz --instances digits_instances \
         --proposals digits --semantic "with=runs/s0/preset,runs/s1/preset" \
         "without=runs/w0/preset,runs/w1/preset"
 
-- `--instances`: presets of `examples/digits.py --classes`. mAP: mean average precision of masks
-  with classes as COCO computes it, at IoU 0.5 and over .50, .55, …, .95.
-- `--proposals`: presets of `examples/digits.py`, whose weights an `ObjectProposer` gets, and whose
-  scores are calibrated on 100 scenes of training digits. AR@k: average recall by the k best
+- `--instances`: presets of `examples/digits.py --classes`. mAP is the mean average precision of
+  masks with classes, as COCO computes it, at IoU 0.5 and over .50, .55, …, .95.
+- `--proposals`: presets of `examples/digits.py`. An `ObjectProposer` gets their weights, and its
+  scores are calibrated on 100 scenes of training digits. AR@k is the average recall of the k best
   proposals over the same IoU thresholds.
-- `--semantic`: presets of `examples/digits_semantic.py`; those of one name, with a comma between,
-  differ only by their seed. mIoU: over the background and the classes, all pixels pooled. With two
-  names, the difference of the first and the second is printed seed by seed. `--gray` takes scenes
-  without colors, which tell the class.
+- `--semantic`: presets of `examples/digits_semantic.py`. Presets after one name, separated by
+  commas, differ only in their seed. mIoU is over the background and the classes, with all pixels
+  pooled. With two names, the difference between the first and the second is printed for each seed.
+  `--gray` uses scenes without colors, which show the class.
 """
 
 import argparse
@@ -77,7 +77,7 @@ def as_proposer(preset: str) -> Any:
         keras.saving.deserialize_keras_object(given["backbone"]),
         **{name: given[name] for name in shared},
     )
-    # Only the network: what ranks proposals is new.
+    # Only the network: the ranking of proposals is new.
     report = transfer_weights(segmenter.pixel_network, proposer.pixel_network)
     if report.unmatched_weights:
         raise ValueError(f"{preset} must be of one class, as proposals are. Received: {report}")
@@ -114,7 +114,7 @@ def print_semantic(models: list[tuple[str, list[str]]], gray: bool, test: Scenes
         for preset in presets:
             model, metric = SemanticSegmenter.from_preset(preset), SemanticMeanIoU(num_classes=11)
             for image, truth in test:
-                # As bright as its brightest color.
+                # Each pixel becomes as bright as its brightest color.
                 pixels = image.max(axis=-1, keepdims=True).repeat(3, axis=-1) if gray else image
                 metric.update_state(truth["classes"], model.predict_classes(pixels).classes)
             values.setdefault(name, []).append(float(metric.result()))
@@ -130,7 +130,7 @@ def print_semantic(models: list[tuple[str, list[str]]], gray: bool, test: Scenes
 
 
 def main() -> None:
-    """Print the tables that are asked for."""
+    """Print the requested tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--source", help="an .npz file; default: Keras downloads MNIST")
     parser.add_argument("--scenes", type=int, default=500)

@@ -1,12 +1,12 @@
-"""Exported models beside the Keras model: latency, memory, size, agreement.
+"""Compare exported models with the Keras model: latency, memory, size, agreement.
 
     python benchmarks/export.py
 
-Exports a preset to every format, then segments one microscope image, which comes with
-scikit-image, at several sizes. Every method runs in a process of its own; they take turns, and
-the times are medians. Memory is the peak of the process above that of the same process when it is
-idle, after an image of 64×64 pixels. Agreement is the mean IoU of each instance of the Keras model
-with its match, 0 without one.
+It exports a preset to every format, then segments one microscope image, which comes with
+scikit-image, at several sizes. Every method runs in a separate process; the methods take turns, and
+the times are medians. Memory is the peak of the process above its memory when idle, after an image
+of 64×64 pixels. Agreement is the mean IoU of each instance of the Keras model with its match, or 0
+without a match.
 """
 
 import argparse
@@ -68,7 +68,7 @@ def load(method: str, preset: str, folder: Path):
 
 
 def measure(method: str, preset: str, folder: Path, side: int, runs: int) -> None:
-    """Print the time and the peak memory of each run as JSON, one line a run."""
+    """Print the time and the peak memory of each run as JSON, one line per run."""
     segment = load(method, preset, folder)
     segment(image_of(64))  # Threads are started, graphs traced and libraries loaded.
     image = image_of(side)

@@ -1,4 +1,4 @@
-"""Ways to group unit embeddings into instances: time, memory and agreement with the truth.
+"""Compare ways to group unit embeddings into instances: time, memory, agreement with the truth.
 
     pip install scikit-learn
     python benchmarks/grouping.py
@@ -6,26 +6,26 @@
 
 Simulated instances have centers with pairwise cosines below a limit, log-normal sizes of at least
 30 points, and normal noise of a given length around the center. Real embeddings are those of the
-preset: of the images listed in `benchmarks/held_out`, the window of prediction that holds the most
-instances, for each group of images; its pixels inside instances, at the stride of the network.
+preset on the images listed in `benchmarks/held_out`: for each group of images, they are the pixels
+inside instances, at the stride of the network, in the prediction window with the most instances.
 
-- ours, seeded: `seeded_mean_shift` with 512 seeds, bandwidth 0.2 and at most 10 loops, groups are
-  equal rows of the result;
-- ours, exact: `mean_shift` with bandwidth 0.2 and 10 loops; groups are the first converged point
-  that has none with all those of calibrated similarity 0.96 to it, and so on;
-- NumPy, seeded: 100 seeds by farthest point, κ = 20, 10 loops, seeds joined where (1 - cos)/2 is at
-  most 0.04, and points go to the nearest seed: as systems after the paper do it;
+- ours, seeded: `seeded_mean_shift` with 512 seeds, bandwidth 0.2 and at most 10 loops; a group is
+  the points whose rows of the result are equal;
+- ours, exact: `mean_shift` with bandwidth 0.2 and 10 loops; the first converged point without a
+  group forms one with all points of calibrated similarity 0.96 to it, and so on;
+- NumPy, seeded: 100 farthest-point seeds, κ = 20, 10 loops; seeds are joined if (1 - cos)/2 is at
+  most 0.04, and points go to the nearest seed, as in systems after the paper;
 - MeanShift (bin seeding), DBSCAN (at least 5 neighbors) and HDBSCAN of scikit-learn. Bandwidth,
   radius and smallest group are the best of several, by the adjusted Rand index of up to 2,048
-  points of the first such case; noise goes to the group of the nearest mean. In 64 dimensions the
-  grid of MeanShift is far from all points, and no bandwidth does well.
+  points of the first such case; noise goes to the group with the nearest mean. In 64 dimensions,
+  the grid of MeanShift is far from all points, and no bandwidth works well.
 
-All have the same cores. Methods take turns, each in a process of its own. Seconds are the median,
-ratios the median of the ratios to "ours, seeded" of the same turn; a method that takes more than a
-thirtieth of the time limit has one turn, and the ratio is to the median. It is not started where it
-would exceed the limit if its time grew by 8 for 4 times the points. Memory is the peak above that
-of the process after a run on 64 points. ARI is the adjusted Rand index; lost are true instances of
-at least 30 points that no group has an IoU above 0.5 with.
+All methods have the same cores. They take turns, each in a separate process. Seconds are the
+median, and ratios are the median of the ratios to "ours, seeded" in the same turn. A method that
+takes more than a thirtieth of the time limit has one turn, and its ratio is to the median. It is
+not started if it would exceed the limit, assuming that 4 times the points take 8 times as long.
+Memory is the peak above the memory after a run on 64 points. ARI is the adjusted Rand index; "lost"
+counts true instances of at least 30 points with which no group has an IoU above 0.5.
 """
 
 import argparse
@@ -44,10 +44,10 @@ from turns import FAILED, SLOW, answer_turns, peak_memory, take_turns
 
 OURS, EXACT = "ours, seeded", "ours, exact"
 SMALLEST = 30
-SPREAD = 1.0  # Of the logarithm of the sizes.
-TRIES = 100_000  # Centres drawn at most until one is apart from the others.
+SPREAD = 1.0  # Standard deviation of the logarithm of the sizes.
+TRIES = 100_000  # Most centers drawn until one is apart from the others.
 TUNING_POINTS = 2048
-OTHERS_SIZE = 65_536  # Points at most in the cases of other depths and numbers of instances.
+OTHERS_SIZE = 65_536  # Most points in the cases with other depths and numbers of instances.
 
 
 @dataclass
@@ -149,13 +149,13 @@ def measure(options: argparse.Namespace) -> None:
     x = np.load(options.points, allow_pickle=False)
     group = METHODS[options.method][0](options.setting)
     with contextlib.suppress(ValueError):  # Few points may be far from all seeds of a grid.
-        group(x[:64])  # Threads are started and libraries loaded.
+        group(x[:64])  # This starts threads and loads libraries.
     file = options.points.with_name(f"{options.method}.npy")
     answer_turns(lambda: np.save(file, group(x)), options.runs, peak_memory())
 
 
 def compare(case: Case, settings: dict[str, float], options: argparse.Namespace) -> dict:
-    """Let methods take turns, and give the runs of each and the groups of those that finished."""
+    """Let methods take turns; return the runs of each, and the groups of those that finished."""
     with tempfile.TemporaryDirectory() as folder:
         points = Path(folder) / "points.npy"
         np.save(points, case.points)
@@ -196,13 +196,13 @@ def row(case: Case, runs: list[dict], ours: list[dict], groups: np.ndarray, limi
 
 
 def median_seconds(runs: list[dict]) -> float:
-    """Of the runs that took place; not a number if none did."""
+    """The median of the runs that took place; not a number if there were none."""
     seconds = [run["seconds"] for run in runs if "seconds" in run]
     return statistics.median(seconds) if seconds else float("nan")
 
 
 def affordable(method: str, case: Case, times: dict, options: argparse.Namespace) -> bool:
-    """Whether a method may be started, as the times of smaller cases tell."""
+    """Whether a method may be started, judging by the times of smaller cases."""
     n = len(case.points)
     if method == EXACT and n > options.exact_limit:
         return False
@@ -232,7 +232,7 @@ def print_case(case: Case, settings: dict, times: dict, options: argparse.Namesp
 
 
 def cases(options: argparse.Namespace) -> Iterator[Case]:
-    """All sizes with the first depth and number, then the others at one size; then images."""
+    """All sizes with the first depth and number, then the others at one size, then images."""
     depth, count = options.depths[0], options.instances[0]
     shapes = [(n, depth, count) for n in sorted(options.sizes)]
     if shapes:

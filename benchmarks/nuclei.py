@@ -1,14 +1,14 @@
-"""Nuclei in images that no method was trained on: accuracy and speed beside peers.
+"""Compare accuracy and speed with peers, on nuclei in images that no method was trained on.
 
     python benchmarks/nuclei.py FOLDER --peer-python peers/bin/python --stardist runs/stardist
 
 The images are those that `examples/train_nuclei.py` holds out, listed in `benchmarks/held_out`;
-`benchmarks/stardist_nuclei.py` tells how to make the environment `peers` and how to train StarDist
-on the others. Without the two options, only the baseline is compared: Otsu's threshold, split by a
-watershed of the distance to the background. One scorer matches all methods, with counts pooled over
-the images of a group. Seconds are the median over the images, from stored pixels to labels, after
-the first image of each size. The second table is measured in turns, on the same images tiled or cut
-to squares.
+`benchmarks/stardist_nuclei.py` describes how to create the environment `peers` and how to train
+StarDist on the others. Without the two options, only the baseline is compared: Otsu's threshold,
+split by a watershed of the distance to the background. One scorer matches all methods, with counts
+pooled over the images of a group. Seconds are the median over the images, from stored pixels to
+labels, after the first image of each size. The second table is measured in turns, on the same
+images tiled or cut to squares.
 """
 
 import argparse
@@ -28,9 +28,9 @@ from turns import answer_turns, peak_memory, take_turns
 GROUPS = ("fluorescence", "stained")
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 STARDIST = Path(__file__).with_name("stardist_nuclei.py")
-# The second and third are those of a grid with the best AP at IoU 0.5 on 81 training images.
+# The second and third are the values of a grid with the best AP at IoU 0.5 on 81 training images.
 BLUR, DISTANCE_BLUR, PEAK_DISTANCE, SMALLEST = 1, 2, 5, 20
-# Replaces the process by one of another Python, with the same pipes.
+# Replaces the process by another Python, with the same pipes.
 BECOME = "import os, sys; os.execv(sys.argv[1], sys.argv[1:])"
 
 
@@ -44,7 +44,7 @@ class Result:
 
 
 def otsu_watershed(image: np.ndarray) -> np.ndarray:
-    """Label map of what is brighter than Otsu's threshold, or darker on a bright background."""
+    """Label pixels brighter than Otsu's threshold, or darker ones on a bright background."""
     from scipy.ndimage import binary_fill_holes, distance_transform_edt
     from skimage.feature import peak_local_max
     from skimage.filters import gaussian, threshold_otsu
@@ -96,7 +96,7 @@ def segment_all(
 
 
 def run_stardist(options: argparse.Namespace, names: list[str]) -> Result:
-    """Let the Python of the peers segment images of the folder."""
+    """Let the Python of the environment `peers` segment images of the folder."""
     from keras_rpe.data import read_labels
 
     with tempfile.TemporaryDirectory() as folder:
@@ -111,7 +111,7 @@ def run_stardist(options: argparse.Namespace, names: list[str]) -> Result:
 
 
 def cores(options: argparse.Namespace) -> list[str]:
-    """The option of threads, to hand on."""
+    """The option of threads, to pass on."""
     return ["--cores", str(options.cores)] if options.cores else []
 
 

@@ -1,16 +1,17 @@
-"""Object proposals: average recall of presets, of a grid of boxes, and of Felzenszwalb's segments.
+"""Compare proposals: average recall of presets, a grid of boxes and Felzenszwalb's segments.
 
     python benchmarks/objects.py PHOTOS_A PHOTOS_B --models objects --out proposals.png
 
-Each folder holds `images` and `instances`, as `examples/train_objects.py` takes them, and its test
-images are those which that script held out of training: a fifth of each folder. Void pixels leave
-all masks. AR@k is the recall by the k best proposals of an image, averaged over the IoU thresholds
-.50, .55, …, .95, and AR50@k that at IoU .50; "s" are the median seconds of an image of the folder.
+Each folder holds `images` and `instances`, as for `examples/train_objects.py`. The test images are
+those that the script holds out from training: a fifth of each folder. Void pixels are removed from
+all masks. AR@k is the recall of the k best proposals of an image, averaged over the IoU thresholds
+.50, .55, …, .95, and AR50@k is the recall at IoU .50; "s" is the median of the seconds per image.
 
-- "boxes": the whole image, and boxes of 3/4, 1/2, 1/3, 1/4 … of its sides, each size in a grid of
-  which neighbors share half or more; the coarse ones first, and from the middle of the image on.
-- "Felzenszwalb": the segments of `skimage.segmentation.felzenszwalb`, ranked by their size: of each
-  single scale, and of all pooled without those of which a larger one is nearly the same.
+- "boxes": the whole image, and boxes of 3/4, 1/2, 1/3, 1/4 … of its sides, each size in a grid
+  whose neighbors overlap by half or more; coarse boxes first, and from the middle of the image
+  outwards.
+- "Felzenszwalb": the segments of `skimage.segmentation.felzenszwalb`, ranked by size: of each
+  scale, and of all scales together without segments that are nearly the same as a larger one.
 """
 
 import argparse
@@ -76,7 +77,7 @@ def segments(scales: tuple[int, ...]) -> Method:
 
 
 def picture(image: np.ndarray, truth: np.ndarray, found: list[np.ndarray]) -> np.ndarray:
-    """The objects, and as many of the best proposals of each method, side by side."""
+    """The objects and the same number of best proposals of each method, side by side."""
     from skimage.transform import resize
 
     from keras_rpe.visualization import overlay_instances
@@ -85,7 +86,7 @@ def picture(image: np.ndarray, truth: np.ndarray, found: list[np.ndarray]) -> np
     maps = [truth.clip(min=0)]
     for masks in found:
         best = np.zeros(truth.shape, "int32")
-        for k in reversed(range(min(count, len(masks)))):  # The best on top.
+        for k in reversed(range(min(count, len(masks)))):  # The best is on top.
             best[masks[k]] = k + 1
         maps.append(best)
     size = (160, round(image.shape[1] * 160 / image.shape[0]))
@@ -93,7 +94,7 @@ def picture(image: np.ndarray, truth: np.ndarray, found: list[np.ndarray]) -> np
 
 
 def main() -> None:
-    """Print the tables, of all images and of each folder."""
+    """Print the tables for all images and for each folder."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folders", type=Path, nargs="+")
     parser.add_argument("--models", nargs="*", default=["objects"], help="presets")

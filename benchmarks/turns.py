@@ -1,4 +1,4 @@
-"""Methods measured in turn, each in a process of its own."""
+"""Measure methods in turn, each in a separate process."""
 
 import json
 import os
@@ -16,12 +16,12 @@ SLOW, FAILED, LEFT_OUT = "slow", "failed", "left out"
 
 
 def answer_turns(run: Callable[[], object], runs: int, idle: int) -> None:
-    """Say that all is ready, run once for each line on stdin, and print what it took as JSON.
+    """Say that all is ready, run once for each line on stdin, and print time and memory as JSON.
 
     Args:
-        run: What is measured.
-        runs: How often.
-        idle: Peak memory of the process before, in KiB, as `peak_memory` gives it.
+        run: The function to measure.
+        runs: The number of runs.
+        idle: The peak memory of the process before, in KiB, from `peak_memory`.
     """
     print("ready", flush=True)
     for _ in range(runs):
@@ -37,7 +37,7 @@ def peak_memory() -> int:
     """Peak resident memory of this process so far, in KiB."""
     status = Path("/proc/self/status")
     if status.is_file():
-        # The other figure starts at that of the parent.
+        # The other figure starts at the peak of the parent.
         return int(re.search(r"VmHWM:\s+(\d+)", status.read_text())[1])
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
@@ -51,14 +51,14 @@ def take_turns(
     """Start a Python process for each method, wait for all, and let them run one after the other.
 
     Args:
-        commands: Script and arguments of each method, which ends in `answer_turns`.
-        runs: How often each runs.
-        limit: Seconds after which a run is stopped; None waits.
-        repeat_limit: Seconds of a run after which the method does not run again.
+        commands: The script and arguments of each method, which ends in `answer_turns`.
+        runs: The number of runs of each.
+        limit: Seconds after which a run is stopped; with None there is no limit.
+        repeat_limit: A method whose run takes more seconds than this does not run again.
 
     Returns:
-        The `seconds` and `megabytes` of each method, run by run. What did not run has an `outcome`
-        instead: `SLOW`, `FAILED` or `LEFT_OUT`.
+        The `seconds` and `megabytes` of each method, run by run. A method that did not run has an
+        `outcome` instead: `SLOW`, `FAILED` or `LEFT_OUT`.
     """
     workers = {
         method: subprocess.Popen(
@@ -91,7 +91,7 @@ def take_turns(
                     else:
                         results[method].append({"outcome": FAILED if in_time else SLOW})
                         ended[method] = results[method][-1]["outcome"]
-                    worker.kill()  # It would disturb the others.
+                    worker.kill()  # Otherwise it would disturb the others.
                 else:
                     results[method].append({"outcome": ended[method]})
     finally:

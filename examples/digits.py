@@ -2,22 +2,22 @@
 
     python examples/digits.py --out runs/digits
 
-A scene has 0 to 9 digits of MNIST, some of which cover others, and the color tells the class but
-not the instance. The embedding has three dimensions, so that it can be drawn on a sphere. Keras
-downloads MNIST once; `--source FILE.npz` takes a file instead. After the first hundred updates
-there is a first picture of each kind in OUT:
+A scene has 0 to 9 digits of MNIST, some of which cover others, and the color shows the class but
+not the instance. The embedding has three dimensions, so it can be drawn on a sphere. Keras
+downloads MNIST once; `--source FILE.npz` uses a file instead. After the first hundred updates there
+is a first picture of each kind in OUT:
 
 - `scenes.png`: test scenes, the instances that were found, and the embeddings after each loop;
 - `sphere.png`: the embeddings of one scene on the sphere, before mean shift and after each loop;
 - `loss_per_loop.png`: the loss before and after each loop, over the epochs.
 
-Killed and started again with the same command, training continues after the last hundred updates.
-At the end the thresholds of the decoder are set on scenes that nothing else uses, the figures of
-500 test scenes are printed, and the model is written as a preset into `OUT/preset`.
+If it is killed, start the same command again: training continues after the last hundred updates. At
+the end, the thresholds of the decoder are set on scenes that nothing else uses, the figures of 500
+test scenes are printed, and the model is written as a preset into `OUT/preset`.
 
 With `--classes` the digits' classes are learned too. With `--loss-on embedding` the pair loss is
-taken before the loops alone, all else being equal; `--pair-weight 1` makes its weight beside the
-loss of the foreground the same in both. `--start PRESET` trains a network of this script further.
+computed only before the loops, and everything else is equal; with `--pair-weight 1` its total
+weight is the same in both cases. `--start PRESET` trains a network of this script further.
 """
 
 import argparse
@@ -39,7 +39,7 @@ from keras_rpe.visualization import (
     sphere_scatter,
 )
 
-STEPS = 100  # Of an epoch: each one's end writes the state.
+STEPS = 100  # Updates per epoch; the state is written after each epoch.
 LEARNING_RATE = 2e-3
 WARMUP = 0.05  # Share of the updates in which the learning rate rises.
 LOOPS = 3
@@ -50,7 +50,7 @@ Scene = tuple[np.ndarray, np.ndarray]
 
 
 class DigitPictures(keras.callbacks.Callback):
-    """Draw test scenes, the sphere and the losses after the first epochs, and then ever rarer."""
+    """Draw test scenes, the sphere and the losses, more and more rarely as training goes on."""
 
     def __init__(self, scenes: list[Scene], out: Path) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ def new_backbone() -> keras.Model:
     image = keras.Input((None, None, 3), name="image")
     # A digit has every pixel that is not black, down to 1 of 255 at the rim of its strokes.
     bright = GammaCorrection(0.25, name="gamma")(image)
-    # Strokes are 3 pixels wide, so that the finest features are those of every pixel.
+    # Strokes are 3 pixels wide, so the finest features have stride 1.
     encoder = unet_encoder((16, 32, 64, 96), stem_stride=1, name="encoder")
     return keras.Model(image, encoder(bright), name="unet_digits")
 
@@ -88,12 +88,12 @@ def new_model(options: argparse.Namespace) -> InstanceSegmenter:
 
 
 def compiled_model(options: argparse.Namespace) -> InstanceSegmenter:
-    """A new network, or that of a preset, ready to train."""
+    """A new network, or the network of a preset, ready to train."""
     if options.start is None:
         model = new_model(options)
     else:
         model = InstanceSegmenter.from_preset(options.start)
-    # By updates, not by the clock: runs that are compared have taken equally many.
+    # By updates, not by time, so runs that are compared have the same number of updates.
     warmup = int(WARMUP * options.updates)
     rate = keras.optimizers.schedules.CosineDecay(
         LEARNING_RATE / 100,
@@ -114,7 +114,7 @@ def compiled_model(options: argparse.Namespace) -> InstanceSegmenter:
 
 
 def draw(model: InstanceSegmenter, scenes: list[Scene], out: Path) -> None:
-    """Write the pictures of some scenes, those of the sphere and of the losses."""
+    """Write the pictures of some scenes, of the sphere and of the losses."""
     rows = []
     for image, _ in scenes:
         found = model.predict_instances(image).labels
@@ -130,7 +130,7 @@ def draw(model: InstanceSegmenter, scenes: list[Scene], out: Path) -> None:
         image, labels = scenes[0]
         embedding, scores = model.embed(image[None])
         loops = model.shift(embedding, scores, return_sequences=True)
-        digit = labels > 0  # Nothing is learned of the background's embedding.
+        digit = labels > 0  # The background's embedding is not trained.
         points = [np.asarray(x)[0][digit] for x in (embedding, *loops)]
         titles = ["before mean shift", *(f"loop {loop}" for loop in range(1, len(points)))]
         picture = sphere_scatter(*points, labels=labels[digit], titles=titles)
@@ -138,14 +138,14 @@ def draw(model: InstanceSegmenter, scenes: list[Scene], out: Path) -> None:
 
 
 def draw_scenes(options: argparse.Namespace, split: str, count: int, seed: int) -> list[Scene]:
-    """Scenes as the authors' test scenes are drawn: of any digits."""
+    """Scenes of any digits, drawn like the authors' test scenes."""
     dataset = digits(options.source, split, num_scenes=count, same_class_share=0.0, seed=seed)
     batches = [(images.numpy(), labels.numpy()) for images, labels in dataset]
     return [scene for batch in batches for scene in zip(*batch)]
 
 
 def evaluate(model: InstanceSegmenter, scenes: list[Scene]) -> dict[str, float]:
-    """Panoptic quality, where the background is a segment, and how often the count is wrong."""
+    """Panoptic quality with the background as a segment, and how often the count is wrong."""
     total, wrong = None, 0
     for image, labels in scenes:
         found = model.predict_instances(image).labels
@@ -189,7 +189,7 @@ def main() -> None:
         batch_size=options.batch_size,
         fresh=True,
         classes=options.classes,
-        # Not the scenes again that were drawn before a restart.
+        # Another seed after a restart, so the scenes do not repeat.
         seed=options.seed + 1000 * epoch,
     )
     test = draw_scenes(options, "test", TEST, seed=0)
@@ -205,7 +205,7 @@ def main() -> None:
             TrainingState(options.out),
         ],
     )
-    # Of digits of the training split, in scenes of another seed.
+    # These scenes have digits of the training split, and another seed.
     calibration = draw_scenes(options, "train", CALIBRATION, seed=10**6 + options.seed)
     model.optimize_thresholds(*zip(*calibration))
     draw(model, crowded, options.out)

@@ -1,13 +1,13 @@
-"""Train a semantic segmenter on scenes of digits, with the pair loss beside softmax or without.
+"""Train a semantic segmenter on scenes of digits, with or without the pair loss beside softmax.
 
     python examples/digits_semantic.py --out runs/semantic
     python examples/digits_semantic.py --out runs/softmax --grouping-weight 0
 
-A scene has 0 to 9 digits of MNIST, some of which cover others. With `--gray` they have no colors,
-which tell the class, so that it has to be read off the shape. Keras downloads MNIST once;
-`--source FILE.npz` takes a file instead. Killed and started again with the same command, training
-continues after the last hundred updates. At the end the IoU on 500 test scenes is printed, which
-have no digit that was trained on, and the model is written as a preset into `OUT/preset`.
+A scene has 0 to 9 digits of MNIST, some of which cover others. The color shows the class; with
+`--gray` there are no colors, and the class can only be seen from the shape. Keras downloads MNIST
+once; `--source FILE.npz` uses a file instead. If it is killed, start the same command again:
+training continues after the last hundred updates. At the end, the IoU on 500 test scenes without
+training digits is printed, and the model is written as a preset into `OUT/preset`.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from keras_rpe.metrics import SemanticMeanIoU
 from keras_rpe.models import SemanticSegmenter
 from keras_rpe.models.backbones import unet_encoder
 
-STEPS = 100  # Of an epoch: each one's end writes the state.
+STEPS = 100  # Updates per epoch; the state is written after each epoch.
 LEARNING_RATE = 2e-3
 WARMUP = 0.05  # Share of the updates in which the learning rate rises.
 TEST = 500  # Scenes.
@@ -61,15 +61,15 @@ def scenes(options: argparse.Namespace, split: str, **settings: object) -> tf.da
         return dataset
 
     def gray(images: tf.Tensor, labels: dict[str, tf.Tensor]) -> tuple:
-        """Each pixel as bright as its brightest color."""
+        """Make each pixel as bright as its brightest color."""
         return tf.repeat(tf.reduce_max(images, axis=-1, keepdims=True), 3, axis=-1), labels
 
     return dataset.map(gray)
 
 
 def mean_iou(model: SemanticSegmenter, dataset: tf.data.Dataset) -> float:
-    """Mean IoU over the background and the ten classes, the pixels of all scenes pooled."""
-    metric = SemanticMeanIoU(num_classes=11)  # The background is one.
+    """Mean IoU of the background and the ten classes, with the pixels of all scenes pooled."""
+    metric = SemanticMeanIoU(num_classes=11)  # The background is one of them.
     for images, labels in dataset:
         metric.update_state(labels["classes"], model.predict_on_batch(images)["classes"])
     return float(metric.result())
@@ -80,7 +80,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--source", help="an .npz file; default: Keras downloads MNIST")
-    parser.add_argument("--grouping-weight", type=float, default=0.1, help="0: softmax alone")
+    parser.add_argument("--grouping-weight", type=float, default=0.1, help="0: softmax only")
     parser.add_argument("--gray", action="store_true", help="no colors")
     parser.add_argument("--updates", type=int, default=500, help="whole hundreds")
     parser.add_argument("--batch-size", type=int, default=8)
@@ -100,7 +100,7 @@ def main() -> None:
             "train",
             num_scenes=STEPS * options.batch_size,
             fresh=True,
-            # Not the scenes again that were drawn before a restart.
+            # Another seed after a restart, so the scenes do not repeat.
             seed=options.seed + 1000 * epoch,
         ),
         epochs=options.updates // STEPS,

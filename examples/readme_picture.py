@@ -1,4 +1,4 @@
-"""Draw the picture of README.md: images, and what the bundled presets find in them.
+"""Draw the picture of README.md: images and what the bundled presets find in them.
 
     python examples/readme_picture.py DSB2018 --out demo.png
 

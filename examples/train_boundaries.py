@@ -1,13 +1,13 @@
-"""Train a boundary detector on BSDS500 (for research and education alone).
+"""Train a boundary detector on BSDS500 (for research and education only).
 
     python examples/train_boundaries.py BSDS500_FOLDER --out runs/boundaries
 
 The folder holds `images/{train,val,test}` and `groundTruth/{train,val,test}`. As in the paper, the
-embeddings are trained with the pair loss first, and then for the boundary maps alone: the pair loss
-counts during the first `--embedding-share` of the updates; with 0 it never does, and all else is
-the same. Killed and started again with the same command, training continues after the last
-hundred updates. At the end the last weights are written as a preset into `OUT/preset`, and the
-boundaries of a validation image into `OUT/boundaries.png`.
+embeddings are first trained with the pair loss too, and then only for the boundary maps: the pair
+loss counts during the first `--embedding-share` of the updates; with 0 it never counts, and
+everything else is the same. If it is killed, start the same command again: training continues after
+the last hundred updates. At the end, the last weights are written as a preset into `OUT/preset`,
+and the boundaries of a validation image into `OUT/boundaries.png`.
 """
 
 import argparse
@@ -20,9 +20,9 @@ from keras_rpe.callbacks import TrainingState
 from keras_rpe.data import bsds500, find_boundary_pairs, read_image
 from keras_rpe.models import BoundaryDetector
 
-STEPS = 100  # Of an epoch: each one's end writes the state.
+STEPS = 100  # Updates per epoch; the state is written after each epoch.
 WARMUP = 0.05  # Share of the updates in which the learning rate rises.
-BORDER = 5  # Pixels at the sides, where the network sees the end of the image.
+BORDER = 5  # Pixels from the sides, where the network sees the end of the image.
 
 
 def new_model(options: argparse.Namespace) -> BoundaryDetector:
@@ -30,7 +30,7 @@ def new_model(options: argparse.Namespace) -> BoundaryDetector:
     model = BoundaryDetector(
         options.backbone, border=BORDER, backbone_weights=options.backbone_weights or None
     )
-    # By updates, not by the clock: runs that are compared have taken equally many.
+    # By updates, not by time, so runs that are compared have the same number of updates.
     warmup = int(WARMUP * options.updates)
     rate = keras.optimizers.schedules.CosineDecay(
         options.learning_rate / 100,
@@ -84,7 +84,7 @@ def main() -> None:
         split=options.splits,
         crop_size=options.crop_size,
         batch_size=options.batch_size,
-        # Not the crops again that were drawn before a restart.
+        # Another seed after a restart, so the crops do not repeat.
         seed=options.seed + 1000 * epoch,
     )
     epochs = options.updates // STEPS
@@ -93,7 +93,7 @@ def main() -> None:
         if epoch >= last:
             continue
         weights = {f"embedding_{stride}": weight for stride in model.strides}
-        # The optimizer goes on where it is.
+        # The optimizer continues from its present state.
         model.compile(model.optimizer, loss_weights={"logits": 1.0, **weights})
         model.fit(
             dataset.repeat(),

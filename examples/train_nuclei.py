@@ -5,8 +5,8 @@
 The folder holds `images/ID.png` and `instances/ID.png`. A seventh of the images, chosen by a hash
 of their names, is held out; the run's `validation.txt` and `validation_fluorescence.txt` list
 them, for `keras-rpe evaluate DSB2018_FOLDER --names runs/nuclei/validation_fluorescence.txt`.
-Killed and started again with the same command, training continues. At the end the last weights
-are evaluated on the images held out, and written as a preset into `OUT/preset`.
+If it is killed, start the same command again, and training continues. At the end, the last weights
+are evaluated on the held-out images and written as a preset into `OUT/preset`.
 """
 
 import argparse
@@ -38,12 +38,12 @@ def is_fluorescence(pair: LabelPair) -> bool:
 
 
 def kept_for_updates(training: list[LabelPair]) -> tuple[list[LabelPair], list[LabelPair]]:
-    """The training images for the weights, and every tenth, on which thresholds are chosen."""
+    """Training images for the weights, and every tenth one, on which thresholds are chosen."""
     return [pair for i, pair in enumerate(training) if i % 10], training[::10]
 
 
 def mean_precision(model: InstanceSegmenter, pairs: list[LabelPair]) -> float:
-    """Average precision at IoU 0.5, counts pooled over the images."""
+    """Average precision at IoU 0.5, with counts pooled over the images."""
     labels = [read_labels(pair.instances) for pair in pairs]
     found = [model.predict_instances(read_image(pair.image)).labels for pair in pairs]
     return round(float(average_precision(labels, found, thresholds=(0.5,))[0]), 4)

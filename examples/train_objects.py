@@ -2,12 +2,12 @@
 
     python examples/train_objects.py PHOTOS_A PHOTOS_B --out runs/objects
 
-Each folder holds `images` and `instances`, label images of the same names: 0 is the background,
-each other number an object, and 255 void. A fifth of the images of each folder is for the test:
-those that `keras_rpe.data.split_pairs(pairs, 0.2)` holds out. An eighth of the others is held out
-likewise to calibrate the score of the proposals. Killed and started again with the same command,
-training continues after the last hundred updates. At the end the recall on the test images is
-printed, proposals are drawn in `OUT/proposals.png`, and the model is written as a preset into
+Each folder holds `images`, and `instances` with label images of the same names: 0 is background,
+every other number is an object, and 255 is void. A fifth of the images of each folder is for the
+test, as `keras_rpe.data.split_pairs(pairs, 0.2)` chooses them. An eighth of the others is held out
+in the same way to calibrate the score of the proposals. If it is killed, start the same command
+again: training continues after the last hundred updates. At the end, the recall on the test images
+is printed, proposals are drawn in `OUT/proposals.png`, and the model is written as a preset into
 `OUT/preset`.
 """
 
@@ -31,8 +31,8 @@ from keras_rpe.metrics import AverageRecall, GroundTruth
 from keras_rpe.models import ObjectProposer, Proposals
 from keras_rpe.visualization import overlay_instances
 
-STEPS = 100  # Of an epoch: each one's end writes the state.
-# Scales of the grouping: faint objects need a low threshold, those that touch a high one.
+STEPS = 100  # Updates per epoch; the state is written after each epoch.
+# Scales of the grouping: faint objects need a low threshold, touching objects a high one.
 SCALES = {
     "foreground_thresholds": (0.02, 0.06, 0.12, 0.2, 0.35, 0.5, 0.7, 0.85),
     "similarity_thresholds": (0.7, 0.97),
@@ -43,12 +43,12 @@ SCALES = {
 WARMUP = 0.05  # Share of the updates in which the learning rate rises.
 TEST_SHARE, CALIBRATION_SHARE = 0.2, 0.125
 VOID_IN_FILES = 255
-ZOOM = (0.5, 1.5)  # At the least, a crop of 256 pixels shows 512.
+ZOOM = (0.5, 1.5)  # At the lowest zoom, a crop of 256 pixels shows 512.
 SHOWN = 8  # Test images in the picture.
 
 
 def new_model(options: argparse.Namespace) -> ObjectProposer:
-    """A proposer, of a preset or on a backbone that has seen ImageNet, ready to train."""
+    """A proposer from a preset or on a backbone that has seen ImageNet, ready to train."""
     if options.preset is not None:
         model = ObjectProposer.from_preset(options.preset, **SCALES)
     else:
@@ -87,7 +87,7 @@ def with_scales(model: ObjectProposer) -> ObjectProposer:
 
 
 def split(folder: Path) -> dict[str, list[LabelPair]]:
-    """The images of one folder by what they are for."""
+    """The images of one folder, by their use."""
     others, test = split_pairs(find_label_pairs(folder), TEST_SHARE)
     training, calibration = split_pairs(others, CALIBRATION_SHARE)
     return {"training": training, "calibration": calibration, "test": test}
@@ -104,7 +104,7 @@ def crops(folders: list[Path], options: argparse.Namespace, epoch: int) -> tf.da
             batch_size=1,
             augment="photo",
             zoom=ZOOM,
-            # Not the crops again that were drawn before a restart.
+            # Another seed after a restart, so the crops do not repeat.
             seed=options.seed + 1000 * epoch,
             names=names,
             split_pieces=False,
@@ -124,7 +124,7 @@ def read(pairs: list[LabelPair]) -> tuple[list[np.ndarray], list[np.ndarray]]:
 
 
 def draw(image: np.ndarray, labels: np.ndarray, proposals: Proposals) -> np.ndarray:
-    """An image with its objects, and with as many of the best proposals, 256 pixels high."""
+    """An image with its objects, and with the same number of best proposals, 256 pixels high."""
     best = np.zeros(labels.shape, "int32")
     # The best is drawn last, on top.
     for k in reversed(range(min(len(proposals), max(1, len(np.unique(labels[labels > 0])))))):

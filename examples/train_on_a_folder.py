@@ -1,10 +1,10 @@
-"""From a folder of images and label images to a model that segments new ones.
+"""Train a model on a folder of images and label images, and segment new images with it.
 
     python examples/train_on_a_folder.py FOLDER --out runs/mine
 
 FOLDER holds `images/NAME.png` and `instances/NAME.png` (PNG, JPEG or TIFF; labels are integers, 0 =
 background, one id for each object). `keras-rpe train FOLDER --out runs/mine` does the same and can
-be killed and continued; this script shows the parts, for a training loop of your own.
+be killed and resumed; this script shows the parts for a training loop of your own.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def main() -> None:
 
     keras.utils.set_random_seed(0)
     training, validation = split_pairs(find_label_pairs(options.folder), validation_split=0.2)
-    # Crops around objects, turned, zoomed and shaded, eight of them a step.
+    # Crops around objects, rotated, zoomed and shaded, eight per step.
     dataset = label_folder(
         options.folder,
         crop_size=128,

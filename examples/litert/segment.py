@@ -1,11 +1,11 @@
-"""Instances from a LiteRT model, with NumPy and ai-edge-litert only.
+"""Segment an image with a LiteRT model, with only NumPy and ai-edge-litert.
 
     pip install numpy ai-edge-litert
     python segment.py nuclei.tflite photo.ppm --out labels.npy
 
-The image is a binary PPM (P6) or PGM (P5) file of 8 bit, which every image tool writes, or a NumPy
-array, `.npy`, uint8 of shape (H, W) or (H, W, 3). On a phone the calls are the same: fill `image`,
-run the signature, read `labels`.
+The image is a binary 8-bit PPM (P6) or PGM (P5) file, which every image tool writes, or a NumPy
+array in an `.npy` file, uint8 of shape (H, W) or (H, W, 3). On a phone the calls are the same: fill
+`image`, run the signature, read `labels`.
 """
 
 import argparse

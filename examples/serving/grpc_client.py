@@ -1,4 +1,4 @@
-"""Segment one image on a server, over gRPC: labels as a PNG of 16 bits.
+"""Segment one image on a server over gRPC, and write the labels as a 16-bit PNG.
 
     python grpc_client.py image.png --out labels.png
 
@@ -15,7 +15,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 
 def main() -> None:
-    """Send the pixels, write the labels."""
+    """Send the pixels and write the labels."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("image")
     parser.add_argument("--out", default="labels.png")
@@ -28,7 +28,7 @@ def main() -> None:
     request.model_spec.signature_name = "serving_default"
     pixels = np.asarray(Image.open(options.image).convert("RGB"))
     request.inputs["image"].CopyFrom(make_tensor_proto(pixels[None]))
-    # The usual limit of 4 MB is 1100 x 1100 pixels of labels.
+    # The default limit of 4 MB is enough for labels of 1100 x 1100 pixels.
     unlimited = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
     with grpc.insecure_channel(options.server, options=unlimited) as channel:
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)

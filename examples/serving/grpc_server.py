@@ -27,7 +27,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     """A SavedModel behind TensorFlow Serving's service.
 
     Args:
-        name: Name under which it is served.
+        name: The name under which it is served.
         served: The SavedModel.
     """
 
@@ -61,7 +61,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     def GetModelMetadata(  # noqa: N802
         self, request: get_model_metadata_pb2.GetModelMetadataRequest, context: grpc.ServicerContext
     ) -> get_model_metadata_pb2.GetModelMetadataResponse:
-        """Give the signatures: their inputs and outputs."""
+        """Return the signatures: their inputs and outputs."""
         self._find(request.model_spec, context)
         if set(request.metadata_field) != {_SIGNATURE_DEF}:
             context.abort(
@@ -103,7 +103,7 @@ def main() -> None:
     requests = served.warm_up()
     name = options.name or options.saved_model.resolve().parent.name
     server = grpc.server(
-        # Requests wait for the model in turn; the other threads answer what is quick.
+        # Requests wait for the model in turn; the other threads answer quick requests.
         futures.ThreadPoolExecutor(max_workers=4),
         options=[("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)],
     )

@@ -3,7 +3,7 @@
     python kserve_server.py nuclei/1 --name nuclei --port 8501
 
 `POST /v1/models/NAME:predict` segments, `GET /v1/models/NAME` tells whether the model is ready,
-`GET /v1/models/NAME/metadata` lists its signatures, `GET /metrics` counts.
+`GET /v1/models/NAME/metadata` lists its signatures, `GET /metrics` counts requests.
 """
 
 import argparse
@@ -25,7 +25,7 @@ class SegmentationModel(Model):
     """A SavedModel as KServe runs it.
 
     Args:
-        name: Name under which it is served.
+        name: The name under which it is served.
         served: The SavedModel.
     """
 
@@ -35,7 +35,7 @@ class SegmentationModel(Model):
         self.ready = True
 
     async def predict(self, payload: bytes, headers: dict, response_headers: dict) -> bytes:
-        """Answer one request, in a thread, so that the server answers health checks meanwhile."""
+        """Answer one request in a thread, so the server can answer health checks meanwhile."""
         if not isinstance(payload, bytes):
             raise InvalidInput("This server speaks the v1 protocol only: /v1/models/NAME:predict")
         try:
@@ -46,7 +46,7 @@ class SegmentationModel(Model):
         return reply
 
     async def metadata(self) -> dict:
-        """Give the signatures, as TensorFlow Serving writes them."""
+        """Return the signatures, as TensorFlow Serving writes them."""
         signatures = get_model_metadata_pb2.SignatureDefMap(signature_def=self.served.signatures)
         return {
             "model_spec": {
@@ -63,11 +63,11 @@ class SegmentationModel(Model):
 
 
 class WholeBody:
-    """ASGI middleware that reads bodies up to a limit, and hands predict requests on as bytes.
+    """ASGI middleware that reads bodies up to a limit, and passes predict requests on as bytes.
 
     Args:
         app: The application.
-        most: Most bytes of a body. More is read but not kept, and answered by status 413.
+        most: The largest body in bytes. A larger one is read but not kept, and gets status 413.
     """
 
     def __init__(self, app: Callable[..., Awaitable[None]], most: int) -> None:
@@ -98,8 +98,8 @@ class WholeBody:
             return next(messages, None) or await receive()
 
         if scope["path"].endswith(":predict"):
-            # KServe leaves a body of this type to the model, which takes NaN, and like TensorFlow
-            # Serving ignores the type that curl states.
+            # KServe passes a body of this type to the model, which accepts NaN and, like TensorFlow
+            # Serving, ignores the type that curl states.
             kept = [(key, value) for key, value in scope["headers"] if key != b"content-type"]
             scope = {**scope, "headers": [*kept, (b"content-type", b"text/plain")]}
         await self.app(scope, replay, send)
@@ -124,7 +124,7 @@ def main() -> None:
     app = model_server.app
     app.add_middleware(WholeBody, most=options.max_megabytes * 2**20)
     app.add_api_route(f"/v1/models/{model.name}/metadata", model.metadata, methods=["GET"])
-    # One worker: each further one would hold the model and its memory once more.
+    # One worker: every further worker would load the model again.
     ModelServer(
         http_port=options.port, workers=1, enable_grpc=False, enable_latency_logging=False
     ).start([model])

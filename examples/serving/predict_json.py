@@ -1,4 +1,4 @@
-"""Predict requests and replies of TensorFlow Serving's REST protocol, as JSON."""
+"""Predict requests and replies of TensorFlow Serving's REST protocol, in JSON."""
 
 import base64
 import binascii
@@ -16,14 +16,14 @@ def answer(model: ServedModel, body: bytes) -> bytes:
     Args:
         model: The model.
         body: JSON: `instances`, a list with one entry for each image (row format), or `inputs`,
-            whole tensors (column format); `signature_name` if it is another than
+            whole tensors (column format); `signature_name` if it is not
             `serving_default`.
 
     Returns:
         JSON: `predictions`, a list of objects, or `outputs`, an object of whole tensors.
 
     Raises:
-        RequestError: If the body is none of that, or the model refuses what it holds.
+        RequestError: If the body is not such a request, or the model refuses its contents.
     """
     request = _parse(body)
     signature = request.get("signature_name", DEFAULT)
@@ -55,7 +55,7 @@ def _parse(body: bytes) -> dict:
         request = orjson.loads(body)
     except ValueError:
         try:
-            # Slower, but it takes NaN and Infinity, as TensorFlow Serving does.
+            # This is slower, but accepts NaN and Infinity, as TensorFlow Serving does.
             request = json.loads(body)
         except (ValueError, RecursionError) as error:
             raise RequestError(f"The body must be JSON. Received: {error}") from None
@@ -65,7 +65,7 @@ def _parse(body: bytes) -> dict:
 
 
 def _columns(instances: object, names: list[str]) -> dict[str, object]:
-    """From one value or one object for each instance to one list for each input."""
+    """Turn one value or object for each instance into one list for each input."""
     if not isinstance(instances, list) or not instances:
         raise RequestError("`instances` must be a list with at least one entry")
     rows = [_named(instance, names) for instance in instances]
@@ -75,7 +75,7 @@ def _columns(instances: object, names: list[str]) -> dict[str, object]:
 
 
 def _named(value: object, names: list[str]) -> dict[str, object]:
-    """Values by name; the only input of a signature may come without its name."""
+    """Values by name; if a signature has one input, its name may be missing."""
     if isinstance(value, dict) and value.keys() != {"b64"}:
         return value
     if len(names) != 1:
@@ -111,7 +111,7 @@ def _array(name: str, value: object, info: object) -> np.ndarray:
             f"`{name}` must be {dtype.name}, {dtype.min} to {dtype.max}. "
             f"Received: values from {array.min()} to {array.max()}"
         )
-    with np.errstate(over="ignore"):  # to infinity, which the graph refuses by name
+    with np.errstate(over="ignore"):  # to infinity, which the graph refuses
         return array.astype(dtype.as_numpy_dtype)
 
 
@@ -133,5 +133,5 @@ def _rows(outputs: dict[str, np.ndarray]) -> list:
 
 
 def _only(outputs: dict) -> object:
-    """The only output of a signature goes without its name."""
+    """If a signature has one output, return it without its name."""
     return next(iter(outputs.values())) if len(outputs) == 1 else outputs

@@ -1,8 +1,8 @@
-"""Segment one image on a server, over REST: labels as a PNG of 16 bits.
+"""Segment one image on a server over REST, and write the labels as a 16-bit PNG.
 
     python rest_client.py image.png --out labels.png
 
-It needs `requests`, `numpy` and `pillow`, nothing else.
+It needs only `requests`, `numpy` and `pillow`.
 """
 
 import argparse
@@ -15,14 +15,14 @@ from PIL import Image
 
 
 def main() -> None:
-    """Send the file, write the labels."""
+    """Send the file and write the labels."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("image")
     parser.add_argument("--out", default="labels.png")
     parser.add_argument("--url", default="http://localhost:8501/v1/models/nuclei")
     options = parser.parse_args()
 
-    # A PNG or JPEG file can be sent as it is; this way it can be any that Pillow reads.
+    # A PNG or JPEG file can be sent as it is; this code accepts any file that Pillow reads.
     file = io.BytesIO()
     Image.open(options.image).convert("RGB").save(file, "PNG")
     content = base64.b64encode(file.getvalue()).decode()

@@ -1,4 +1,4 @@
-"""A SavedModel as a server runs it: signatures checked, warmed up, errors in one sentence."""
+"""A SavedModel in a server: checked signatures, warm-up, and errors of one sentence."""
 
 import math
 import re
@@ -24,14 +24,14 @@ class RequestError(ValueError):
 class ServedModel:
     """The signatures of a SavedModel, run one request at a time.
 
-    One at a time, so that memory is that of the largest request: TensorFlow spreads each over all
-    cores anyway.
+    So the server needs only the memory of the largest request; TensorFlow uses all cores for each
+    request anyway.
 
     Args:
-        folder: Folder of one version, `…/NAME/1`.
+        folder: The folder of one version, `…/NAME/1`.
 
     Attributes:
-        version: Number of the version, 1 if the folder is not named by one.
+        version: The number of the version, or 1 if the folder's name is not a number.
         signatures: `SignatureDef` by name.
     """
 
@@ -62,8 +62,8 @@ class ServedModel:
             Arrays by the names of its outputs.
 
         Raises:
-            RequestError: If there is no such signature, the inputs are not those it takes, or its
-                graph refuses them.
+            RequestError: If there is no such signature, its inputs are different, or its graph
+                refuses them.
         """
         expected = self.inputs_of(signature)
         missing, unknown = sorted(expected.keys() - inputs), sorted(inputs.keys() - expected)
@@ -96,10 +96,10 @@ class ServedModel:
         return dict(self.signatures[signature or DEFAULT].inputs)
 
     def warm_up(self) -> int:
-        """Answer the requests that the model brings along, so that no client waits for it.
+        """Answer the warm-up requests of the model, so the first client does not have to wait.
 
         Returns:
-            How many there were.
+            Their number.
         """
         file = self.folder / "assets.extra" / "tf_serving_warmup_requests"
         records = list(tf.data.TFRecordDataset(str(file))) if file.exists() else []
@@ -131,7 +131,7 @@ def array_of(name: str, proto: object) -> np.ndarray:
 
 
 def sentence(error: tf.errors.OpError) -> str:
-    """What an operation said, without TensorFlow's account of where it stands in the graph."""
+    """The message of an operation, without TensorFlow's description of its place in the graph."""
     message = error.message.split("(most recent call last):\n")[-1]
     message = message.removeprefix("<stack traces unavailable>\n")
     message = re.split(r"\n?\s*\[\[\{\{node|\s*\[Op:", message)[0]
@@ -140,7 +140,7 @@ def sentence(error: tf.errors.OpError) -> str:
 
 
 def _check(name: str, value: np.ndarray, info: object) -> None:
-    """Hold an array to the data type and the shape that a signature states."""
+    """Check that an array has the data type and the shape that a signature states."""
     dtype = tf.as_dtype(info.dtype)
     received = tf.as_dtype(value.dtype) if value.dtype.kind not in "OSU" else tf.string
     if received != dtype:

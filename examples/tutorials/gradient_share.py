@@ -1,17 +1,17 @@
-"""Where the gradient goes: how much of it falls on the pixels between touching digits.
+"""Show how much of the gradient falls on the pixels between touching digits.
 
     python examples/tutorials/gradient_share.py --out runs/gradient_share
 
-The loss on the embeddings of test scenes is taken after 0, 1, 3 or 5 loops of mean shift, and
-differentiated with respect to the embeddings before the first one: what the network would learn
-from. Without loops each pixel that is not at its place yet pulls. Loops bring pixels that are
-about right to the place of their group by themselves, and what is left of the gradient is for the
-others, between digits that touch. Kong & Fowlkes (CVPR 2018), section 4.
+The loss on the embeddings of test scenes is computed after 0, 1, 3 or 5 loops of mean shift, and
+differentiated with respect to the embeddings before the first loop. The network would learn from
+this gradient. Without loops, every pixel that is not yet in its place contributes. Loops move
+pixels that are about right to the place of their group, so the rest of the gradient is for the
+others, between touching digits. See Kong & Fowlkes (CVPR 2018), section 4.
 
-The table has the share of the norm of the gradient, summed over the digits' pixels, that falls on
-those within 2 pixels of another digit, beside the share of such pixels; and the same of pixels
-that the decoder gives to a wrong digit or to none. `--preset` may be the preset of a shorter
-training; `--source FILE.npz` takes digits from a file, in place of MNIST, which Keras downloads.
+The table has the share of the gradient's norm, summed over the digits' pixels, that falls on pixels
+within 2 pixels of another digit, and the share of such pixels. It has the same for pixels that the
+decoder assigns to a wrong digit or to none. `--preset` may be a preset with less training;
+`--source FILE.npz` reads digits from a file, instead of MNIST, which Keras downloads.
 """
 
 import argparse
@@ -36,7 +36,7 @@ SHOWN, SCALE, GAP = 4, 3, 6
 
 
 def near_other_digits(instances: np.ndarray) -> np.ndarray:
-    """Which pixels of digits are within `NEAR` pixels, also diagonally, of another digit."""
+    """Find pixels of digits within `NEAR` pixels, also diagonally, of another digit."""
     padded = np.pad(instances, NEAR)
     height, width = instances.shape
     near = np.zeros(instances.shape, bool)
@@ -64,14 +64,14 @@ def gradient_function(model: InstanceSegmenter) -> Callable[..., tf.Tensor]:
                 x = mean_shift(x, model.mean_shift.bandwidth, loops, weights=weights)
             value = loss(labels, tf.reshape(x, tf.shape(embedding)))
         gradient = tape.gradient(value, embedding)
-        # What would move a point off the sphere changes nothing.
+        # The part that would move a point off the sphere has no effect.
         return gradient - tf.reduce_sum(gradient * embedding, -1, keepdims=True) * embedding
 
     return gradient_of
 
 
 def picture(image: np.ndarray, instances: np.ndarray, norms: list[np.ndarray]) -> np.ndarray:
-    """The scene with its instances, and the gradient of each number of loops, of its own scale."""
+    """The scene with its instances, and each number of loops' gradient, scaled separately."""
     panels = [overlay_instances(image, instances)]
     for norm in norms:
         bright = (norm / max(float(norm.max()), 1e-12)) ** 0.5
@@ -125,7 +125,7 @@ def main() -> None:
 
 
 def wrong_pixels(instances: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """Pixels of digits that are not of the instance that has most of the digit's pixels."""
+    """Pixels of digits outside the instance that has most of the digit's pixels."""
     wrong = np.zeros(instances.shape, bool)
     for i in np.unique(instances[instances > 0]):
         mask = instances == i

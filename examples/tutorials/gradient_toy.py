@@ -1,13 +1,14 @@
-"""What mean shift in the loop does to the gradient: three groups on a line.
+"""Show what mean shift in the loop does to the gradient, with three groups on a line.
 
     python examples/tutorials/gradient_toy.py --out runs/gradient_toy
 
-Points are drawn around 3, 4 and 5. Those below 3.5 have the label 1, the others 2, and the fixed
-regressor x/2 - 1/2 reads 1 at the point 3 and 2 at the point 5: so the middle group has to join the
-right one. The points themselves are learned, by a few steps down the gradient of the squared
-error. Without mean shift each point goes its own way, and the middle group stays behind. With it,
-and the error taken after every loop as well, the group is drawn together, goes as a block, and
-merges with the right one. Kong & Fowlkes (CVPR 2018), section 4, train pixels in this way.
+Points are drawn around 3, 4 and 5. Points below 3.5 have the label 1, the others have the label 2,
+and the fixed regressor x/2 - 1/2 is 1 at the point 3 and 2 at the point 5. So the middle group has
+to join the right one. The points themselves are learned, by a few steps of gradient descent on the
+squared error. Without mean shift, each point moves by itself, and the middle group stays behind.
+With mean shift, and with the error also computed after every loop, the group is drawn together,
+moves as a block, and merges with the right one. Kong & Fowlkes (CVPR 2018), section 4, train pixels
+in this way.
 """
 
 import argparse
@@ -29,10 +30,10 @@ MIDDLE, RIGHT = 1, 2
 COLORS = np.array(["#0072b2", "#e69f00", "#009e73"])
 INK, GRAY = "#20242c", "#7c8597"
 VIEW = (2.3, 5.6)
-# The package's mean shift moves points of the sphere. Wound onto a circle this large, the few
-# units of the line are as good as straight.
+# The package's mean shift moves points on the sphere. On a circle this large, the few units of the
+# line are almost straight.
 RADIUS, ORIGIN = 20.0, 4.0
-NEAR = 0.1  # Points this close are at one place, and with the right group if with its median.
+NEAR = 0.1  # Points this close are at one place; this close to its median, in the right group.
 
 
 class Run(NamedTuple):
@@ -40,9 +41,9 @@ class Run(NamedTuple):
 
     name: str
     loops: int
-    points: np.ndarray  # (steps + 1, n): what is learned.
+    points: np.ndarray  # (steps + 1, n): the learned points.
     shifted: np.ndarray  # (steps + 1, n): the same after the last loop of mean shift.
-    pull: np.ndarray  # (n,): minus the gradient at the first step.
+    pull: np.ndarray  # (n,): the negative gradient at the first step.
 
 
 def shift(x: tf.Tensor, loops: int, bandwidth: float) -> tf.Tensor:
@@ -82,7 +83,7 @@ def descend(
 def middle_group(run: Run, group: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, ...]:
     """Mean, largest share at one place, and share that has joined the right group, at each step.
 
-    All after mean shift. Those points count that are to go right: a few begin below 3.5.
+    All are after mean shift. Only points that should move right count: a few start below 3.5.
     """
     ours = np.sort(run.shifted[:, (group == MIDDLE) & (labels == 2)], axis=1)
     places = [np.searchsorted(x, x + NEAR) - np.arange(x.size) for x in ours]
@@ -92,7 +93,7 @@ def middle_group(run: Run, group: np.ndarray, labels: np.ndarray) -> tuple[np.nd
 
 
 def draw_runs(runs: list[Run], group: np.ndarray, path: Path) -> None:
-    """Above, the paths of some points of each group; below, where all points are."""
+    """Draw the paths of some points of each group, and below them where all points are."""
     steps = len(runs[0].points) - 1
     figure = Figure(figsize=(3.7 * len(runs), 7.4), layout="constrained")
     grid = figure.add_gridspec(2, len(runs), height_ratios=(1, 1.05))
@@ -119,7 +120,7 @@ def draw_runs(runs: list[Run], group: np.ndarray, path: Path) -> None:
 
 
 def draw_places(axes: Axes, run: Run, group: np.ndarray, step: int, names: bool) -> None:
-    """Upwards the points, downwards what mean shift makes of them; the root of their number."""
+    """Draw the points upwards and their mean shift downwards, as the root of their number."""
     bins, base = np.linspace(*VIEW, 133), np.zeros(132)
     for g in range(3):
         before, after = (
@@ -171,7 +172,7 @@ def main() -> None:
     group = np.arange(3).repeat(options.points)
     labels = np.where(start < 3.5, 1.0, 2.0)
     # Each loop of mean shift passes on what pulls a group as a whole, so that the errors after L
-    # loops pull it about 1 + L times as much. The second setting makes up for that alone.
+    # loops pull it about 1 + L times as much. The second setting compensates only for that.
     times = options.loops + 1
     settings = (
         ("no mean shift", 0, options.step_size),

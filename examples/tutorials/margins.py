@@ -1,12 +1,12 @@
-"""Margin and dimension: how many groups fit on the sphere, and the least possible loss.
+"""Show how many groups fit on the sphere at a margin, and the lowest possible loss.
 
     python examples/tutorials/margins.py --out runs/margins
 
-The loss asks that pixels of different groups have similarities s = (1 + cos)/2 of at most the
-margin. So N groups need N points of the sphere that are that far apart: the fewer dimensions, the
-larger the smallest margin. With a margin below 1/2 and many groups, the loss cannot become 0, and
-one that stops at its floor is optimal; but then groups may share a point, and the loss does not
-see it. Kong & Fowlkes (CVPR 2018), section 3, relate margin and dimension in this way.
+The loss requires that pixels of different groups have a similarity s = (1 + cos)/2 of at most the
+margin. So N groups need N points on the sphere that are this far apart, and in fewer dimensions the
+smallest margin is larger. With a margin below 1/2 and many groups, the loss cannot become 0, and a
+loss that stops at its floor is optimal. But then groups may share a point without any change of the
+loss. Kong & Fowlkes (CVPR 2018), section 3, relate margin and dimension in this way.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def fejes_toth_margin(groups: int) -> float:
 
 
 def fejes_toth_margin_of_many(groups: int) -> float:
-    """The first terms of that bound for many groups, which are loose for few."""
+    """The first terms of this bound for many groups; they are loose for few groups."""
     return 1 - 2 * math.pi / (math.sqrt(3) * groups)
 
 
@@ -71,7 +71,7 @@ def print_tables(dims: list[int], most: int) -> None:
 
 
 def color(index: int, count: int) -> tuple[float, ...]:
-    """Colour of one of several curves, from dark to bright."""
+    """Color of one of several curves, from dark to bright."""
     return colormaps["viridis"](0.05 + 0.8 * index / max(count - 1, 1))
 
 
@@ -85,7 +85,7 @@ def draw_margins(dims: list[int], most: int, path: Path) -> None:
     height = 1.08
     for index, dim in enumerate(dims):
         shade = color(index, len(dims))
-        # All numbers whose margins are known, and some that must be searched for.
+        # All numbers whose margins are known, and some that need a search.
         known = most if dim == 2 else max(2 * dim, 14 if dim == 3 else 0)
         counts = [*range(2, min(known, most) + 1), *(n for n in BEYOND if known < n <= most)]
         found = [smallest_margin(dim, n) for n in counts]
@@ -110,7 +110,7 @@ def draw_margins(dims: list[int], most: int, path: Path) -> None:
 
 
 def draw_spheres(path: Path) -> None:
-    """Points of the ordinary sphere as far apart as can be, each with a cap for itself."""
+    """Points on the ordinary sphere, as far apart as possible, each with its own cap."""
     pictures = []
     turn = np.linspace(0, 2 * np.pi, 240, endpoint=False)[:, None]
     for groups in ON_SPHERES:

@@ -1,12 +1,12 @@
-"""Mean shift as clustering: the bandwidth, small groups, and how fast groups contract.
+"""Show mean shift as clustering: the bandwidth, small groups, and how fast groups contract.
 
     python examples/tutorials/mean_shift.py --out runs/mean_shift
 
-In a loop each point of the sphere moves to the mean of all points, weighted by the kernel
-exp(κ (cos - 1)), κ = 1/bandwidth². In the package's mean shift the points that attract are the
-moved ones (blurring mean shift), which contracts groups in a few loops. A kernel that is too
-narrow leaves points alone, and with one that is too wide large groups swallow small ones. Kong &
-Fowlkes (CVPR 2018), section 4.
+In a loop, each point on the sphere moves to the mean of all points, weighted by the kernel
+exp(κ (cos - 1)), κ = 1/bandwidth². In the package's mean shift, the moved points attract (blurring
+mean shift), which contracts groups in a few loops. With a kernel that is too narrow, points hardly
+move; with one that is too wide, large groups swallow small ones. See Kong & Fowlkes (CVPR 2018),
+section 4.
 """
 
 import argparse
@@ -26,11 +26,11 @@ rcParams.update({"font.size": 10, "axes.spines.top": False, "axes.spines.right":
 
 INK, GRAY = "#20242c", "#7c8597"
 COLORS = ("#0072b2", "#e69f00", "#009e73")
-SIZES = (900, 250, 30)  # Of the groups around the three axes.
+SIZES = (900, 250, 30)  # Sizes of the groups around the three axes.
 KAPPAS = (100.0, 25.0, 6.0)  # A narrow kernel, the package's default, and one that is too wide.
 VIEW = (45.0, 35.0)
 NEAR = np.cos(np.radians(5))  # Points this close are at one place.
-BANDWIDTH, STARTS = 0.2, (0.1, 0.2, 0.3)  # Of the groups whose spread is measured.
+BANDWIDTH, STARTS = 0.2, (0.1, 0.2, 0.3)  # For the groups whose spread is measured.
 
 compiled_mean_shift = tf.function(mean_shift)  # A hundred times as fast for few points.
 
@@ -45,7 +45,7 @@ def scattered(center: np.ndarray, count: int, spread: float, seed: int) -> np.nd
 
 
 def count_places(x: np.ndarray) -> int:
-    """How many places the points are at."""
+    """Count the places at which there are points."""
     count = 0
     while len(x):
         x, count = x[x @ x[0] < NEAR], count + 1
@@ -58,7 +58,7 @@ def spread_of(x: np.ndarray) -> float:
 
 
 def follow_groups(loops: int, out: Path) -> None:
-    """Three groups of unlike sizes under three kernels."""
+    """Move three groups of different sizes with three kernels."""
     x = np.concatenate([scattered(np.eye(3)[k], n, 0.16, seed=k) for k, n in enumerate(SIZES)])
     labels = np.arange(1, 4).repeat(SIZES)
     shown = [t for t in (0, 1, 2, 3, 5, 10, 16) if t <= loops]
@@ -84,7 +84,7 @@ def follow_groups(loops: int, out: Path) -> None:
 
 
 def save_side_by_side(pictures: list[tuple[str, np.ndarray]], path: Path) -> None:
-    """Pictures with titles, pixel for pixel."""
+    """Draw pictures with titles, pixel for pixel."""
     height, width = pictures[0][1].shape[:2]
     total = width * len(pictures), height + (60 if pictures[0][0] else 0)
     figure = Figure(figsize=(total[0] / 100, total[1] / 100), dpi=100)
@@ -97,9 +97,9 @@ def save_side_by_side(pictures: list[tuple[str, np.ndarray]], path: Path) -> Non
 
 
 def smallest_survivor(kappa: float, loops: tuple[int, ...]) -> np.ndarray:
-    """The least weight of a point that one of weight 1 at right angles does not draw near.
+    """The least weight of a point that survives beside an orthogonal point of weight 1.
 
-    By bisection, for each number of loops: it survives if more than 60° are left between them.
+    Found by bisection, for each number of loops. It survives if the angle stays above 60°.
     """
     points = tf.eye(2, batch_shape=(len(loops),), dtype="float64")
     bandwidth = tf.constant(kappa**-0.5, "float64")
@@ -115,7 +115,7 @@ def smallest_survivor(kappa: float, loops: tuple[int, ...]) -> np.ndarray:
 
 
 def measure_swallowing(path: Path) -> None:
-    """The smallest group that survives beside a large one, over the kernel."""
+    """The smallest group that survives beside a large one, for each kernel."""
     loops = (5, 10, 16)
     print("\nsmallest group that survives beside one of size 1, at right angles")
     print("kappa " + "".join(f"{f'{t} loops':>12}" for t in loops))
@@ -141,7 +141,7 @@ def measure_swallowing(path: Path) -> None:
 
 
 def compare_convergence(count: int, loops: int, path: Path) -> None:
-    """The spread of a group over the loops, of blurring and of ordinary mean shift."""
+    """The spread of a group over the loops, in blurring and in ordinary mean shift."""
     figure = Figure(figsize=(8.4, 4.4), layout="constrained")
     axes = figure.add_subplot()
     print(f"\nspread of a group, bandwidth {BANDWIDTH} (in brackets: as of a Gaussian on a plane)")
@@ -149,14 +149,14 @@ def compare_convergence(count: int, loops: int, path: Path) -> None:
     for start, shade in zip(STARTS, COLORS):
         x = scattered(np.array([1.0, 0.0, 0.0]), count, start, seed=3)
         moved = {"blurring": [x], "data stay": [x]}
-        weights = np.repeat([1.0, 0.0], count)[None, :, None]  # Points of weight 0 attract none.
+        weights = np.repeat([1.0, 0.0], count)[None, :, None]  # Points of weight 0 attract nothing.
         for some in moved.values():
             for _ in range(loops):
                 both = np.concatenate([x if some is moved["data stay"] else some[-1], some[-1]])
                 one_loop = mean_shift(both[None], BANDWIDTH, 1, weights=weights)
                 some.append(np.asarray(one_loop)[0, count:])
         spreads = [[spread_of(y) for y in some] for some in moved.values()]
-        # Points of a Gaussian of spread s move to s²/(s² + bandwidth²) of their distance.
+        # Points of a Gaussian of spread s end at s²/(s² + bandwidth²) of their distance.
         theory = [[spreads[0][0]], [spreads[0][0]]]
         for _ in range(loops):
             for some, s in zip(theory, (theory[0][-1], theory[1][0])):

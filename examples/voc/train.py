@@ -1,15 +1,15 @@
-"""Train on PASCAL VOC 2012 by a recipe: object proposals, instances with classes, or classes.
+"""Train on PASCAL VOC 2012 from a recipe: object proposals, instances with classes, or classes.
 
     python examples/voc/train.py examples/voc/instances_resnet50.toml \
         --voc VOCdevkit --sbd benchmark_RELEASE --out runs/voc_instances
 
-The recipe, a TOML file, has all numbers of the run; `voc_recipe.py` tells what its keys mean. All
-GPUs that TensorFlow sees are used. Killed and started again with the same command, training
-continues after the last 500 steps. At the end the model is measured on VOC's val and written as a
-preset into `OUT/preset`; started again after that, it is only measured and written again.
+The recipe, a TOML file, has all numbers of the run; `voc_recipe.py` explains its keys. All GPUs
+that TensorFlow sees are used. If it is killed, start the same command again: training continues
+after the last 500 steps. At the end, the model is measured on VOC's val and written as a preset
+into `OUT/preset`. If you start it again after that, the model is only measured and written again.
 
-The other options replace numbers of the recipe for a dry run, on a CPU too: `--steps 20 --crop-size
-64 --batch-size 2 --held-out 0.002 --backbone-weights '' --val-images 5`.
+The other options replace numbers of the recipe for a dry run, which also works on a CPU: `--steps
+20 --crop-size 64 --batch-size 2 --held-out 0.002 --backbone-weights '' --val-images 5`.
 """
 
 import argparse
@@ -33,7 +33,7 @@ OVERRIDES = ("steps", "crop_size", "batch_size", "held_out", "backbone_weights")
 
 
 def all_gpus(batch_size: int) -> tf.distribute.Strategy | None:
-    """The strategy for several GPUs; `None` for one, or the CPU."""
+    """The strategy for several GPUs; `None` for one GPU or the CPU."""
     gpus = [device.name for device in tf.config.list_logical_devices("GPU")]
     if len(gpus) < 2:
         return None
@@ -50,8 +50,8 @@ def new_optimizer(recipe: Recipe) -> keras.optimizers.Optimizer:
     rate = keras.optimizers.schedules.PolynomialDecay(
         recipe.learning_rate, recipe.steps, end_learning_rate=0.0, power=recipe.power
     )
-    # Decay in the gradient goes through the momentum, which makes it this much more; Keras takes
-    # it off the weights directly.
+    # Decay in the gradient goes through the momentum, which makes it this much larger; Keras
+    # subtracts it from the weights directly.
     decay = recipe.weight_decay / (1.0 - recipe.momentum)
     return keras.optimizers.SGD(rate, recipe.momentum, weight_decay=decay)
 
@@ -59,12 +59,12 @@ def new_optimizer(recipe: Recipe) -> keras.optimizers.Optimizer:
 def make_model(
     recipe: Recipe, out: Path, strategy: tf.distribute.Strategy | None
 ) -> tuple[Any, int]:
-    """A compiled model, new or of the run's last state, and the epochs that it was trained."""
+    """A compiled model, new or from the run's last state, and the number of its epochs."""
     scope: AbstractContextManager = strategy.scope() if strategy else nullcontext()
     with scope:
         restored = TrainingState.restore(out)
         model, epoch = (TASKS[recipe.task](**recipe.model), 0) if restored is None else restored
-        # XLA compiles for one GPU; on a CPU compiling a ResNet takes longer than a dry run.
+        # XLA compiles for one GPU; on a CPU, compiling a ResNet takes longer than a dry run.
         one_gpu = strategy is None and bool(tf.config.list_logical_devices("GPU"))
         model.compile(
             model.optimizer if restored else new_optimizer(recipe),
@@ -74,7 +74,7 @@ def make_model(
 
 
 def split(examples: list[Any], recipe: Recipe) -> tuple[list[Any], list[str]]:
-    """The images that are held out, which have VOC's labels, and the names of all others."""
+    """The held-out images, which have VOC's labels, and the names of all others."""
     of_voc = [one for one in examples if one.instances.path.suffix != ".mat"]
     count = math.ceil(recipe.held_out * len(of_voc))
     chosen = np.random.default_rng(recipe.seed).choice(len(of_voc), count, replace=False)
@@ -99,7 +99,7 @@ def check_loss(epoch: int, logs: dict[str, float]) -> None:
 
 
 def train(model: Any, epoch: int, recipe: Recipe, names: list[str], options: Any) -> None:
-    """Train from the state that the model is in to the last step."""
+    """Train from the present state of the model to the last step."""
     steps = min(STATE_STEPS, recipe.steps)
     epochs = recipe.steps // steps
     if epoch >= epochs:
@@ -111,10 +111,10 @@ def train(model: Any, epoch: int, recipe: Recipe, names: list[str], options: Any
         batch_size=recipe.batch_size,
         zoom=recipe.zoom,
         names=names,
-        # Not the crops again that were drawn before a restart.
+        # Another seed after a restart, so the crops do not repeat.
         seed=recipe.seed + 1000 * epoch,
     )
-    # The last batch of all images may be too small for the GPUs, or for a batch normalisation.
+    # The last batch of all images may be too small for the GPUs, or for batch normalization.
     dataset = dataset.filter(lambda images, labels: tf.shape(images)[0] == recipe.batch_size)
     model.fit(
         dataset.repeat(),
@@ -171,7 +171,7 @@ def main() -> None:
 
     train(model, epoch, recipe, names, options)
     adapt(model, held_out)
-    # Names begin with the year: the first ones would be only of 2007.
+    # Names begin with the year, so the first ones would all be from 2007.
     count = min(options.val_images or len(val), len(val))
     val = [val[index * len(val) // count] for index in range(count)]
     figures = evaluate(model, val)

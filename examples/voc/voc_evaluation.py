@@ -1,4 +1,4 @@
-"""What is done with a trained model: its last settings, and its figures on VOC's val."""
+"""Choose the last settings of a trained model, and measure it on VOC's val."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from keras_rpe.data import VOID, LabelMaps, read_pascal_voc
 from keras_rpe.metrics import AverageRecall, GroundTruth, MaskAveragePrecision, SemanticMeanIoU
 from keras_rpe.models import InstanceSegmenter, ObjectProposer, SemanticSegmenter
 
-PROPOSALS = (10, 60)  # Those of an image that are asked for all its objects.
+PROPOSALS = (10, 60)  # Per image, for all its objects.
 
 
 def adapt(model: Any, examples: Sequence[Any]) -> None:
@@ -15,7 +15,7 @@ def adapt(model: Any, examples: Sequence[Any]) -> None:
 
     Args:
         model: The trained model; a `SemanticSegmenter` stays as it is.
-        examples: Images that were not trained on, and on which no figure is measured.
+        examples: Images that are not used for training or for figures.
     """
     if isinstance(model, SemanticSegmenter) or not examples:
         return
@@ -31,14 +31,14 @@ def adapt(model: Any, examples: Sequence[Any]) -> None:
 
 
 def evaluate(model: Any, examples: Sequence[Any]) -> dict[str, float]:
-    """Measure a model on images of VOC, whose void pixels count nowhere.
+    """Measure a model on images of VOC, without their void pixels.
 
     Args:
         model: The model.
         examples: Images that nothing else has used.
 
     Returns:
-        Figures in [0, 1] by what they are.
+        Figures in [0, 1] by name.
     """
     if isinstance(model, ObjectProposer):
         return _evaluate_proposals(model, _read(examples))
@@ -48,7 +48,7 @@ def evaluate(model: Any, examples: Sequence[Any]) -> dict[str, float]:
 
 
 def _read(examples: Sequence[Any]) -> Iterator[LabelMaps]:
-    """One after the other, as all of them would not fit into memory."""
+    """Yield one after the other, as they would not all fit into memory."""
     return map(read_pascal_voc, examples)
 
 

@@ -1,4 +1,4 @@
-"""Everything of a training run on PASCAL VOC, read from a TOML file and checked."""
+"""Read and check the TOML file of a training run on PASCAL VOC."""
 
 import inspect
 import json
@@ -17,7 +17,7 @@ TASKS: dict[str, Any] = {
     "semantic": SemanticSegmenter,
 }
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
-STATE_STEPS = 500  # A state is written after so many steps, and at the end.
+STATE_STEPS = 500  # A state is written after this many steps, and at the end.
 
 _INTEGERS = {
     "crop_size": (8, 4096),
@@ -41,19 +41,19 @@ class Recipe:
 
     Attributes:
         task: "proposals", "instances" or "semantic".
-        crop_size: Side of the training crops, in pixels.
-        batch_size: Crops a step, of all GPUs together.
+        crop_size: The side of the training crops, in pixels.
+        batch_size: The number of crops per step, on all GPUs together.
         zoom: Each crop is enlarged by a random factor from this range.
-        held_out: Share of VOC's training images that are not trained on. The ranking of the
-            proposals is calibrated on them, or the thresholds of the instances chosen.
-        steps: Updates.
-        learning_rate: That of the first step; it falls to 0 as (1 - step / steps) ** power.
-        power: That power.
-        momentum: Of stochastic gradient descent.
-        weight_decay: Factor of the weights in the gradient.
-        precision: Keras' dtype policy.
-        seed: Of the weights, of the crops and of the images that are held out.
-        model: Arguments of the model's constructor.
+        held_out: The share of VOC's training images that are not used for training. The ranking
+            of the proposals is calibrated on them, or the thresholds of the instances are chosen.
+        steps: The number of updates.
+        learning_rate: The rate of the first step; it falls to 0 as (1 - step / steps) ** power.
+        power: The power in this formula.
+        momentum: The momentum of stochastic gradient descent.
+        weight_decay: The factor of the weights in the gradient.
+        precision: The Keras dtype policy.
+        seed: The seed of the weights, the crops and the choice of held-out images.
+        model: The arguments of the model's constructor.
     """
 
     task: str
@@ -72,19 +72,19 @@ class Recipe:
 
 
 def read_recipe(path: Path, overrides: dict[str, Any] | None = None) -> Recipe:
-    """Read a recipe and check its keys, and the values that are not arguments of the model.
+    """Read a recipe, and check its keys and all values except the arguments of the model.
 
     Args:
         path: The TOML file.
-        overrides: Values by their keys, `backbone_weights` among them, in place of the file's.
+        overrides: Values by key that replace those of the file, including `backbone_weights`.
 
     Returns:
         The recipe.
 
     Raises:
         OSError: If the file cannot be read.
-        ValueError: If it is no TOML, or a key is missing, unknown, or has a value that it cannot
-            have: one sentence that names the file and the key.
+        ValueError: If it is not TOML, or if a key is missing, unknown or has an invalid value;
+            the message is one sentence that names the file and the key.
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -121,7 +121,7 @@ def read_recipe(path: Path, overrides: dict[str, Any] | None = None) -> Recipe:
 def _value(value: Any) -> Any:
     if isinstance(value, list):
         return tuple(value)
-    return None if value in ("none", "") else value  # TOML has no word for None.
+    return None if value in ("none", "") else value  # TOML has no null value.
 
 
 def _check_keys(values: dict[str, Any], known: list[str]) -> None:
@@ -135,14 +135,14 @@ def check_run(out: Path, recipe: Recipe) -> None:
 
     Args:
         out: The folder, made if it is missing.
-        recipe: What the run is to do.
+        recipe: The recipe of the run.
 
     Raises:
-        ValueError: If it was started with another one.
+        ValueError: If it was started with another recipe.
         OSError: If it cannot be written.
     """
     file, settings = out / "recipe.json", json.loads(json.dumps(asdict(recipe)))
-    if any(out.glob("epoch-*")):  # Without a state, a run starts anew.
+    if any(out.glob("epoch-*")):  # Without a state, a run starts from the beginning.
         before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         different = [key for key in settings if before.get(key) != settings[key]]
         if different:
