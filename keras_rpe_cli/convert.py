@@ -36,7 +36,7 @@ def convert(
         ),
     ] = False,
     licence: Annotated[
-        str | None, typer.Option(help="Licence of the weights, for the card.")
+        str | None, typer.Option(help="License of the weights, for the card.")
     ] = None,
 ) -> None:
     """Put the weights of a checkpoint into a preset, to train it further.

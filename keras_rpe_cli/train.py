@@ -94,8 +94,8 @@ def train(
             help=f"Crops of each image in an epoch. Default: enough for {_MIN_STEPS} steps.",
         ),
     ] = None,
-    licence: Annotated[str, typer.Option(help="Licence of the weights, for the card.")] = "",
-    data_licence: Annotated[str, typer.Option(help="Licence of the images, for the card.")] = "",
+    licence: Annotated[str, typer.Option(help="License of the weights, for the card.")] = "",
+    data_licence: Annotated[str, typer.Option(help="License of the images, for the card.")] = "",
 ) -> None:
     """Train a model on images with label images of the same names.
 

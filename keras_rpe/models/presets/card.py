@@ -29,7 +29,7 @@ def model_card(name: str, metadata: dict[str, Any], config: dict[str, Any]) -> s
     Example:
         >>> from keras_rpe.models.presets import model_card
         >>> card = model_card("mine", {"figures": {"AP at IoU 0.5": 0.8}}, {"class_name": "Task"})
-        >>> "| AP at IoU 0.5 | 0.8 |" in card, "| Licence of the weights | not stated |" in card
+        >>> "| AP at IoU 0.5 | 0.8 |" in card, "| License of the weights | not stated |" in card
         (True, True)
     """
     class_name = str(config.get("class_name", "Task"))
@@ -71,13 +71,13 @@ def _facts(class_name: str, metadata: dict[str, Any]) -> str:
     rows = {
         "Task": metadata.get("task"),
         "Network": network,
-        "Initialised from": metadata.get("initialised_from"),
+        "Initialized from": metadata.get("initialised_from"),
         "Trained on": metadata.get("trained_on"),
-        "Licence of the data": metadata.get("data_licence"),
+        "License of the data": metadata.get("data_licence"),
         "Training": ", ".join(training),
         "Seed": metadata.get("seed"),
         "Versions": ", ".join(f"{key} {value}" for key, value in versions.items() if value),
-        "Licence of the weights": metadata.get("licence"),
+        "License of the weights": metadata.get("licence"),
     }
     lines = [f"| {key} | {_cell(value)} |" for key, value in rows.items()]
     return "\n".join(["| | |", "| --- | --- |", *lines])

@@ -46,10 +46,10 @@ def test_what_is_unknown_is_not_made_up() -> None:
 def test_a_generated_card_is_renewed_and_one_of_a_person_kept(model, tmp_path, own) -> None:
     model.save_to_preset(tmp_path, {"licence": "first"})
     card = tmp_path / CARD
-    assert "| Licence of the weights | first |" in card.read_text()
+    assert "| License of the weights | first |" in card.read_text()
     if own:
         card.write_text("my own")
     model.save_to_preset(tmp_path, {"licence": "second"})
-    assert ("| Licence of the weights | second |" in card.read_text()) != own
+    assert ("| License of the weights | second |" in card.read_text()) != own
     checksums = json.loads((tmp_path / METADATA).read_text())["sha256"]
     assert (CARD in checksums) != own
