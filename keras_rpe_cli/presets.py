@@ -23,4 +23,4 @@ def presets() -> None:
         [row.name, f"{row.parameters:,}", f"{row.megabytes:.1f} MB", row.trained_on, row.licence]
         for row in found
     ]
-    print_table("Weights", ["preset", "parameters", "size", "trained on", "licence"], weights)
+    print_table("Weights", ["preset", "parameters", "size", "trained on", "license"], weights)
