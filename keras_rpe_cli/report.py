@@ -55,13 +55,16 @@ def progress_bar(description: str, total: int) -> Iterator[Callable[[], None]]:
         yield lambda: progress.advance(task)
 
 
+_LONGEST_NAME = 40  # A path that is longer may be broken.
+
+
 def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """Print a table on stdout, as wide as its terminal, or 100 characters elsewhere.
 
     Args:
         title: What stands above it.
         columns: Heads of the columns.
-        rows: Text of the cells, row by row; those of the first column are never broken.
+        rows: Text of the cells, row by row. Numbers, and names in the first column, are not broken.
     """
     from rich import box
     from rich.console import Console
@@ -75,7 +78,7 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
         table.add_column(
             column,
             justify="right" if numbers and index else "left",
-            no_wrap=index == 0,
+            no_wrap=numbers or (index == 0 and max(map(len, cells)) <= _LONGEST_NAME),
             overflow="fold",
         )
     for row in rows:

@@ -92,7 +92,7 @@ def test_model_needs_a_missing_operator(monkeypatch, capfd):
         return {"labels": keras.ops.cast(keras.ops.erfinv(images[..., 0] / 300.0), "int32")}
 
     model = InstanceSegmenter("unet_small", embedding_dim=6, iterations=1)
-    monkeypatch.setattr(InstanceSegmenter, "group", with_flex)
+    monkeypatch.setattr(InstanceSegmenter, "serve", with_flex)
     with pytest.raises(ValueError, match=r"`model` must need no operators .* with Erfinv$"):
         convert(model)
     assert len(capfd.readouterr().err) < 2000  # not the whole graph

@@ -77,7 +77,7 @@ def test_integers_are_rounded_down(tmp_path, monkeypatch):
         values = keras.ops.cast(images[..., 0], "int32") - 100
         return {"labels": values // 7, "classes": values % 7}
 
-    monkeypatch.setattr(model, "group", divide)
+    monkeypatch.setattr(model, "serve", divide)
     session = onnxruntime.InferenceSession(str(export_onnx(model, tmp_path / "model.onnx")))
     image = np.arange(243, dtype="uint8").reshape(9, 9, 3)
     values = image[..., 0].astype("int32") - 100
