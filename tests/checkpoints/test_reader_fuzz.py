@@ -18,7 +18,6 @@ import pytest
 from checkpoints.checkpoint_fixtures import (
     Storage,
     call,
-    named,
     older_file,
     pickled,
     tensor,
@@ -58,10 +57,7 @@ class Row:
 def torch_values() -> tuple[dict[str, Any], list[Storage]]:
     floats = Storage("0", np.linspace(0, 1, 24, dtype="f4"))
     ints = Storage("1", np.arange(6))
-    raw = Storage("2", np.arange(8, dtype="u1"), "torch.storage.UntypedStorage")
-    short = call(
-        "torch._utils._rebuild_tensor_v3", raw, 1, (3,), (1,), False, {}, named("torch.uint16")
-    )
+    halves = Storage("2", np.arange(8, dtype="u2"), "torch.BFloat16Storage")
     value = {
         "epoch": 3,
         "state_dict": {
@@ -70,11 +66,11 @@ def torch_values() -> tuple[dict[str, Any], list[Storage]]:
                 "torch._utils._rebuild_parameter", tensor(floats, 3, (2,)), 1, {}
             ),
             "module.b": tensor(ints),
-            "module.c": short,
+            "module.c": tensor(halves, 1, (3,)),
         },
         "size": call("torch.Size", (1, 2)),
     }
-    return value, [floats, ints, raw]
+    return value, [floats, ints, halves]
 
 
 def zip_around(data: bytes) -> bytes:
