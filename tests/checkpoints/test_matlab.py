@@ -233,7 +233,6 @@ def _wide(group: h5py.Group) -> None:
             lambda g: g.__setitem__("meta", h5py.ExternalLink("/etc/hosts", "x")),
             "links of a kind",
         ),
-        (lambda g: g.__setitem__("meta", h5py.SoftLink("/net")), "links of a kind"),
         (lambda g: g.__setitem__("meta", g), "part of itself"),
         (_virtual, "in other files"),
         (
@@ -244,7 +243,6 @@ def _wide(group: h5py.Group) -> None:
             lambda g: _single(g, shape=(2**40,), dtype="f4", chunks=(1024,), compression="gzip"),
             "declares more than",
         ),
-        (lambda g: _single(g, shape=(2**22,), dtype="f4", chunks=(2**10,)), "array without data"),
         (lambda g: _single(g, shape=(2**22,), dtype="f4"), "array without data"),
         (_mostly_missing, "array without data"),
         (lambda g: _single(g, data=np.ones(9), chunks=(3,), compression="lzf"), "unknown way"),
@@ -264,7 +262,7 @@ def test_values_with_many_references_are_read_once(tmp_path: Path) -> None:
     assert len(read_matlab(_hdf5(tmp_path / "net.mat", _replace(_wide)))["net"]["layers"]) == 5
 
 
-@pytest.mark.parametrize("options", [{}, {"shuffle": True}, {"fletcher32": True}])
+@pytest.mark.parametrize("options", [{}, {"shuffle": True, "fletcher32": True}])
 def test_arrays_in_pieces(tmp_path: Path, options: dict[str, Any]) -> None:
     # Pieces that the shape is no multiple of, in a tree of two levels.
     values = np.random.default_rng(0).normal(size=(3, 130, 70)).astype("f4")
