@@ -277,14 +277,12 @@ def _match_images(
     for name, maps in (("labels_true", labels_true), ("labels_pred", labels_pred)):
         if getattr(maps, "ndim", 3) == 2:
             raise ValueError(f"`{name}` must be a sequence of label maps. Received: a single map")
-    label = check_ignore_label(ignore_label)
-    images = list(
-        image_by_image(
-            lambda true, pred: _match(true, pred, thresholds, label),
-            labels_true=labels_true,
-            labels_pred=labels_pred,
-        )
-    )
+    ignore_label = check_ignore_label(ignore_label)
+
+    def match(true: Any, pred: Any) -> list[Matching]:
+        return _match(true, pred, thresholds, ignore_label)
+
+    images = list(image_by_image(match, labels_true=labels_true, labels_pred=labels_pred))
     if not images:
         raise ValueError("`labels_true` must hold at least one label map. Received: none")
     return images

@@ -294,12 +294,10 @@ def class_iou(
     matrix = np.zeros((size, size), np.int64)
 
     def update(true: Any, pred: Any) -> None:
-        true, pred = _check_map("truths", true), _check_map("predictions", pred)
-        if true.shape != pred.shape:
-            raise ValueError(
-                "A class map and its prediction must have the same shape. "
-                f"Received: {true.shape} and {pred.shape}"
-            )
+        true, pred = np.asarray(true), np.asarray(pred)
+        for name, labels in (("truths", true), ("predictions", pred)):
+            _check_integers(name, labels)
+            _check_shape(name, labels, true.shape if true.ndim == 2 else (None, None))
         known = true != ignore_label
         true, pred = true[known], pred[known]
         outside = (true < 0) | (true >= num_classes)
@@ -316,16 +314,6 @@ def class_iou(
     tp = np.diag(matrix)
     union = matrix.sum(axis=0) + matrix.sum(axis=1) - tp
     return {i: float(tp[i] / union[i]) for i in range(size - 1) if union[i]}
-
-
-def _check_map(name: str, value: npt.ArrayLike) -> np.ndarray:
-    array = np.asarray(value)
-    if array.ndim != 2 or not np.issubdtype(array.dtype, np.integer):
-        raise ValueError(
-            f"`{name}` must hold integer class maps (H, W). "
-            f"Received: shape {array.shape} of {array.dtype}"
-        )
-    return array
 
 
 @keras.saving.register_keras_serializable(package="keras_rpe")
