@@ -94,7 +94,7 @@ def match_boundaries(
         pixels that have one. Both hold equally many.
 
     Raises:
-        ValueError: if a map is not a boolean map of two dimensions, the shapes differ, or
+        ValueError: if a map is not a boolean map of two dimensions, is empty, the shapes differ, or
             `max_distance` is outside its range or leaves more than 50 million pairs.
 
     Example:

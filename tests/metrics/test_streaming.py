@@ -58,24 +58,6 @@ def test_split_and_merged_halves_in_one_image():
     assert as_numbers(count_matches(true, pred, 0.51)) == ((0, 3, 3), 0.0)
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
-@pytest.mark.parametrize("ignore_label", [None, 3])
-def test_compiled_with_dynamic_shapes(jit_compile, ignore_label):
-    spec = tf.TensorSpec((None, None), tf.int64)
-
-    @tf.function(jit_compile=jit_compile, input_signature=[spec, spec])
-    def compiled(true, pred):
-        return count_matches(true, pred, 0.55, 64, ignore_label)
-
-    matched = 0
-    for seed, shape in enumerate([(12, 13), (2, 1), (20, 7)]):
-        true, pred = random_pair(seed, shape)
-        counts = compiled(true, pred)
-        expect_offline(counts, true, pred, 0.55, ignore_label=ignore_label)
-        matched += int(counts[0])
-    assert matched > 0
-
-
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_integer_type_and_its_largest_ids(dtype):
     top = np.iinfo(dtype).max if dtype is not np.uint64 else np.iinfo(np.int64).max
