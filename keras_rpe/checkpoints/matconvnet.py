@@ -240,7 +240,8 @@ def _average_image(meta: Any) -> np.ndarray | None:
         return None
     if image.size != 3 and (image.ndim != 3 or image.shape[2] != 3):
         raise CheckpointError(f"its average image has the shape {image.shape}")
-    image = np.asarray(image, "float32")
+    with np.errstate(over="ignore"):
+        image = np.asarray(image, "float32")
     if not np.isfinite(image).all():
         raise CheckpointError("its average image has values that are not finite")
     return image.ravel() if image.size == 3 else image
