@@ -186,12 +186,10 @@ def _params(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
             raise CheckpointError(f"it has two parameters of the name {name!r}")
         if not isinstance(value, np.ndarray):
             raise CheckpointError(f"the parameter {name!r} is not an array of numbers")
-        if value.dtype.kind == "f" and not np.isfinite(value).all():
-            raise CheckpointError(f"the parameter {name!r} has values that are not finite")
         with np.errstate(over="ignore"):
             params[name] = np.asarray(value, "float32")
         if not np.isfinite(params[name]).all():
-            raise CheckpointError(f"the parameter {name!r} has values beyond those of float32")
+            raise CheckpointError(f"the parameter {name!r} has values that float32 does not have")
     return params
 
 
@@ -213,17 +211,15 @@ def _shape_params(layer: MatConvNetLayer, params: dict[str, np.ndarray]) -> None
                 f"in place of {shape}"
             )
         params[name] = value.reshape(shape, order="F")
-    channels = [params[name].shape[0] for name in layer.params]
-    if layer.kind == "BatchNorm" and len(set(channels)) > 1:
+    if layer.kind == "ConvTranspose":
+        return
+    filters = int(layer.kind == "Conv")
+    channels = [params[name].shape[-1] for name in layer.params[:filters]]
+    channels += [params[name].shape[0] for name in layer.params[filters:]]
+    if len(set(channels)) > 1:
         raise CheckpointError(
             f"the parameters of the layer {layer.name!r} are of {channels} channels"
         )
-    if layer.kind == "Conv" and len(channels) > 1:
-        outputs = params[layer.params[0]].shape[-1]
-        if channels[1] != outputs:
-            raise CheckpointError(
-                f"the layer {layer.name!r} has {channels[1]} biases for {outputs} filters"
-            )
 
 
 def _filter_shape(layer: MatConvNetLayer, value: np.ndarray) -> tuple[int, ...]:
@@ -244,7 +240,8 @@ def _average_image(meta: Any) -> np.ndarray | None:
         return None
     if image.size != 3 and (image.ndim != 3 or image.shape[2] != 3):
         raise CheckpointError(f"its average image has the shape {image.shape}")
-    image = np.asarray(image, "float32")
+    with np.errstate(over="ignore"):
+        image = np.asarray(image, "float32")
     if not np.isfinite(image).all():
         raise CheckpointError("its average image has values that are not finite")
     return image.ravel() if image.size == 3 else image

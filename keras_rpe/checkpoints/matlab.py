@@ -30,9 +30,9 @@ _FREE_BYTES = 64 << 20
 _HEADER = 128
 _NAME_WITHIN = 4096
 _MATRIX, _COMPRESSED = 14, 15
-_STORED = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8"}
-_STORED |= {12: "i8", 13: "u8"}
-_TEXTS = {1: "latin-1", 2: "latin-1", 4: "utf-16", 16: "utf-8", 17: "utf-16", 18: "utf-32"}
+_STORED = {1: "<i1", 2: "<u1", 3: "<i2", 4: "<u2", 5: "<i4", 6: "<u4", 7: "<f4", 9: "<f8"}
+_STORED |= {12: "<i8", 13: "<u8"}
+_TEXTS = {1: "latin-1", 2: "latin-1", 4: "utf-16-le", 16: "utf-8", 17: "utf-16-le"}
 _CELL, _STRUCT, _CHAR, _OPAQUE = 1, 2, 4, 17
 _NUMERIC = range(6, 16)
 _COMPLEX = 0x0800
@@ -141,22 +141,22 @@ class _Limits:
 def _read_version5(
     file: BinaryIO, size: int, header: bytes, variables: Collection[str] | None, limits: _Limits
 ) -> dict[str, Any]:
-    if len(header) < _HEADER or header[126:] not in (b"IM", b"MI"):
+    if header[126:] != b"IM":  # The byte order, which every MATLAB of today writes.
         raise CheckpointError("it has no header of a MATLAB file of version 5 or 7.3")
-    reader = _Version5("<" if header[126:] == b"IM" else ">", limits)
+    reader = _Version5(limits)
     found: dict[str, Any] = {}
     at = _HEADER
     while at + 8 <= size:
         limits.take_values(1)
         file.seek(at)
-        kind, length = struct.unpack(f"{reader.order}2I", file.read(8))
+        kind, length = struct.unpack("<2I", file.read(8))
         at += 8 + length
         if at > size:
             raise CheckpointError("it is truncated")
         if kind == _COMPRESSED:
             raw = file.read(length)
             data = zlib.decompressobj().decompress(raw, 8 + _NAME_WITHIN)
-            kind, length = struct.unpack_from(f"{reader.order}2I", data)
+            kind, length = struct.unpack_from("<2I", data)
             start = data[8:]
         else:
             raw, start = None, file.read(min(length, _NAME_WITHIN))
@@ -179,14 +179,13 @@ def _read_version5(
 class _Version5:
     """MathWorks, "MAT-File Format": arrays are elements that hold elements."""
 
-    def __init__(self, order: str, limits: _Limits) -> None:
-        self.order = order
+    def __init__(self, limits: _Limits) -> None:
         self._limits = limits
 
     def elements(self, data: memoryview) -> Iterator[tuple[int, memoryview]]:
         at = 0
         while at + 8 <= len(data):
-            kind, size = struct.unpack_from(f"{self.order}2I", data, at)
+            kind, size = struct.unpack_from("<2I", data, at)
             start, end = at + 8, at + 8 + size
             at = end + -size % 8
             if kind >> 16:  # Up to four bytes of data are in the tag itself.
@@ -200,7 +199,7 @@ class _Version5:
 
     def header(self, parts: Iterator[tuple[int, memoryview]]) -> tuple[int, list[int], str]:
         """Flags, sizes and name of an array."""
-        flags = struct.unpack_from(f"{self.order}I", next(parts)[1])[0]
+        flags = struct.unpack_from("<I", next(parts)[1])[0]
         # Objects have no sizes.
         dims = [] if flags & 0xFF == _OPAQUE else self._integers(next(parts)[1])
         return flags, dims, bytes(next(parts)[1]).decode("latin-1")
@@ -224,11 +223,8 @@ class _Version5:
             return self._struct(parts, count, depth)
         kind, content = next(parts)
         if class_number == _CHAR:
-            encoding = _TEXTS[kind]
-            if encoding[-2:] in ("16", "32"):
-                encoding += "-le" if self.order == "<" else "-be"
-            return bytes(content).decode(encoding, "replace")
-        dtype = np.dtype(self.order + _STORED[kind])
+            return bytes(content).decode(_TEXTS[kind], "replace")
+        dtype = np.dtype(_STORED[kind])
         if len(content) != count * dtype.itemsize:
             raise CheckpointError(f"it has {len(content)} bytes for an array of the size {dims}")
         return np.frombuffer(content, dtype).reshape(dims, order="F")
@@ -253,7 +249,7 @@ class _Version5:
         return self.value(data, depth + 1)
 
     def _integers(self, data: memoryview) -> list[int]:
-        return np.frombuffer(data, f"{self.order}i4").tolist()
+        return np.frombuffer(data, "<i4").tolist()
 
 
 class _Version73:

@@ -17,7 +17,6 @@ _DTYPES = {
     "BF16": "<u2",
     "F32": "<f4",
     "F64": "<f8",
-    "C64": "<c8",
     "I8": "i1",
     "I16": "<i2",
     "I32": "<i4",
@@ -26,7 +25,7 @@ _DTYPES = {
     "U16": "<u2",
     "U32": "<u4",
     "U64": "<u8",
-    "BOOL": "u1",
+    "BOOL": "?",
 }
 
 
@@ -71,12 +70,10 @@ def read_safetensors(
         return {name: _array(name, entry) for name, entry in sorted(entries, key=lambda e: e[0])}
     except CheckpointError as error:
         reason = str(error)
-    except safetensors.SafetensorError as error:
-        reason = f"is damaged ({shortened(str(error))})"
     except MemoryError:
         reason = "needs more memory than there is"
-    except DAMAGE:
-        reason = "is damaged or cannot be read"
+    except (safetensors.SafetensorError, *DAMAGE) as error:
+        reason = f"is damaged ({shortened(str(error))})"
     raise CheckpointError(
         f"`path` must be a safetensors file. Received: {str(path)!r}, which {reason}"
     )
@@ -91,6 +88,4 @@ def _array(name: str, entry: dict[str, Any]) -> np.ndarray:
     array = np.frombuffer(entry["data"], _DTYPES[dtype]).reshape(entry["shape"])
     if dtype == "BF16":
         return bfloat16_to_float32(array)
-    if dtype == "BOOL":
-        return array != 0
     return array.astype(array.dtype.newbyteorder("="))

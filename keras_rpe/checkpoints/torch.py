@@ -31,37 +31,19 @@ _DAMAGE: tuple[type[Exception], ...] = (*DAMAGE, pickle.UnpicklingError, zipfile
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
 
-# How NumPy reads them; bfloat16 and bool are converted then.
-_DTYPES = {
-    "float16": "f2",
-    "bfloat16": "u2",
-    "float32": "f4",
-    "float64": "f8",
-    "complex64": "c8",
-    "complex128": "c16",
-    "int8": "i1",
-    "int16": "i2",
-    "int32": "i4",
-    "int64": "i8",
-    "uint8": "u1",
-    "uint16": "u2",
-    "uint32": "u4",
-    "uint64": "u8",
-    "bool": "u1",
-}
+# bfloat16 is read as its bits and widened then.
+_BFLOAT16 = np.dtype([("bits", "<u2")])
 _STORAGES = {
-    "Half": "float16",
-    "BFloat16": "bfloat16",
-    "Float": "float32",
-    "Double": "float64",
-    "ComplexFloat": "complex64",
-    "ComplexDouble": "complex128",
-    "Char": "int8",
-    "Short": "int16",
-    "Int": "int32",
-    "Long": "int64",
-    "Byte": "uint8",
-    "Bool": "bool",
+    "Half": np.dtype("<f2"),
+    "BFloat16": _BFLOAT16,
+    "Float": np.dtype("<f4"),
+    "Double": np.dtype("<f8"),
+    "Char": np.dtype("i1"),
+    "Short": np.dtype("<i2"),
+    "Int": np.dtype("<i4"),
+    "Long": np.dtype("<i8"),
+    "Byte": np.dtype("u1"),
+    "Bool": np.dtype("?"),
 }
 
 
@@ -114,20 +96,11 @@ def read_torch_file(
 
 
 @dataclass(frozen=True)
-class _Dtype:
-    name: str
-
-    @property
-    def itemsize(self) -> int:
-        return int(_DTYPES[self.name][1:])
-
-
-@dataclass(frozen=True)
 class _Storage:
     """The flat values that tensors are views of."""
 
     key: str
-    dtype: _Dtype
+    dtype: np.dtype
     count: int
 
     @property
@@ -140,7 +113,6 @@ class _Tensor:
     """A strided view of a storage; offset and strides count values."""
 
     storage: _Storage
-    dtype: _Dtype
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
@@ -152,26 +124,24 @@ class _Tensor:
         if not all(type(number) is int and 0 <= number < 2**62 for number in numbers):
             raise CheckpointError("has a tensor with a negative or absurd size, stride or offset")
         last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.strides))
-        if 0 not in self.shape and (last + 1) * self.dtype.itemsize > self.storage.size:
+        if 0 not in self.shape and last >= self.storage.count:
             raise CheckpointError("has a tensor that reaches out of its storage")
 
     @property
     def size(self) -> int:
         """The bytes of the array; with a size of zero, as if it were one."""
-        itemsize = 4 if self.dtype.name == "bfloat16" else self.dtype.itemsize
+        itemsize = 4 if self.storage.dtype == _BFLOAT16 else self.storage.dtype.itemsize
         return math.prod(max(n, 1) for n in self.shape) * itemsize
 
-    def values(self, content: bytes, order: str) -> np.ndarray:
-        dtype = np.dtype(order + _DTYPES[self.dtype.name])
+    def values(self, content: bytes) -> np.ndarray:
+        dtype = self.storage.dtype
         if 0 in self.shape:
             view = np.empty(self.shape, dtype)
         else:
             strides = tuple(stride * dtype.itemsize for stride in self.strides)
             view = np.ndarray(self.shape, dtype, content, self.offset * dtype.itemsize, strides)
-        if self.dtype.name == "bool":
-            return view.astype(bool, order="C")
-        if self.dtype.name == "bfloat16":
-            return bfloat16_to_float32(view)
+        if dtype == _BFLOAT16:
+            return bfloat16_to_float32(view["bits"])
         return view.astype(dtype.newbyteorder("="), order="C")
 
 
@@ -197,22 +167,13 @@ class _Dict:
         return found[-1] if found else None
 
 
-def _tensor(
-    storage: Any, offset: Any, shape: Any, strides: Any, *more: Any, dtype: Any = None
-) -> _Tensor:
+def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *more: Any) -> _Tensor:
     # More are whether a gradient is wanted, hooks, and in newer files flags of the view.
     if any(isinstance(value, _Dict) and len(value) for value in more[2:]):
         raise CheckpointError("has a tensor that is conjugated or negated when it is read")
     if not all(map(isinstance, (storage, shape, strides), (_Storage, tuple, tuple))):
         raise CheckpointError("has a tensor with arguments that no tensor has")
-    return _Tensor(storage, dtype or storage.dtype, offset, shape, strides)
-
-
-def _typed_tensor(*arguments: Any) -> _Tensor:
-    # The arguments of a tensor with its type in the seventh place.
-    if not isinstance(arguments[6], _Dtype):
-        raise CheckpointError("has a tensor with arguments that no tensor has")
-    return _tensor(*arguments[:6], *arguments[7:], dtype=arguments[6])
+    return _Tensor(storage, offset, shape, strides)
 
 
 def _first(value: Any, *_: Any) -> Any:
@@ -225,19 +186,9 @@ _NAMES: dict[str, Any] = {
     "torch.Size": _first,
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_tensor_v3": _typed_tensor,
     "torch._utils._rebuild_parameter": _first,
     "torch._utils._rebuild_parameter_with_state": _first,
-    "torch.storage.UntypedStorage": _Dtype("uint8"),
-    "torch.UntypedStorage": _Dtype("uint8"),
-    **{f"torch.{name}Storage": _Dtype(dtype) for name, dtype in _STORAGES.items()},
-    **{f"torch.{name}": _Dtype(name) for name in _DTYPES},
-}
-_REFUSALS = {
-    "torch._utils._rebuild_sparse_tensor": "has a sparse tensor, which cannot be read",
-    "torch._utils._rebuild_qtensor": "has a quantized tensor, which cannot be read",
-    "torch._utils._rebuild_nested_tensor": "has a nested tensor, which cannot be read",
-    "torch._utils._rebuild_meta_tensor_no_storage": "has a tensor without values",
+    **{f"torch.{name}Storage": dtype for name, dtype in _STORAGES.items()},
 }
 # The opcodes of protocols 2 and 4 that make numbers, texts, tuples, lists, dicts, and the above.
 _OPCODES = """
@@ -265,8 +216,6 @@ class _Unpickler(pickle._Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         full_name = f"{module}.{name}"
-        if full_name in _REFUSALS:
-            raise CheckpointError(_REFUSALS[full_name])
         if full_name not in _NAMES:
             raise CheckpointError(
                 f"names the global {shortened(full_name)}, which is refused: no state dict needs it"
@@ -276,16 +225,12 @@ class _Unpickler(pickle._Unpickler):
     def persistent_load(self, pid: Any) -> _Storage:
         # ("storage", type, key, location, count), then in older files the place of a view or None.
         match pid if isinstance(pid, tuple) and len(pid) <= _MAX_ARGUMENTS else ():
-            case ("storage", _Dtype() as dtype, str(key), str(), int(count), *view):
-                if view not in ([], [None]):
-                    raise CheckpointError("has views of storages, of a torch too old to be read")
-                if not 0 <= count < 2**56:
-                    raise CheckpointError("has a storage with a negative or absurd size")
-            case ("module", *_):
-                raise CheckpointError("holds a whole module with its source, not only a state dict")
+            case ("storage", np.dtype() as dtype, str(key), str(), int(count), *view) if (
+                view in ([], [None]) and 0 <= count < 2**56
+            ):
+                storage = _Storage(key, dtype, count)
             case _:
                 raise CheckpointError("holds a persistent identifier that is no storage")
-        storage = _Storage(key, dtype, count)
         if self.storages.setdefault(key, storage) != storage:
             raise CheckpointError(f"has two storages under the key {shortened(key)}")
         return storage
@@ -323,9 +268,7 @@ def _arrays(stream: BufferedIOBase, size: int, max_bytes: int) -> dict[str, np.n
     raise CheckpointError("is of another format")
 
 
-def _values(
-    value: Any, content: _Content, order: str, size: int, max_bytes: int
-) -> dict[str, np.ndarray]:
+def _values(value: Any, content: _Content, size: int, max_bytes: int) -> dict[str, np.ndarray]:
     tensors = _state_dict(value)
     total = sum(tensor.size for tensor in tensors.values())
     limit = min(max_bytes, max(MAX_EXPANSION * size, SMALL_BYTES))
@@ -338,11 +281,11 @@ def _values(
         sharing.setdefault(tensor.storage, []).append(name)
     for storage, names in sharing.items():
         data = content(storage)
-        arrays.update({name: tensors[name].values(data, order) for name in names})
+        arrays.update({name: tensors[name].values(data) for name in names})
     return {name: arrays[name] for name in tensors}
 
 
-def _zip_format(archive: zipfile.ZipFile, size: int) -> tuple[Any, _Content, str]:
+def _zip_format(archive: zipfile.ZipFile, size: int) -> tuple[Any, _Content]:
     members = {info.filename: info for info in archive.infolist()}
     if len(members) < len(archive.infolist()):
         raise CheckpointError("is a zip archive with a member twice")
@@ -361,12 +304,9 @@ def _zip_format(archive: zipfile.ZipFile, size: int) -> tuple[Any, _Content, str
     root = roots[0]
     if members[f"{root}data.pkl"].file_size > MAX_PICKLE_BYTES:
         raise CheckpointError(f"holds a pickle of more than {MAX_PICKLE_BYTES} bytes")
-    order = "<"
-    if (written := members.get(f"{root}byteorder")) is not None:
-        orders = {b"little": "<", b"big": ">"}
-        order = orders.get(archive.read(written), "") if written.file_size < 8 else ""
-        if not order:
-            raise CheckpointError("has an unknown byte order")
+    order = members.get(f"{root}byteorder")
+    if order is not None and (order.file_size != 6 or archive.read(order) != b"little"):
+        raise CheckpointError("has an unknown byte order")
     unpickler = _Unpickler(io.BytesIO(archive.read(f"{root}data.pkl")))
     value = unpickler.load()
     for key, storage in unpickler.storages.items():
@@ -376,10 +316,10 @@ def _zip_format(archive: zipfile.ZipFile, size: int) -> tuple[Any, _Content, str
                 f"declares {storage.size} bytes for the storage {shortened(key)} and has "
                 f"{'none' if member is None else member.file_size}"
             )
-    return value, lambda storage: archive.read(f"{root}data/{storage.key}"), order
+    return value, lambda storage: archive.read(f"{root}data/{storage.key}")
 
 
-def _older_format(stream: BufferedIOBase, size: int) -> tuple[Any, _Content, str]:
+def _older_format(stream: BufferedIOBase, size: int) -> tuple[Any, _Content]:
     # Three pickles of a header, the object, the keys of the storages in order, the storages.
     pickles = io.BytesIO(stream.read(MAX_PICKLE_BYTES))
     magic, protocol, system = (_Unpickler(pickles).load() for _ in range(3))
@@ -414,7 +354,7 @@ def _older_format(stream: BufferedIOBase, size: int) -> tuple[Any, _Content, str
         stream.seek(places[storage.key])
         return stream.read(storage.size)
 
-    return value, content, "<"
+    return value, content
 
 
 def _state_dict(value: Any) -> dict[str, _Tensor]:

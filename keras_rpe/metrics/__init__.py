@@ -10,8 +10,12 @@ from keras_rpe.metrics.detection import (
 from keras_rpe.metrics.masks import Detections, GroundTruth
 from keras_rpe.metrics.matching import Matching, average_precision, matching, matching_dataset
 from keras_rpe.metrics.panoptic import PanopticQuality, panoptic_quality
-from keras_rpe.metrics.semantic import SemanticMeanIoU, class_iou
-from keras_rpe.metrics.streaming import InstanceAveragePrecision, InstancePanopticQuality
+from keras_rpe.metrics.streaming import (
+    InstanceAveragePrecision,
+    InstancePanopticQuality,
+    SemanticMeanIoU,
+    class_iou,
+)
 
 __all__ = [
     "AverageRecall",

@@ -17,7 +17,7 @@ from typing import IO, Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from keras_rpe.arguments import check_integer, check_number
+from keras_rpe.arguments import check_integer, check_number, check_numbers
 from keras_rpe.metrics import boundary_matching
 from keras_rpe.metrics.boundary_matching import BoundaryMatcher, boundary_counts
 from keras_rpe.metrics.matching import image_by_image
@@ -25,12 +25,20 @@ from keras_rpe.metrics.matching import image_by_image
 Image = tuple[np.ndarray, np.ndarray]
 
 
-def _check_boundary_map(name: str, value: npt.ArrayLike) -> np.ndarray:
+def _check_boundary_map(
+    name: str, value: npt.ArrayLike, shape: tuple[int, ...] | None = None
+) -> np.ndarray:
     """Return a boolean map (height, width), or raise `ValueError` with the argument's name."""
     array = np.asarray(value)
-    if array.ndim != 2 or array.dtype != bool or not array.size:
+    if (
+        array.ndim != 2
+        or array.dtype != bool
+        or not array.size
+        or array.shape != (shape or array.shape)
+    ):
+        wanted = "(height, width)" if shape is None else f"of the shape {shape} of the prediction"
         raise ValueError(
-            f"`{name}` must be a boolean map (height, width) with at least one pixel. "
+            f"`{name}` must be a boolean map {wanted}, not empty. "
             f"Received: shape {array.shape} of {array.dtype}"
         )
     return array
@@ -53,25 +61,6 @@ def _check_prediction(value: npt.ArrayLike) -> np.ndarray:
     return array
 
 
-def _check_truths(value: Sequence[npt.ArrayLike], shape: tuple[int, ...]) -> np.ndarray:
-    """Return the maps of all annotators as (annotators, height, width), or raise `ValueError`."""
-    if not isinstance(value, (Sequence, np.ndarray)) or isinstance(value, str):
-        raise ValueError(
-            "`truths` must be a list of maps, one for each annotator. "
-            f"Received: {type(value).__name__}"
-        )
-    maps = [_check_boundary_map(f"truths[{i}]", one) for i, one in enumerate(value)]
-    if not maps:
-        raise ValueError("`truths` must hold at least one annotator's map. Received: none")
-    for i, one in enumerate(maps):
-        if one.shape != shape:
-            raise ValueError(
-                "The maps of `truths` must have the shape of the prediction. "
-                f"Received: {one.shape} in `truths[{i}]`, a prediction of {shape}"
-            )
-    return np.stack(maps)
-
-
 def check_boundary_thresholds(value: Any) -> np.ndarray:
     """Return thresholds as an ascending float64 array, or raise `ValueError`.
 
@@ -82,21 +71,7 @@ def check_boundary_thresholds(value: Any) -> np.ndarray:
         number = check_integer("thresholds", value, at_most=10_000)
         first = 1 / (number + 1)
         return np.linspace(first, 1 - first, number)
-    try:
-        array = np.asarray(value, np.float64)
-    except (TypeError, ValueError):
-        array = np.empty(0)
-    if (
-        array.ndim != 1
-        or not array.size
-        or not np.all((array > 0) & (array <= 1))
-        or np.any(np.diff(array) <= 0)
-    ):
-        raise ValueError(
-            "`thresholds` must be a number of thresholds, or a sequence of ascending values in "
-            f"(0, 1]. Received: thresholds={value!r}"
-        )
-    return array
+    return np.sort(check_numbers("thresholds", value, "(0, 1]"))
 
 
 def match_boundaries(
@@ -119,7 +94,7 @@ def match_boundaries(
         pixels that have one. Both hold equally many.
 
     Raises:
-        ValueError: if a map is not a boolean map of two dimensions, the shapes differ, or
+        ValueError: if a map is not a boolean map of two dimensions, is empty, the shapes differ, or
             `max_distance` is outside its range or leaves more than 50 million pairs.
 
     Example:
@@ -132,12 +107,7 @@ def match_boundaries(
         (1, [1])
     """
     predicted = _check_boundary_map("predicted", predicted)
-    truth = _check_boundary_map("truth", truth)
-    if predicted.shape != truth.shape:
-        raise ValueError(
-            "`predicted` and `truth` must have the same shape. "
-            f"Received: {predicted.shape} and {truth.shape}"
-        )
+    truth = _check_boundary_map("truth", truth, predicted.shape)
     matcher = BoundaryMatcher(truth, check_number("max_distance", max_distance, "[0, 1)"))
     found, hit = np.zeros_like(predicted), np.zeros_like(truth)
     first, second = matcher.match(np.flatnonzero(predicted))
@@ -275,8 +245,7 @@ def boundary_benchmark(
         predictions: maps (height, width) of boundary strengths in [0, 1]. May be a generator; few
             maps are held at a time.
         truths: for each of them the boolean maps (height, width) of its annotators.
-        thresholds: their number n, which means k / (n + 1) for k = 1 ... n, or ascending values in
-            (0, 1].
+        thresholds: their number n, which means k / (n + 1) for k = 1 ... n, or values in (0, 1].
         max_distance: largest distance of a pair, in diagonals of the image, in [0, 1).
         processes: how many processes share the images; 1 works in this one. None takes one for
             each processor, and this one if there is a single image or processor.
@@ -322,9 +291,12 @@ def boundary_benchmark(
     return BoundaryFigures.from_counts(np.stack(collected), levels)
 
 
-def _checked(prediction: npt.ArrayLike, truths: Sequence[npt.ArrayLike]) -> Image:
+def _checked(prediction: npt.ArrayLike, truths: Iterable[npt.ArrayLike]) -> Image:
     checked = _check_prediction(prediction)
-    return checked, _check_truths(truths, checked.shape)
+    maps = [_check_boundary_map(f"truths[{i}]", one, checked.shape) for i, one in enumerate(truths)]
+    if not maps:
+        raise ValueError("`truths` must hold at least one annotator's map. Received: none")
+    return checked, np.stack(maps)
 
 
 def _how_many(processes: int | None, images: int | None) -> int:

@@ -31,10 +31,6 @@ class BoundaryMatcher:
     Predictions at neighboring thresholds share most of their pixels. Pixels that can reach each
     other through allowed pairs form a component, which is matched on its own, and a component that
     was in the previous prediction too is not solved again.
-
-    Args:
-        truth: boolean array (height, width) of true boundary pixels.
-        max_distance: largest distance of a pair, in diagonals of the image, in [0, 1).
     """
 
     def __init__(self, truth: np.ndarray, max_distance: float) -> None:
@@ -46,9 +42,7 @@ class BoundaryMatcher:
     def match(self, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Match predicted pixels, given by their ascending indices in the flattened map.
 
-        Returns:
-            Indices in the flattened maps of the matched predicted and of the matched true pixels;
-            entry i of one is the partner of entry i of the other.
+        Returns indices of the matched predicted and of the matched true pixels, pair by pair.
         """
         pairs = self._pairs[predicted]
         near = np.flatnonzero(np.diff(pairs.indptr))
@@ -161,19 +155,10 @@ def boundary_counts(
 ) -> np.ndarray:
     """Count the matched pixels of one image at all thresholds.
 
-    At each threshold the map `prediction >= threshold` is thinned to lines and matched to every
-    annotator's map in turn. A predicted pixel is right if any annotator's map has a partner for
-    it.
-
-    Args:
-        prediction: array (height, width) in [0, 1].
-        truths: boolean array (annotators, height, width).
-        thresholds: array (n,), ascending.
-        max_distance: largest distance of a pair, in diagonals of the image.
-
-    Returns:
-        int64 array (n, 4), for each threshold: the matched true pixels and all true pixels, both
-        summed over the annotators; the right predicted pixels and all of them, after thinning.
+    At each threshold the map `prediction >= threshold` is thinned to lines and matched to the map
+    of every annotator in turn; a predicted pixel is right if any of them has a partner for it.
+    `truths` is (annotators, height, width). Returns int64 (thresholds, 4): the matched true pixels
+    and all true pixels, both summed over the annotators; the right predicted pixels and all.
     """
     matchers = [BoundaryMatcher(truth, max_distance) for truth in truths]
     counts = np.zeros((len(thresholds), 4), np.int64)

@@ -36,18 +36,10 @@ def match_greedily(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Give each prediction, the best one first, the best true mask that is still free.
 
-    A prediction takes an ignored mask only where no other one of at least the threshold is free. A
-    crowd takes any number of predictions. Of equal IoU the later mask is taken.
-
-    Args:
-        iou: float (n_pred, n_true), the predictions by descending score.
-        thresholds: the smallest IoU of a pair, (n,).
-        ignored: boolean (n_true,), the masks that are not asked for; crowds are among them.
-        crowd: boolean (n_true,).
-
-    Returns:
-        Boolean arrays (n, n_pred): which predictions have a partner, and which of these have an
-        ignored one.
+    `iou` is (n_pred, n_true), `ignored` and `crowd` are (n_true,), and crowds are ignored too. A
+    prediction takes an ignored mask only where no other one of at least the threshold is free. A
+    crowd takes any number of predictions. Of equal IoU the later mask is taken. Returns boolean
+    arrays (thresholds, n_pred): which predictions have a partner, and which an ignored one.
     """
     limits = np.minimum(thresholds, _ALMOST_ONE)
     shape = (len(limits), len(iou))

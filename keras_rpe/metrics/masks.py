@@ -14,10 +14,7 @@ from keras_rpe.metrics.matching import check_ignore_label
 
 def _check_masks(masks: npt.ArrayLike) -> np.ndarray:
     """Return an integer label map (H, W) or a boolean stack (n, H, W), or raise `ValueError`."""
-    try:
-        array = np.asarray(masks)
-    except ValueError:
-        array = np.empty(0)
+    array = np.asarray(masks)
     is_map = array.ndim == 2 and np.issubdtype(array.dtype, np.integer)
     if not is_map and not (array.ndim == 3 and array.dtype == bool):
         raise ValueError(
@@ -55,7 +52,7 @@ def _ids_and_classes(
     tables = {**tables, "classes": None if class_map else classes}
     lengths = {name: len(table) for name, table in tables.items() if table is not None}
     if masks.ndim == 3:
-        ids = np.arange(1, len(masks) + 1)
+        count = len(masks)
     else:
         ids = np.unique(masks)
         ids = ids[(ids != 0) & (ids != ignore_label)].astype(np.int64)
@@ -64,24 +61,20 @@ def _ids_and_classes(
                 "`masks` must hold 0 (background) and positive ids. "
                 f"Received: a smallest value of {ids[0]}"
             )
-        if lengths:
-            name, length = next(iter(lengths.items()))
-            if ids.size and ids[-1] > length:
-                raise ValueError(
-                    f"`{name}` must hold a value for each id of `masks`, that of id k at index "
-                    f"k - 1. Received: {length} values and an id of {ids[-1]}"
-                )
-            ids = np.arange(1, length + 1)
-        if ignore_label in ids:
-            raise ValueError(
-                f"`ignore_label` must not be one of the ids 1 to {len(ids)} of the masks. "
-                f"Received: ignore_label={ignore_label}"
-            )
+        count = max(ids.max(initial=0), *lengths.values()) if lengths else len(ids)
     for name, length in lengths.items():
-        if length != len(ids):
+        if length != count:
             raise ValueError(
-                f"`{name}` must hold one value for each of {len(ids)} masks. Received: {length}"
+                f"`{name}` must hold one value for each mask, that of id k at index k - 1, so "
+                f"{count} values here. Received: {length}"
             )
+    if masks.ndim == 3 or lengths:
+        ids = np.arange(1, count + 1)
+    if masks.ndim == 2 and ignore_label in ids:
+        raise ValueError(
+            f"`ignore_label` must not be one of the ids 1 to {count} of the masks. "
+            f"Received: ignore_label={ignore_label}"
+        )
     if classes is not None and class_map:
         classes = _look_up_classes(classes, masks, ids)
     if classes is not None and classes.size and classes.min() < 1:
@@ -229,7 +222,7 @@ class GroundTruth(_Masks):
 
 def as_ground_truth(true: GroundTruth | npt.ArrayLike) -> GroundTruth:
     """Return `true`, or bare masks as `GroundTruth` without classes."""
-    return true if isinstance(true, GroundTruth) else GroundTruth(_check_masks(true))
+    return true if isinstance(true, GroundTruth) else GroundTruth(np.asarray(true))
 
 
 def required(name: str, whose: str, value: np.ndarray | None) -> np.ndarray:

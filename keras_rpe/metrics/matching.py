@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import reduce
 from itertools import zip_longest
 from operator import add
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,11 +21,6 @@ _MISSING: Any = object()
 
 def image_by_image(function: Callable[[Any, Any], Any], **images: Any) -> Iterator[Any]:
     """Yield `function(a, b)` for each image of two named sequences; errors name the image."""
-    for name, values in images.items():
-        if not isinstance(values, Iterable):
-            raise ValueError(
-                f"`{name}` must hold one entry for each image. Received: {type(values).__name__}"
-            )
     for number, pair in enumerate(zip_longest(*images.values(), fillvalue=_MISSING)):
         for name, value in zip(images, pair):
             if value is _MISSING:
@@ -151,10 +146,7 @@ def check_ignore_label(ignore_label: Any) -> int | None:
 
 
 def _check_label_map(name: str, labels: Any) -> np.ndarray:
-    try:
-        array = np.asarray(labels)
-    except ValueError:  # rows of unequal length
-        array = np.empty(0)
+    array = np.asarray(labels)
     if not np.issubdtype(array.dtype, np.integer) or array.ndim not in (2, 3):
         raise ValueError(
             f"`{name}` must be an integer array with 2 or 3 axes. "
@@ -209,11 +201,8 @@ def _match(
         valid = iou >= threshold
         matched = _assigned(i[valid], j[valid], iou[valid])
         tp = len(matched)
-        matchings.append(
-            Matching(
-                threshold, tp, n_pred - tp, n_true - tp, n_true, n_pred, sum_iou=math.fsum(matched)
-            )
-        )
+        counts = tp, n_pred - tp, n_true - tp, n_true, n_pred
+        matchings.append(Matching(threshold, *counts, sum_iou=math.fsum(matched)))
     return matchings
 
 
@@ -234,30 +223,12 @@ def _assigned(i: np.ndarray, j: np.ndarray, iou: np.ndarray) -> list[float]:
     return matched
 
 
-@overload
-def matching(
-    labels_true: npt.ArrayLike,
-    labels_pred: npt.ArrayLike,
-    threshold: float = ...,
-    ignore_label: int | None = ...,
-) -> Matching: ...
-
-
-@overload
-def matching(
-    labels_true: npt.ArrayLike,
-    labels_pred: npt.ArrayLike,
-    threshold: Sequence[float] | np.ndarray,
-    ignore_label: int | None = ...,
-) -> list[Matching]: ...
-
-
 def matching(
     labels_true: npt.ArrayLike,
     labels_pred: npt.ArrayLike,
     threshold: float | Sequence[float] | np.ndarray = 0.5,
     ignore_label: int | None = None,
-) -> Matching | list[Matching]:
+) -> Any:
     """Match the instances of two label maps one to one.
 
     A pair may match where its intersection over union (IoU) is at least `threshold`. Of all such
@@ -306,35 +277,15 @@ def _match_images(
     for name, maps in (("labels_true", labels_true), ("labels_pred", labels_pred)):
         if getattr(maps, "ndim", 3) == 2:
             raise ValueError(f"`{name}` must be a sequence of label maps. Received: a single map")
-    label = check_ignore_label(ignore_label)
-    images = list(
-        image_by_image(
-            lambda true, pred: _match(true, pred, thresholds, label),
-            labels_true=labels_true,
-            labels_pred=labels_pred,
-        )
-    )
+    ignore_label = check_ignore_label(ignore_label)
+
+    def match(true: Any, pred: Any) -> list[Matching]:
+        return _match(true, pred, thresholds, ignore_label)
+
+    images = list(image_by_image(match, labels_true=labels_true, labels_pred=labels_pred))
     if not images:
         raise ValueError("`labels_true` must hold at least one label map. Received: none")
     return images
-
-
-@overload
-def matching_dataset(
-    labels_true: Iterable[npt.ArrayLike],
-    labels_pred: Iterable[npt.ArrayLike],
-    threshold: float = ...,
-    ignore_label: int | None = ...,
-) -> Matching: ...
-
-
-@overload
-def matching_dataset(
-    labels_true: Iterable[npt.ArrayLike],
-    labels_pred: Iterable[npt.ArrayLike],
-    threshold: Sequence[float] | np.ndarray,
-    ignore_label: int | None = ...,
-) -> list[Matching]: ...
 
 
 def matching_dataset(
@@ -342,7 +293,7 @@ def matching_dataset(
     labels_pred: Iterable[npt.ArrayLike],
     threshold: float | Sequence[float] | np.ndarray = 0.5,
     ignore_label: int | None = None,
-) -> Matching | list[Matching]:
+) -> Any:
     """Match the instances of every image and pool the counts of all images.
 
     Args:

@@ -63,7 +63,9 @@ class PanopticQuality:
     """
 
     def __init__(self, things: Collection[int] | None = None) -> None:
-        self.things = None if things is None else _check_things(things)
+        if things is not None:
+            things = frozenset(check_integer("things", label) for label in things)
+        self.things = things
         self.reset_state()
 
     def reset_state(self) -> None:
@@ -178,12 +180,3 @@ def panoptic_quality(
     quality = PanopticQuality(things)
     list(image_by_image(quality.update_state, truths=truths, predictions=predictions))
     return quality.result()
-
-
-def _check_things(things: Any) -> frozenset[int]:
-    try:
-        return frozenset(check_integer("things", label) for label in things)
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"`things` must hold classes from 1. Received: things={things!r}"
-        ) from None

@@ -15,8 +15,6 @@ STORAGES = {
     "float16": "Half",
     "float32": "Float",
     "float64": "Double",
-    "complex64": "ComplexFloat",
-    "complex128": "ComplexDouble",
     "int8": "Char",
     "int16": "Short",
     "int32": "Int",
@@ -106,9 +104,7 @@ def zip_file(value: Any, storages: Sequence[Storage] = (), byteorder: str = "lit
     """A torch file of the zip format."""
     members = {"data.pkl": pickled(value), "byteorder": byteorder.encode()}
     for storage in storages:
-        order = "<" if byteorder == "little" else ">"
-        values = storage.values.astype(storage.values.dtype.newbyteorder(order))
-        members[f"data/{storage.key}"] = values.tobytes()
+        members[f"data/{storage.key}"] = storage.values.tobytes()
     return zipped({f"archive/{name}": content for name, content in members.items()})
 
 

@@ -90,7 +90,7 @@ def test_truncated_files(tmp_path: Path, writer: str) -> None:
     content = write(tmp_path / "net.mat", small_network().tree(), writer).read_bytes()
     for keep in np.linspace(0, len(content) - 1, 50).astype(int):
         (tmp_path / "short.mat").write_bytes(content[:keep])
-        refused(tmp_path / "short.mat", "")
+        refused(tmp_path / "short.mat", "cannot be read as a MATLAB file")
 
 
 @pytest.mark.parametrize("writer", ["v5", "v7.3"])
@@ -125,15 +125,6 @@ def test_a_bomb_in_a_compressed_element(tmp_path: Path) -> None:
         path.write_bytes(_HEADER + _element(15, zlib.compress(matrix, 1)))
         assert path.stat().st_size < 2_000_000
         refused(path, "it declares more than the")
-
-
-def test_a_bomb_behind_another_value(tmp_path: Path) -> None:
-    # The matrix is longer than the value in it, and the rest would be passed over.
-    head = _matrix(7, [1, 1], b"net", _element(7, struct.pack("<f", 1.0)))[8:]
-    matrix = struct.pack("<II", 14, 2**31) + head + bytes(150_000_000)
-    path = tmp_path / "bomb.mat"
-    path.write_bytes(_HEADER + _element(15, zlib.compress(matrix, 1)))
-    refused(path, "it declares more than the")
 
 
 def test_a_bomb_in_another_variable_is_not_inflated(tmp_path: Path) -> None:
@@ -209,12 +200,6 @@ def _virtual(group: h5py.Group) -> None:
     item.attrs["MATLAB_class"] = np.bytes_("single")
 
 
-def _cycle(group: h5py.Group) -> None:
-    item = group.create_dataset("meta", (1, 1), h5py.ref_dtype)
-    item.attrs["MATLAB_class"] = np.bytes_("cell")
-    item[0, 0] = item.ref
-
-
 def _wide(group: h5py.Group) -> None:
     """Cells of a hundred references to the next one: a hundred to the tenth power of values."""
     target = group.create_dataset("end", data=np.ones((1, 1), "f4"))
@@ -233,7 +218,6 @@ def _wide(group: h5py.Group) -> None:
             lambda g: g.__setitem__("meta", h5py.ExternalLink("/etc/hosts", "x")),
             "links of a kind",
         ),
-        (lambda g: g.__setitem__("meta", h5py.SoftLink("/net")), "links of a kind"),
         (lambda g: g.__setitem__("meta", g), "part of itself"),
         (_virtual, "in other files"),
         (
@@ -244,7 +228,6 @@ def _wide(group: h5py.Group) -> None:
             lambda g: _single(g, shape=(2**40,), dtype="f4", chunks=(1024,), compression="gzip"),
             "declares more than",
         ),
-        (lambda g: _single(g, shape=(2**22,), dtype="f4", chunks=(2**10,)), "array without data"),
         (lambda g: _single(g, shape=(2**22,), dtype="f4"), "array without data"),
         (_mostly_missing, "array without data"),
         (lambda g: _single(g, data=np.ones(9), chunks=(3,), compression="lzf"), "unknown way"),
@@ -253,7 +236,6 @@ def _wide(group: h5py.Group) -> None:
             lambda g: _single(g, data=np.zeros(2**25, "f4"), compression="gzip", chunks=(2**22,)),
             "declares more than",
         ),
-        (_cycle, "part of itself"),
     ],
 )
 def test_hostile_hdf5(tmp_path: Path, make: Callable[[h5py.Group], Any], reason: str) -> None:
@@ -264,7 +246,7 @@ def test_values_with_many_references_are_read_once(tmp_path: Path) -> None:
     assert len(read_matlab(_hdf5(tmp_path / "net.mat", _replace(_wide)))["net"]["layers"]) == 5
 
 
-@pytest.mark.parametrize("options", [{}, {"shuffle": True}, {"fletcher32": True}])
+@pytest.mark.parametrize("options", [{}, {"shuffle": True, "fletcher32": True}])
 def test_arrays_in_pieces(tmp_path: Path, options: dict[str, Any]) -> None:
     # Pieces that the shape is no multiple of, in a tree of two levels.
     values = np.random.default_rng(0).normal(size=(3, 130, 70)).astype("f4")

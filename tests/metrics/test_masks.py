@@ -70,17 +70,13 @@ LABELS = np.array([[1, 2, 0]])
     ("kwargs", "message"),
     [
         ({"masks": LABELS * 1.0}, r"`masks`.*\(1, 3\) of float64"),
-        ({"masks": LABELS > 0}, "`masks`.*bool"),
-        ({"masks": [[1, 2], [3]]}, "`masks`"),
         ({"masks": -LABELS}, "`masks`.*-2"),
-        ({"classes": [1]}, "`classes`.*1 values and an id of 2"),
+        ({"classes": [1]}, "`classes`.*Received: 1"),
         ({"classes": [0, 1]}, "`classes`.*a class of 0"),
         ({"classes": [1.0, 2.0]}, "`classes`.*float64"),
-        ({"classes": np.ones((3, 1), int)}, r"`classes`.*\(3, 1\)"),
         ({"crowd": [0, 1]}, "`crowd`.*int64"),
         ({"classes": [1, 2], "ignored": [True]}, "`ignored`.*Received: 1"),
         ({"void": np.zeros((3, 1), bool)}, r"`void`.*\(1, 3\)\. Received: shape \(3, 1\)"),
-        ({"ignore_label": 0.5}, "`ignore_label`.*0.5"),
         ({"classes": [1, 2], "ignore_label": 2}, "`ignore_label`.*2"),
     ],
 )
@@ -94,10 +90,8 @@ def test_bad_true_masks_are_refused(kwargs, message):
     ("kwargs", "message"),
     [
         ({"scores": [0.5, np.nan]}, "`scores`.*nan"),
-        ({"scores": [0.5]}, "`scores`.*1 values and an id of 2"),
-        ({"scores": [0.5] * 2, "classes": [1] * 3}, "`classes`.*3"),
-        ({"scores": ["a", "b"]}, "`scores`.*<U1"),
-        ({"classes": [1, -1]}, "`classes`.*-1"),
+        ({"scores": [0.5]}, "`scores`.*Received: 1"),
+        ({"scores": [0.5] * 2, "classes": [1] * 3}, "3 values here. Received: 2"),
     ],
 )
 def test_bad_predictions_are_refused(kwargs, message):

@@ -166,6 +166,6 @@ def test_bad_input_is_refused():
     ):
         with pytest.raises(ValueError, match=message):
             PanopticQuality().update_state(*arguments)
-    for things in ([0], 3, ["cat"], [True]):
+    for things in ([0], ["cat"]):
         with pytest.raises(ValueError, match="`things` must"):
             PanopticQuality(things)

@@ -59,16 +59,6 @@ def test_backbones_are_saved(tmp_path: Path) -> None:
         np.testing.assert_allclose(loaded(image)[level], feature, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.slow
-def test_resnet50_segments() -> None:
-    model = InstanceSegmenter("resnet50", embedding_dim=8, iterations=1, output_stride=4)
-    model.compile("sgd")
-    images = np.random.default_rng(0).random((1, 40, 70, 3))
-    logs = model.train_on_batch(images, np.ones((1, 40, 70), "int32"), return_dict=True)
-    assert np.isfinite(logs["loss"])
-    assert model.predict_instances(images[0]).labels.shape == (40, 70)
-
-
 def test_any_keras_model_with_several_outputs() -> None:
     x = inputs = keras.Input((None, None, 3))
     maps = []
@@ -155,11 +145,6 @@ def test_frozen_layers_use_the_batch_and_keep_their_statistics() -> None:
     layer.trainable = False
     np.testing.assert_allclose(layer(x, training=True), _normalized(x, 1e-3), atol=1e-4)
     np.testing.assert_array_equal(layer.moving_variance, np.ones(3))
-
-
-def test_masks_are_refused() -> None:
-    with pytest.raises(ValueError, match="takes no mask"):
-        BatchStatisticsNormalization()(np.ones((1, 2, 2, 1)), mask=np.ones((1, 2, 2), "bool"))
 
 
 def test_backbones_switch_on_and_off() -> None:

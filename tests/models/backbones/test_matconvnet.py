@@ -90,16 +90,6 @@ def test_another_mean_differs_only_at_the_border(resnet: MatConvNetNetwork) -> N
     assert np.abs(result[:, 0] - expected[:, 0]).max() > 1.0
 
 
-def test_digits_with_another_mean_than_the_backbone(tmp_path: Path) -> None:
-    network = as_network(digits_dagnn())
-    model = digits_network((0.5, 0.5, 0.5))
-    load_matconvnet_weights(model, network)
-    first = keras.Model(model.input, model.get_layer("conv1_bn").output)
-    images = _images(1, 8, 8, 3)
-    expected = forward(network, images - network.average_image, False)["conv1_bn"]
-    _close(first(images, training=False)[:, 1:-1, 1:-1], expected[:, 1:-1, 1:-1])
-
-
 def test_without_an_average_image_that_of_the_backbone_stays(resnet: MatConvNetNetwork) -> None:
     bare = MatConvNetNetwork(resnet.layers, resnet.params)
     one, two = make_backbone("resnet50"), make_backbone("resnet50")
@@ -136,13 +126,6 @@ def test_branches_are_no_part_of_the_trunk() -> None:
         "head_bn_m",
     ]
     assert not report.unmatched_weights
-
-
-def test_a_backbone_by_name_takes_the_file(tmp_path: Path) -> None:
-    path = write(tmp_path / "net.mat", digits_dagnn().tree(), "v5")
-    by_name, by_hand = make_backbone("digits", path), digits_network()
-    load_matconvnet_weights(by_hand, path)
-    assert all(np.array_equal(a, b) for a, b in zip(by_name.get_weights(), by_hand.get_weights()))
 
 
 def test_moments_become_mean_and_variance() -> None:

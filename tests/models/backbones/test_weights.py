@@ -144,15 +144,6 @@ def test_safetensors(tmp_path: Path) -> None:
         make_backbone("efficientnet_lite0", tmp_path / "some.safetensors")
 
 
-def test_depthwise_kernels_need_no_order_of_their_own() -> None:
-    name = "_blocks.1._depthwise_conv.weight"
-    arrays = made_up_weights({name: (96, 1, 3, 3)})
-    backbone = make_backbone("efficientnet_lite0")
-    load_backbone_weights(backbone, arrays)
-    kernel = np.asarray(backbone.get_layer("block1_depthwise_conv").kernel)
-    np.testing.assert_array_equal(kernel[..., 0], arrays[name][:, 0].transpose(1, 2, 0))
-
-
 def test_networks_without_a_twin() -> None:
     for name in ("resnet50", "unet_small"):
         with pytest.raises(CheckpointError, match=f"{', '.join(TORCH_TWINS)} to take weights of"):
@@ -173,9 +164,6 @@ def test_errors_change_nothing() -> None:
         load_backbone_weights(backbone, wrong)
     bad = made_up_weights(shapes)
     bad["features.28.bias"][7] = np.nan
-    with pytest.raises(CheckpointError, match="finite numbers, and features.28.bias does not"):
-        load_backbone_weights(backbone, bad)
-    bad["features.28.bias"] = np.full(512, "text")
     with pytest.raises(CheckpointError, match="finite numbers, and features.28.bias does not"):
         load_backbone_weights(backbone, bad)
     with pytest.raises(CheckpointError, match="none of its 1 arrays has the name of a weight"):
