@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import reduce
 from itertools import zip_longest
 from operator import add
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,11 @@ _MISSING: Any = object()
 
 def image_by_image(function: Callable[[Any, Any], Any], **images: Any) -> Iterator[Any]:
     """Yield `function(a, b)` for each image of two named sequences; errors name the image."""
+    for name, values in images.items():
+        if not isinstance(values, Iterable):
+            raise ValueError(
+                f"`{name}` must hold one entry for each image. Received: {type(values).__name__}"
+            )
     for number, pair in enumerate(zip_longest(*images.values(), fillvalue=_MISSING)):
         for name, value in zip(images, pair):
             if value is _MISSING:
@@ -146,7 +151,10 @@ def check_ignore_label(ignore_label: Any) -> int | None:
 
 
 def _check_label_map(name: str, labels: Any) -> np.ndarray:
-    array = np.asarray(labels)
+    try:
+        array = np.asarray(labels)
+    except ValueError:  # rows of unequal length
+        array = np.empty(0)
     if not np.issubdtype(array.dtype, np.integer) or array.ndim not in (2, 3):
         raise ValueError(
             f"`{name}` must be an integer array with 2 or 3 axes. "
@@ -201,8 +209,11 @@ def _match(
         valid = iou >= threshold
         matched = _assigned(i[valid], j[valid], iou[valid])
         tp = len(matched)
-        counts = tp, n_pred - tp, n_true - tp, n_true, n_pred
-        matchings.append(Matching(threshold, *counts, sum_iou=math.fsum(matched)))
+        matchings.append(
+            Matching(
+                threshold, tp, n_pred - tp, n_true - tp, n_true, n_pred, sum_iou=math.fsum(matched)
+            )
+        )
     return matchings
 
 
@@ -223,12 +234,30 @@ def _assigned(i: np.ndarray, j: np.ndarray, iou: np.ndarray) -> list[float]:
     return matched
 
 
+@overload
+def matching(
+    labels_true: npt.ArrayLike,
+    labels_pred: npt.ArrayLike,
+    threshold: float = ...,
+    ignore_label: int | None = ...,
+) -> Matching: ...
+
+
+@overload
+def matching(
+    labels_true: npt.ArrayLike,
+    labels_pred: npt.ArrayLike,
+    threshold: Sequence[float] | np.ndarray,
+    ignore_label: int | None = ...,
+) -> list[Matching]: ...
+
+
 def matching(
     labels_true: npt.ArrayLike,
     labels_pred: npt.ArrayLike,
     threshold: float | Sequence[float] | np.ndarray = 0.5,
     ignore_label: int | None = None,
-) -> Any:
+) -> Matching | list[Matching]:
     """Match the instances of two label maps one to one.
 
     A pair may match where its intersection over union (IoU) is at least `threshold`. Of all such
@@ -288,12 +317,30 @@ def _match_images(
     return images
 
 
+@overload
+def matching_dataset(
+    labels_true: Iterable[npt.ArrayLike],
+    labels_pred: Iterable[npt.ArrayLike],
+    threshold: float = ...,
+    ignore_label: int | None = ...,
+) -> Matching: ...
+
+
+@overload
+def matching_dataset(
+    labels_true: Iterable[npt.ArrayLike],
+    labels_pred: Iterable[npt.ArrayLike],
+    threshold: Sequence[float] | np.ndarray,
+    ignore_label: int | None = ...,
+) -> list[Matching]: ...
+
+
 def matching_dataset(
     labels_true: Iterable[npt.ArrayLike],
     labels_pred: Iterable[npt.ArrayLike],
     threshold: float | Sequence[float] | np.ndarray = 0.5,
     ignore_label: int | None = None,
-) -> Any:
+) -> Matching | list[Matching]:
     """Match the instances of every image and pool the counts of all images.
 
     Args:
