@@ -13,7 +13,7 @@ def check_integer(name: str, value: Any, at_least: int = 1, at_most: int | None 
 
     Args:
         name: Name of the argument.
-        value: What was given; a boolean is no integer.
+        value: What was given; a boolean is not accepted.
         at_least: The smallest value accepted.
         at_most: The largest value accepted; `None`: any.
 
@@ -44,7 +44,7 @@ def check_number(name: str, value: Any, interval: str = "(0, inf)") -> float:
 
     Args:
         name: Name of the argument.
-        value: What was given; a boolean is no number.
+        value: What was given; a boolean is not accepted.
         interval: The values accepted, such as "[0, 1)": a square bracket includes its bound.
 
     Returns:

@@ -196,7 +196,7 @@ class Proposals:
             The proposals.
 
         Raises:
-            ValueError: If `max_proposals` is no positive integer.
+            ValueError: If `max_proposals` is not a positive integer.
         """
         check_max_proposals(max_proposals)
         n = int(tables["num_proposals"][0])

@@ -89,7 +89,7 @@ def read_matconvnet(path: str | os.PathLike[str]) -> MatConvNetNetwork:
         The network.
 
     Raises:
-        CheckpointError: If it is no such file, damaged, or too large.
+        CheckpointError: If the file is of another kind, damaged, or too large.
 
     Example:
         >>> import pathlib, tempfile

@@ -69,7 +69,7 @@ def read_matlab(
         `None`.
 
     Raises:
-        CheckpointError: If it is no such file, damaged or too large.
+        CheckpointError: If the file is not a MATLAB file, is damaged, or is too large.
 
     Example:
         >>> import io

@@ -230,7 +230,7 @@ class _Unpickler(pickle._Unpickler):
             ):
                 storage = _Storage(key, dtype, count)
             case _:
-                raise CheckpointError("holds a persistent identifier that is no storage")
+                raise CheckpointError("holds a persistent identifier that is not a storage")
         if self.storages.setdefault(key, storage) != storage:
             raise CheckpointError(f"has two storages under the key {shortened(key)}")
         return storage

@@ -23,7 +23,7 @@ def default_augmentation(
     """Make a random augmentation of images together with their instance maps.
 
     Both are turned by any angle and flipped; where they end, they are continued by reflection.
-    The images alone change in contrast, brightness and gamma, are blurred now and then, and get a
+    Only the images change in contrast, brightness and gamma, are blurred now and then, and get a
     slight Gaussian noise, the same in all channels. Instance maps are taken from the nearest
     pixel, so that no id appears that was not there.
 
@@ -102,7 +102,7 @@ def _gamma_and_noise(images: tf.Tensor, generator: tf.random.Generator) -> tf.Te
 def photo_augmentation(seed: int | None = None) -> Augmentation:
     """Make a random augmentation of photographs together with their label maps.
 
-    Half of the images are mirrored left and right, with their maps. The images alone change in
+    Half of the images are mirrored left and right, with their maps. Only the images change in
     contrast, brightness and saturation.
 
     Args:

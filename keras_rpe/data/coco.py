@@ -115,7 +115,7 @@ def _entries(
     low: int = 0,
     high: int = _MAX_ID,
 ) -> Iterator[tuple[str, int, dict[str, Any]]]:
-    """The dictionaries of a list, each with words for errors and a number that it alone has."""
+    """The dictionaries of a list, each with words for errors and its unique number."""
     entries = content.get(part)
     if not isinstance(entries, list):
         raise ImageFileError(f"{of_what} has no list {part}.")
@@ -123,7 +123,7 @@ def _entries(
     for place, entry in enumerate(entries):
         where = f"{of_what}: {part}[{place}]"
         if not isinstance(entry, dict):
-            raise ImageFileError(f"{where} is no dictionary.")
+            raise ImageFileError(f"{where} is not a dictionary.")
         number = _integer(where, entry, key, low, high)
         where = f"{where} ({key}={number})"
         if number in seen:
@@ -319,7 +319,7 @@ def _runs(text: str) -> np.ndarray:
 
 def _polygon(where: str, value: Any, height: int, width: int) -> np.ndarray:
     if not isinstance(value, list) or not all(type(one) in (int, float) for one in value):
-        raise ImageFileError(f"{where} has a polygon that is no list of numbers.")
+        raise ImageFileError(f"{where} has a polygon that is not a list of numbers.")
     if len(value) < 6 or len(value) % 2:
         raise ImageFileError(
             f"{where} has a polygon of {len(value)} numbers, not of at least 3 points."

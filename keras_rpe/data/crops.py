@@ -197,7 +197,7 @@ def chosen_pairs(pairs: list[Any], names: Sequence[str] | None) -> list[Any]:
     missing = sorted(set(names) - {pair.name for pair in pairs})
     if missing:
         raise LabelFolderError(
-            f"names has {len(missing)} of which there is no image, such as {missing[0]!r}."
+            f"names has {len(missing)} without an image, such as {missing[0]!r}."
         )
     return [pair for pair in pairs if pair.name in set(names)]
 

@@ -305,7 +305,7 @@ def read_labels(path: str | Path) -> np.ndarray:
 
 
 def check_label_header(path: Path, header: ImageHeader) -> None:
-    """Raise `ImageFileError` where the header alone shows that a file holds no labels."""
+    """Raise `ImageFileError` where the header already shows that a file holds no labels."""
     if header.kind in ("JPEG", "MPO"):
         raise ImageFileError(f"{path} is a JPEG, which changes ids: store labels as PNG or TIFF.")
     if header.channels != 1:

@@ -87,7 +87,7 @@ def _array(tables: Mapping[str, Any], name: str) -> np.ndarray:
     try:
         array = np.asarray(tables[name])
     except ValueError:
-        raise ValueError(f"{name} that are no array") from None
+        raise ValueError(f"{name} that are not an array") from None
     if array.dtype.kind not in "iuf":
         raise ValueError(f"{name} of dtype={array.dtype}")
     with np.errstate(all="ignore"):

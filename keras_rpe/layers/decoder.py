@@ -188,7 +188,7 @@ def _group(
     labels = _without_specks(components, fragment, (height // h) * (width // w))
     # A seam is a cell or two wide; growing fills it from both sides.
     labels = grow_labels(labels, coarse, 2)
-    # What growing has not reached at all is no fragment.
+    # A component that growing has not reached is not a fragment.
     alone = components * ops.cast(labels == 0, "int32")
     whole = label_areas(alone) == label_areas(components)
     labels += alone * ops.cast(whole, "int32")

@@ -24,8 +24,8 @@ class BoundaryCrossEntropy(keras.losses.Loss):
 
     Args:
         consensus: Share of the annotators, in (0, 1], from which on a pixel is a boundary. Pixels
-            that fewer marked count neither way; those that nobody marked are no boundary.
-        negative_weight: Factor of the weight of pixels that are no boundary.
+            that fewer marked count neither way; those that nobody marked are not a boundary.
+        negative_weight: Factor of the weight of pixels that are not a boundary.
         reduction: As in `keras.losses.Loss`.
         name: Name of the loss.
         dtype: As in `keras.losses.Loss`.

@@ -30,9 +30,9 @@ class PanopticQuality:
     PQ = sum of the matched IoU / (TP + FP/2 + FN/2), which is segmentation quality (SQ, the mean of
     the matched IoU) times recognition quality (RQ); a figure over classes is the mean of theirs.
 
-    Void pixels leave all segments before the IoU. A predicted segment without a partner is no false
-    positive where more than half of its pixels are void or in crowds of its class. A true crowd is
-    never matched or missed. Classes without a true or a counted predicted segment do not count;
+    Void pixels leave all segments before the IoU. A predicted segment without a partner is not a
+    false positive where more than half of its pixels are void or in crowds of its class. A true
+    crowd is never matched or missed. Classes without a true or a counted predicted segment do not count;
     where no class counts, a figure is 1.0.
 
     It has the methods of a Keras metric but is none: it needs segments, which a model does not put

@@ -50,7 +50,7 @@ class BoundaryDetector(Task):
             maps trains the embeddings.
         consensus: Share of the annotators, in (0, 1], from which on a pixel is a boundary; pixels
             that fewer marked are left out of the training.
-        negative_weight: Factor of the weight of pixels that are no boundary.
+        negative_weight: Factor of the weight of pixels that are not a boundary.
         fusion_filters: Width of the fused features.
         max_value: The value of pixels that stands for white.
         border: Over that many pixels from the sides of the image thinned boundaries fade to 0.

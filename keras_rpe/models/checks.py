@@ -183,7 +183,7 @@ class ClassCheck(LabelCheck):
         self._highest = _variable("highest_class")
 
     def observe(self, targets: Targets, y_pred: Targets) -> Targets:
-        """Keep the lowest and the highest class of a batch, and make void of what is no class."""
+        """Keep the lowest and the highest class of a batch, and make all other numbers void."""
         classes = ops.convert_to_tensor(targets["semantic"])
         known = ops.where(classes == VOID, ops.zeros_like(classes), classes)
         if self.keeps_variables:
@@ -194,7 +194,7 @@ class ClassCheck(LabelCheck):
         return {**targets, "semantic": ops.where(wrong, ops.full_like(classes, VOID), classes)}
 
     def report(self) -> None:
-        """Raise if a map had a number that is no class."""
+        """Raise if a map had a number that is not a class."""
         # Tensors also where the variables are some of several replicas.
         lowest, highest = int(self._lowest + 0), int(self._highest + 0)
         if lowest < 0 or highest > self.num_classes:

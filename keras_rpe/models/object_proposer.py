@@ -58,7 +58,7 @@ class ObjectProposer(EmbeddingTask):
         inference_seeds: Seeds at most, in each window, of the mean shift of prediction.
         inference_window_size: Side of the windows when predicting; `None`: as in training.
         foreground_thresholds: Least foreground scores, in (0, 1), of the pixels of an instance.
-        similarity_thresholds: Least similarities, in [0, 1], at which neighbouring pixels belong
+        similarity_thresholds: Least similarities, in [0, 1], at which neighboring pixels belong
             together: higher ones give smaller instances.
         min_area: Instances of fewer pixels are dropped.
         max_instances: Instances of one scale at most; times the scales, at most 4096.

@@ -123,7 +123,7 @@ def transfer_weights(source: keras.Model, target: keras.Model) -> ConversionRepo
           unused     head/bias (2,)
     """
     report = ConversionReport()
-    # Automatic names count on from model to model, so paths are no guide where the order is.
+    # Automatic names differ from model to model, so the order is the better guide where it agrees.
     same = [v.name for v in source.variables] == [v.name for v in target.variables]
     left = _by_order(source) if same else _by_path(source)
     for key, variable in (_by_order(target) if same else _by_path(target)).items():
@@ -236,7 +236,7 @@ class Task(keras.Model):
                 by the names of the outputs, too.
 
         Raises:
-            ValueError: If one of these is no such dictionary.
+            ValueError: If one of these is not such a dictionary.
         """
         if isinstance(loss, str) and loss == "auto":
             loss, weights = self._auto_losses()
@@ -358,7 +358,7 @@ class Task(keras.Model):
         Raises:
             PresetError: A ValueError, if there is no such preset, it cannot be downloaded, a file
                 of it is damaged or refused, or it is a model of another task.
-            TypeError: If an override is no argument of the constructor.
+            TypeError: If an override is not an argument of the constructor.
             ImportError: If the handle needs an extra that is not installed.
 
         Example:
@@ -484,7 +484,7 @@ def _remade(model: Any, overrides: dict[str, Any], transfer: bool) -> Any:
     unknown = sorted(overrides.keys() - config.keys())
     if unknown:
         raise TypeError(
-            f"`{unknown[0]}` is no argument of {type(model).__name__}, which takes "
+            f"`{unknown[0]}` is not an argument of {type(model).__name__}, which takes "
             f"{', '.join(config)}."
         )
     remade = type(model).from_config({**config, **overrides})

@@ -42,7 +42,7 @@ _BLOCKS = 8  # Blocks of a segment at most.
 _BLOCKS_OF_KNOWN_LISTS = 32
 _ELEMENTS = 2**19  # Elements of the tiles that are formed at a time.
 _GROUPS = 8  # Groups of a round: the results of a round are copied at each of its groups.
-_CACHE_LINE = 16  # Products of rows that are no multiple of it take a sixth longer.
+_CACHE_LINE = 16  # Products of rows that are not a multiple of it take a sixth longer.
 
 
 class SegmentGrid(NamedTuple):
@@ -280,7 +280,7 @@ def _all_meet(
     """
     count, split = near.rows[0].shape[0], len(far.columns)
     ring = ops.arange(count)
-    # Of the ring once more, a slice along the first axis is no copy.
+    # With the ring repeated, a slice along the first axis needs no copy.
     rings = [_twice(x, offsets.stop - 1) for x in (*far.columns, *far.values)]
 
     def meet(offset: Tensor, *sums: Tensor) -> tuple[Tensor, ...]:

@@ -148,8 +148,8 @@ def test_protocol_four(tmp_path: Path) -> None:
             ),
             "twice",
         ),
-        (Raw(opcodes("storage") + b"Q"), "a persistent identifier that is no storage"),
-        (Raw(opcodes((*FLOATS.identifier(), ("1", 0, 1))) + b"Q"), "that is no storage"),
+        (Raw(opcodes("storage") + b"Q"), "a persistent identifier that is not a storage"),
+        (Raw(opcodes((*FLOATS.identifier(), ("1", 0, 1))) + b"Q"), "that is not a storage"),
         (Raw(named("torch.FloatStorage").code + b")R"), "damaged"),
         (Raw(b"\x8f"), "damaged"),  # An empty set: an opcode that no state dict has.
         (Raw(b"c" + "é".encode() * 90 + b"\nx\n"), "names the global '\\xe9"),

@@ -155,7 +155,7 @@ def test_missing_package_is_named_with_its_command(tmp_path, monkeypatch):
     [
         (polygon([1, 1, 5, 5]), r"id=5\) has a polygon of 4 numbers, not of at least 3"),
         (polygon([*SQUARE, 3]), r"id=5\) has a polygon of 9 numbers"),
-        (polygon([*SQUARE, 3, "4"]), r"id=5\) has a polygon that is no list of numbers"),
+        (polygon([*SQUARE, 3, "4"]), r"id=5\) has a polygon that is not a list of numbers"),
         (polygon([*SQUARE, 3, 40]), r"id=5\) has a polygon far outside of its image"),
         (polygon([*SQUARE, 3, float("nan")]), "far outside"),
         (polygon([*SQUARE, 3, 10**400]), "far outside"),
@@ -219,7 +219,7 @@ def test_images_out_of_range(tmp_path, change_image, words):
         (lambda c: c["categories"].append({"id": 1, "name": "a"}), r"categories\[3\] .* twice"),
         (lambda c: c["categories"].append({"id": 9, "name": "dog"}), "different names"),
         (lambda c: c["categories"][0].pop("name"), r"categories\[0\] .* has no name"),
-        (lambda c: c["annotations"].append(3), r"annotations\[0\] is no dictionary"),
+        (lambda c: c["annotations"].append(3), r"annotations\[0\] is not a dictionary"),
         (lambda c: c.update(images={}), "no list images"),
         (lambda c: c.pop("categories"), "no list categories"),
     ],

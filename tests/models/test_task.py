@@ -63,7 +63,7 @@ def test_settings_without_weights_keep_all(preset) -> None:
 
 
 def test_unknown_arguments_are_named(preset) -> None:
-    with pytest.raises(TypeError, match=r"`classes` is no argument of InstanceSegmenter, which"):
+    with pytest.raises(TypeError, match=r"`classes` is not an argument of"):
         InstanceSegmenter.from_preset(preset, classes=3)
     with pytest.raises(ValueError, match="num_classes=0"):
         InstanceSegmenter.from_preset(preset, num_classes=0)

@@ -132,7 +132,7 @@ def use_batch_statistics(model: keras.Model, on: bool = True) -> keras.Model:
         A copy with the same weights, not compiled.
 
     Raises:
-        ValueError: If it is no such model.
+        ValueError: If it is not such a model.
 
     Example:
         >>> from keras_rpe.models.backbones import unet_encoder, use_batch_statistics

@@ -18,7 +18,7 @@ def unet_encoder(
 ) -> keras.Model:
     """Build the contracting half of a U-Net.
 
-    Ronneberger et al. (MICCAI 2015), with batch normalisation, and strided convolutions in place
+    Ronneberger et al. (MICCAI 2015), with batch normalization, and strided convolutions in place
     of pooling. Plain convolutions are faster on a CPU than the depthwise ones of mobile networks.
 
     Args:

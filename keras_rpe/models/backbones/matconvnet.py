@@ -220,7 +220,7 @@ def load_matconvnet_weights(
     Raises:
         CheckpointError: If the file cannot be read, no convolution that takes the image fits, or
             the network strides in another convolution of the same block.
-        ValueError: If `backbone` is no such model.
+        ValueError: If `backbone` is not such a model.
 
     Example:
         >>> import numpy as np

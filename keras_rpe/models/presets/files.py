@@ -211,7 +211,7 @@ def weight_shapes(path: Path, name: str) -> Counter[Shape]:
         How often each shape occurs, the state of an optimizer left out.
 
     Raises:
-        PresetError: If it is no such file, or has links, external or virtual data, or data that
+        PresetError: If it is not such a file, or has links, external or virtual data, or data that
             are not numbers.
     """
     shapes: Counter[Shape] = Counter()

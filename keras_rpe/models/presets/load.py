@@ -292,8 +292,8 @@ def load_keras_file(
         The model, not compiled.
 
     Raises:
-        PresetError: If it is no such file, damaged, names other classes or ones that can run code,
-            or its weights do not fit.
+        PresetError: If it is not such a file, is damaged, names other classes or ones that can run
+            code, or its weights do not fit.
 
     Example:
         >>> import tempfile
