@@ -32,8 +32,8 @@ class PanopticQuality:
 
     Void pixels leave all segments before the IoU. A predicted segment without a partner is not a
     false positive where more than half of its pixels are void or in crowds of its class. A true
-    crowd is never matched or missed. Classes without a true or a counted predicted segment do not count;
-    where no class counts, a figure is 1.0.
+    crowd is never matched or missed. Classes without a true or a counted predicted segment do not
+    count; where no class counts, a figure is 1.0.
 
     It has the methods of a Keras metric but is none: it needs segments, which a model does not put
     out in training. `InstancePanopticQuality` is the Keras metric of one class. Memory does not

@@ -183,7 +183,7 @@ class ClassCheck(LabelCheck):
         self._highest = _variable("highest_class")
 
     def observe(self, targets: Targets, y_pred: Targets) -> Targets:
-        """Keep the lowest and the highest class of a batch, and make all other numbers void."""
+        """Keep the lowest and highest class of a batch, and make all other numbers void."""
         classes = ops.convert_to_tensor(targets["semantic"])
         known = ops.where(classes == VOID, ops.zeros_like(classes), classes)
         if self.keeps_variables:
