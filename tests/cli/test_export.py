@@ -15,6 +15,7 @@ def test_litert_file(run, tiny_preset, tmp_path):
     assert read_record(out).source == str(tiny_preset)
 
 
+@pytest.mark.slow
 def test_saved_model_of_a_keras_file(run, tiny_model, tmp_path):
     source = tmp_path / "tiny.keras"
     tiny_model.save(source)

@@ -25,7 +25,7 @@ def image(tmp_path):
     return tmp_path / "a.png"
 
 
-@pytest.mark.parametrize("name", ["tiny", "tiny/1", "tiny.tflite"])
+@pytest.mark.parametrize("name", ["tiny", "tiny.tflite"])
 def test_same_labels(run, exported, image, name):
     outcome = run("serve-check", exported / name, image, "--runs", 1)
     assert (outcome.code, outcome.err) == (0, "")
@@ -64,10 +64,7 @@ def test_models_of_two_tasks(run, exported, exported_detector, image, tiny_prese
 
 
 def test_exports_that_cannot_be_checked(run, image, tmp_path):
-    anonymous = InstanceSegmenter("unet_small", embedding_dim=4, iterations=1)
-    anonymous.export(tmp_path / "anonymous.tflite", format="litert")
     for words, part in (
-        ((tmp_path / "anonymous.tflite", image), "give --preset or --model"),
         ((tmp_path / "none", image), "none"),
         (("http://localhost:9/v1/models/x", image, "--preset", "nuclei"), "localhost:9"),
     ):

@@ -75,6 +75,7 @@ def test_trains_continues_and_ends(run, labelled, tiny_preset, tmp_path):
     assert_one_line_error(run(*command, "--epochs", 2), "4 images", "3 images")
 
 
+@pytest.mark.slow
 def test_stalled_run_ends_at_once_and_its_preset_is_completed(
     run, labelled, tiny_preset, tmp_path, monkeypatch
 ):

@@ -75,7 +75,7 @@ class TestFiles:
         assert served.source == str(tmp_path / "10")
         assert repr(served) == f"SavedModelClient({served.source!r})"
 
-    @pytest.mark.parametrize("kind", ["litert", "onnx"])
+    @pytest.mark.parametrize("kind", ["litert", pytest.param("onnx", marks=pytest.mark.slow)])
     def test_file_agrees_with_keras(self, kind, nuclei, photo, request):
         served = load_served(request.getfixturevalue(kind), num_threads=2)
         found, expected = served.predict_instances(photo), nuclei.predict_instances(photo)
@@ -184,7 +184,7 @@ class TestArguments:
 
 
 class TestDamage:
-    @pytest.mark.parametrize("kind", ["litert", "onnx"])
+    @pytest.mark.parametrize("kind", ["litert", pytest.param("onnx", marks=pytest.mark.slow)])
     @pytest.mark.parametrize("cut", [0, 100, 1_000_000, None])
     def test_damaged_files_are_refused(self, kind, cut, tmp_path, request):
         content = request.getfixturevalue(kind).read_bytes()[:cut]

@@ -58,6 +58,7 @@ def test_labels_agree_with_the_keras_model(
     assert agreement(path, real_images, real_labels) >= least
 
 
+@pytest.mark.slow
 def test_static_int8(nuclei, tmp_path, real_images, real_labels):
     path = nuclei.export(
         tmp_path / "int8.tflite",

@@ -44,7 +44,6 @@ def messages(model: Any, *maps: np.ndarray, epochs: int = 1) -> list[str]:
     "settings",
     [
         pytest.param({"jit_compile": True}, marks=pytest.mark.slow),
-        {"run_eagerly": True},
         {"steps_per_execution": 2},
     ],
 )

@@ -198,6 +198,7 @@ def test_save_and_load_keep_everything(tmp_path) -> None:
     assert logs.keys() == model.train_on_batch(images, labels, return_dict=True).keys()
 
 
+@pytest.mark.slow
 def test_several_classes() -> None:
     model = tiny(num_classes=3, percentiles=None)
     model.compile(keras.optimizers.Adam(1e-2))
