@@ -49,18 +49,11 @@ class EmbeddingBoard(keras.callbacks.Callback):
 
     Example:
         >>> import tempfile
-        >>> from pathlib import Path
         >>> import numpy as np
         >>> from keras_rpe.callbacks import EmbeddingBoard
-        >>> from keras_rpe.models import InstanceSegmenter
-        >>> model = InstanceSegmenter(embedding_dim=4, iterations=1)
-        >>> model.compile("adam")
         >>> images = np.random.default_rng(0).integers(0, 255, (2, 32, 32, 3))
-        >>> maps, folder = np.repeat(np.eye(32, dtype="int32")[None], 2, 0), tempfile.mkdtemp()
-        >>> board = EmbeddingBoard(folder, images[:1])
-        >>> history = model.fit(images, maps, callbacks=[board], verbose=0)
-        >>> len(list(Path(folder).glob("events.*")))
-        1
+        >>> board = EmbeddingBoard(tempfile.mkdtemp(), images[:1])
+        >>> # model.fit(images, maps, callbacks=[board]) then writes the pictures of every epoch.
     """
 
     def __init__(

@@ -62,6 +62,7 @@ def test_writes_what_the_model_finds_and_embeds(model, tmp_path):
     assert (written["embedding/0", 0] != written["embedding/0", 1]).any()
 
 
+@pytest.mark.slow
 def test_frequency_scale_recording_switched_off_and_a_second_run(model, tmp_path):
     board = EmbeddingBoard(tmp_path, images()[:1], frequency=2, projection="principal", scale=4)
     with tf.summary.record_if(False):

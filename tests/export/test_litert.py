@@ -45,7 +45,7 @@ def test_loop_is_a_builtin_while_and_nothing_is_flex(litert):
         (None, 0.995, 1.1),
         # The bundled file is one.
         pytest.param("float16", 0.99, 0.6, marks=pytest.mark.slow),
-        ("dynamic", 0.97, 0.35),
+        pytest.param("dynamic", 0.97, 0.35, marks=pytest.mark.slow),
     ],
 )
 def test_labels_agree_with_the_keras_model(

@@ -82,6 +82,7 @@ def test_save_and_load_keep_everything(trained, tmp_path) -> None:
     assert wider.output["semantic"].shape[-1] == 5
 
 
+@pytest.mark.slow
 def test_exports_equal_keras(trained, tmp_path) -> None:
     from ai_edge_litert.interpreter import Interpreter
 
