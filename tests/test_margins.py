@@ -117,6 +117,7 @@ def test_capacity_is_exact_in_three_dimensions_for_few_groups(groups):
 
 
 @pytest.mark.parametrize(("dim", "margin"), [(3, 0.8), (16, 0.58), (24, 0.55), (64, 0.52)])
+@pytest.mark.slow
 def test_as_many_fit_as_it_says(dim, margin):
     found = capacity(dim, margin)
     assert 2 * dim <= found.groups <= found.upper_bound == groups_upper_bound(dim, margin)
@@ -214,6 +215,7 @@ def test_searches_find_the_best_known(dim, groups, best):
 
 
 @pytest.mark.parametrize(("dim", "groups"), [(16, 64), (64, 150), (7, 50)])
+@pytest.mark.slow
 def test_searches_are_between_the_bound_and_better_than_chance(dim, groups):
     margin = smallest_margin(dim, groups)
     assert not margin.exact

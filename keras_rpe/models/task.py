@@ -430,11 +430,11 @@ class Task(keras.Model):
 
         Example:
             >>> import tempfile
-            >>> from keras_rpe.models import InstanceSegmenter
-            >>> model = InstanceSegmenter.from_preset("nuclei")
-            >>> path = model.export(tempfile.mkdtemp() + "/nuclei.tflite", format="litert")
+            >>> from keras_rpe.models import SemanticSegmenter
+            >>> model = SemanticSegmenter("unet_small", num_classes=2)
+            >>> path = model.export(tempfile.mkdtemp() + "/classes.tflite", format="litert")
             >>> path.name
-            'nuclei.tflite'
+            'classes.tflite'
         """
         from keras_rpe import export
         from keras_rpe.arguments import check_choice

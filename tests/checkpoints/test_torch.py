@@ -166,7 +166,7 @@ def test_storages_must_have_the_size_that_is_declared(tmp_path: Path, write: Wri
         content = write({"a": tensor(declared, 0, (2,), (1,))}, [FLOATS])
         assert f"declares {count * 4 if write is zip_file else count}" in refusal(tmp_path, content)
     declared = Storage("0", FLOATS.values, count=2**70)
-    assert "no storage" in refusal(tmp_path, write({"a": tensor(declared)}, [FLOATS]))
+    assert "not a storage" in refusal(tmp_path, write({"a": tensor(declared)}, [FLOATS]))
     assert "storage" in refusal(tmp_path, write({"a": tensor(FLOATS)}))
     twice = {"a": tensor(FLOATS), "b": tensor(Storage("0", np.zeros(3, "i8")))}
     assert "has two storages under the key '0'" in refusal(tmp_path, write(twice, [FLOATS]))

@@ -65,6 +65,7 @@ def test_dropped_instances_are_a_warning(run, labelled, tiny_preset, tmp_path, m
     assert outcome.err == f"warning: {file}: too many instances\n"
 
 
+@pytest.mark.slow
 def test_models_of_tasks_that_a_command_does_not_take(run, labelled, tmp_path):
     model = SemanticSegmenter(unet_encoder((4, 8), blocks=1), embedding_dim=4, fusion_filters=4)
     model.save_to_preset(tmp_path / "classes")

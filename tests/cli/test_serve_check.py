@@ -55,6 +55,7 @@ def test_same_boundaries(run, exported_detector, image):
     assert re.findall(r"\b[01]\.\d{4}\b", outcome.out) == ["1.0000"]
 
 
+@pytest.mark.slow
 def test_models_of_two_tasks(run, exported, exported_detector, image, tiny_preset, boundary_preset):
     file = exported / "tiny.tflite"
     outcome = run("serve-check", exported_detector, image, "--preset", tiny_preset, "--runs", 1)

@@ -37,6 +37,7 @@ def segment(program: Path, *arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run([program, *arguments], capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_c(program, saved_model, nuclei, photo, tmp_path) -> None:
     expected = nuclei.predict_instances(photo).labels
     assert expected.max() > 2

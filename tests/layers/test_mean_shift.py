@@ -15,7 +15,6 @@ def _clusters(height: int = 9, width: int = 11, depth: int = 4) -> np.ndarray:
 @pytest.mark.parametrize(
     "config",
     [
-        {"iterations": 3, "bandwidth": 0.3},
         {"iterations": 2, "bandwidth": 0.3, "step_size": 0.5, "trainable_bandwidth": True},
         {"iterations": 2, "bandwidth": 0.3, "return_sequences": True, "window_size": 4},
     ],
@@ -141,7 +140,7 @@ def _quarters(height: int = 9, width: int = 11, depth: int = 4, seed: int = 0) -
     return (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype("float32")
 
 
-@pytest.mark.parametrize("config", [{}, {"window_size": 4, "max_seeds": 20}])
+@pytest.mark.parametrize("config", [{"window_size": 4, "max_seeds": 20}])
 def test_seeded_harness(config: dict, tmp_path) -> None:
     run_layer_test(
         SeededMeanShift, {"bandwidth": 0.3, **config}, _quarters(), tmp_path, trains=False

@@ -176,6 +176,7 @@ def test_save_and_load_keep_everything(tmp_path) -> None:
     assert wider.get_layer("embed_4").dim == 8
 
 
+@pytest.mark.slow
 def test_exports_equal_keras(tmp_path) -> None:
     from ai_edge_litert.interpreter import Interpreter
 

@@ -82,6 +82,7 @@ def test_digits_on_the_scenes_of_the_authors_and_unseen_ones(golden_root, data_r
     assert np.mean(np.array(counted) != there) < 0.15
 
 
+@pytest.mark.slow
 def test_unseen_digits_have_their_classes(data_root) -> None:
     model = InstanceSegmenter.from_preset("digits_instances")
     assert len(model.predict_instances(np.zeros((64, 64, 3), "uint8"))) == 0
