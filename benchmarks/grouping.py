@@ -87,26 +87,26 @@ def simulate(
 
 def embed_images(folder: Path, lists: Path, preset: str) -> list[Case]:
     """For each group of images, the window of prediction that holds the most instances."""
-    from keras_rpe.data import find_label_pairs, read_image, read_labels
+    from keras_rpe.data import label_folder
     from keras_rpe.models import InstanceSegmenter
     from keras_rpe.results import rgb_array
 
     model = InstanceSegmenter.from_preset(preset)
     stride, cells = model.output_stride, model.inference_window_size
     side = cells or model.mean_shift.window_size
-    pairs = {pair.name: pair for pair in find_label_pairs(folder)}
+    images = label_folder(folder)
     cases = []
     for group in GROUPS:
         best = 0, "", (slice(0), slice(0))
         for name in read_list(lists, group):
-            labels = read_labels(pairs[name].instances)[::stride, ::stride]
+            labels = images.subset([name])[0].instances[::stride, ::stride]
             for corner in np.ndindex(*(-(-length // side) for length in labels.shape)):
                 window = tuple(slice(i * side, (i + 1) * side) for i in corner)
                 found = len(np.unique(labels[window]))
                 best = max(best, (found, name, window), key=lambda window: window[0])
         _, name, window = best
-        labels = read_labels(pairs[name].instances)[::stride, ::stride][window]
-        image = rgb_array(read_image(pairs[name].image))[None]
+        labels = images.subset([name])[0].instances[::stride, ::stride][window]
+        image = rgb_array(images.subset([name])[0].image)[None]
         embedding = np.asarray(model.embed(image)[0])[0][window]
         embedding = embedding[: labels.shape[0], : labels.shape[1]]  # Without padding.
         cases.append(Case(group, embedding[labels > 0], labels[labels > 0]))

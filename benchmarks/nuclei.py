@@ -11,6 +11,8 @@ labels, after the first image of each size. The second table is measured in turn
 images tiled or cut to squares.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import os
@@ -18,12 +20,16 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from turns import answer_turns, peak_memory, take_turns
+
+if TYPE_CHECKING:
+    from keras_rpe.data import LabelledImages
 
 GROUPS = ("fluorescence", "stained")
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
@@ -95,7 +101,7 @@ def segment_all(
     return result
 
 
-def run_stardist(options: argparse.Namespace, names: list[str]) -> Result:
+def run_stardist(options: argparse.Namespace, names: Sequence[str]) -> Result:
     """Let the Python of the environment `peers` segment images of the folder."""
     from keras_rpe.data import read_labels
 
@@ -133,30 +139,27 @@ def print_group(group: str, truth: list[np.ndarray], results: dict[str, Result])
         )
 
 
-def compare_accuracy(options: argparse.Namespace, pairs: dict) -> None:
+def compare_accuracy(options: argparse.Namespace, found: LabelledImages) -> None:
     """Print a table for each group of images."""
-    from keras_rpe.data import read_image, read_labels
-
     segment, parameters = load(options.preset)
     for group in GROUPS:
-        names = read_list(options.lists, group)
-        images = [read_image(pairs[name].image) for name in names]
+        part = found.subset(read_list(options.lists, group))
+        images = [one.image for one in part]
         results = {options.preset_name: segment_all(segment, images, options.runs)}
         results[options.preset_name].parameters = parameters
         if options.stardist:
-            results["StarDist"] = run_stardist(options, names)
+            results["StarDist"] = run_stardist(options, part.names)
         results["Otsu + watershed"] = segment_all(otsu_watershed, images, options.runs)
-        print_group(group, [read_labels(pairs[name].instances) for name in names], results)
+        print_group(group, [one.instances for one in part], results)
 
 
-def compare_speed(options: argparse.Namespace, pairs: dict) -> None:
+def compare_speed(options: argparse.Namespace, found: LabelledImages) -> None:
     """Print the seconds of an image, for methods that take turns."""
-    from keras_rpe.data import read_image
     from keras_rpe.results import rgb_array
 
     names = [name for group in GROUPS for name in read_list(options.lists, group)]
     names = names[:: max(1, len(names) // options.images)][: options.images]
-    pixels = [rgb_array(read_image(pairs[name].image)) for name in names]
+    pixels = [rgb_array(one.image) for one in found.subset(names)]
     print(f"\n{len(names)} images a turn, median of {options.turns} turns; the ratio is to")
     print(f"{options.preset_name}, the median of the ratios of neighboring turns")
     print("size   method             seconds   ratio")
@@ -232,13 +235,13 @@ def main() -> None:
         if path is not None and not path.exists():
             parser.error(f"there is no {path}")
 
-    from keras_rpe.data import find_label_pairs
+    from keras_rpe.data import label_folder
 
     options.preset_name = f"preset {Path(options.preset).name}"
-    pairs = {pair.name: pair for pair in find_label_pairs(options.folder)}
-    compare_accuracy(options, pairs)
+    found = label_folder(options.folder)
+    compare_accuracy(options, found)
     if options.stardist:
-        compare_speed(options, pairs)
+        compare_speed(options, found)
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import keras
 
-    from keras_rpe.data import VOID, find_label_pairs, read_label_pair, split_pairs
+    from keras_rpe.data import VOID, label_folder
     from keras_rpe.metrics import AverageRecall, GroundTruth
     from keras_rpe.models import ObjectProposer
 
@@ -126,8 +126,8 @@ def main() -> None:
             tables.setdefault(
                 table, {one: AverageRecall(NUMBERS, exclude_void=True) for one in methods}
             )
-        for number, pair in enumerate(split_pairs(find_label_pairs(folder), TEST_SHARE)[1]):
-            image, labels, _ = read_label_pair(pair, VOID_IN_FILES)
+        _, test = label_folder(folder, ignore_label=VOID_IN_FILES).split(TEST_SHARE)
+        for number, (image, labels, _) in enumerate(test):
             found = []
             for method, propose in methods.items():
                 start = time.perf_counter()

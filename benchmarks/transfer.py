@@ -17,7 +17,7 @@ from pathlib import Path
 
 import keras
 
-from keras_rpe.data import find_label_pairs, label_folder, read_image, read_labels, split_pairs
+from keras_rpe.data import label_folder
 from keras_rpe.metrics import average_precision
 from keras_rpe.models import InstanceSegmenter
 
@@ -37,8 +37,7 @@ def precision(start: str, seed: int, options: argparse.Namespace) -> float:
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
     # The split of examples/train_nuclei.py.
-    training, held_out = split_pairs(find_label_pairs(options.folder), 1 / 7, seed=0)
-    names = [pair.name for pair in training[: options.images]]
+    training, held_out = label_folder(options.folder).split(1 / 7, seed=0)
     validation = held_out[: options.validation_images]
     model = initial_model(start)
     rate = keras.optimizers.schedules.CosineDecay(
@@ -49,10 +48,10 @@ def precision(start: str, seed: int, options: argparse.Namespace) -> float:
         warmup_steps=options.steps // 10,
     )
     model.compile(keras.optimizers.AdamW(rate, weight_decay=1e-4, global_clipnorm=1.0))
-    crops = label_folder(options.folder, crop_size=128, batch_size=8, seed=seed, names=names)
+    crops = training[: options.images].crops(128, batch_size=8, seed=seed)
     model.fit(crops.repeat(), steps_per_epoch=options.steps, epochs=1, verbose=0)
-    labels = [read_labels(pair.instances) for pair in validation]
-    found = [model.predict_instances(read_image(pair.image)).labels for pair in validation]
+    labels = [one.instances for one in validation]
+    found = [model.predict_instances(one.image).labels for one in validation]
     return float(average_precision(labels, found, thresholds=(0.5,))[0])
 
 

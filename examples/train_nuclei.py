@@ -16,36 +16,30 @@ import keras
 import numpy as np
 
 from keras_rpe.callbacks import TimeBudget, TrainingState
-from keras_rpe.data import (
-    LabelPair,
-    find_label_pairs,
-    label_folder,
-    read_image,
-    read_labels,
-    split_pairs,
-)
+from keras_rpe.data import LabelledImages, label_folder
 from keras_rpe.metrics import average_precision
 from keras_rpe.models import InstanceSegmenter
 from keras_rpe.results import rgb_array
 
 
-def is_fluorescence(pair: LabelPair) -> bool:
+def is_fluorescence(image: np.ndarray) -> bool:
     """Whether an image is gray with a dark background, as fluorescence images are."""
-    image = rgb_array(read_image(pair.image))
+    image = rgb_array(image)
     gray = image.mean(axis=-1)
     colorless = np.abs(image - gray[..., None]).max() <= 2
     return bool(colorless and np.median(gray) < 0.5 * gray.max() and gray.mean() < 100)
 
 
-def kept_for_updates(training: list[LabelPair]) -> tuple[list[LabelPair], list[LabelPair]]:
+def kept_for_updates(training: LabelledImages) -> tuple[LabelledImages, LabelledImages]:
     """Training images for the weights, and every tenth one, on which thresholds are chosen."""
-    return [pair for i, pair in enumerate(training) if i % 10], training[::10]
+    names = [name for i, name in enumerate(training.names) if i % 10]
+    return training.subset(names), training[::10]
 
 
-def mean_precision(model: InstanceSegmenter, pairs: list[LabelPair]) -> float:
+def mean_precision(model: InstanceSegmenter, images: LabelledImages) -> float:
     """Average precision at IoU 0.5, with counts pooled over the images."""
-    labels = [read_labels(pair.instances) for pair in pairs]
-    found = [model.predict_instances(read_image(pair.image)).labels for pair in pairs]
+    labels = [one.instances for one in images]
+    found = [model.predict_instances(one.image).labels for one in images]
     return round(float(average_precision(labels, found, thresholds=(0.5,))[0]), 4)
 
 
@@ -61,25 +55,25 @@ def main() -> None:
     options = parser.parse_args()
 
     keras.utils.set_random_seed(options.seed)
-    training, validation = split_pairs(find_label_pairs(options.folder), 1 / 7, seed=0)
-    fluorescence = [pair for pair in validation if is_fluorescence(pair)]
+    training, validation = label_folder(options.folder).split(1 / 7, seed=0)
+    dark = {n for n, one in zip(validation.names, validation) if is_fluorescence(one.image)}
+    groups = {
+        "fluorescence": [name for name in validation.names if name in dark],
+        "stained": [name for name in validation.names if name not in dark],
+    }
     options.out.mkdir(parents=True, exist_ok=True)
-    for name, pairs in (
-        ("training", training),
-        ("validation", validation),
-        ("validation_fluorescence", fluorescence),
-        ("validation_stained", [pair for pair in validation if pair not in fluorescence]),
-    ):
-        (options.out / f"{name}.txt").write_text("".join(f"{pair.name}\n" for pair in pairs))
-        print(f"{name}: {len(pairs)} images")
+    for file, names in {
+        "training": training.names,
+        "validation": validation.names,
+        **{f"validation_{group}": names for group, names in groups.items()},
+    }.items():
+        (options.out / f"{file}.txt").write_text("".join(f"{name}\n" for name in names))
+        print(f"{file}: {len(names)} images")
     if options.only_split:
         return
 
     updating, calibrating = kept_for_updates(training)
-    names = [pair.name for pair in updating]
-    dataset = label_folder(
-        options.folder, crop_size=128, batch_size=options.batch_size, seed=options.seed, names=names
-    )
+    dataset = updating.crops(128, options.batch_size, seed=options.seed)
     budget = TimeBudget(options.minutes, learning_rate=2e-3, folder=options.out)
     restored = TrainingState.restore(options.out)
     if restored is None:
@@ -100,14 +94,15 @@ def main() -> None:
             ],
         )
     model.optimize_thresholds(
-        (read_image(pair.image) for pair in calibrating),
-        (read_labels(pair.instances) for pair in calibrating),
+        (one.image for one in calibrating), (one.instances for one in calibrating)
     )
     print(model.decoder.get_config())
-    stained = [pair for pair in validation if pair not in fluorescence]
     figures = {
-        f"AP at IoU 0.5, {len(pairs)} {name} images held out": mean_precision(model, pairs)
-        for name, pairs in (("fluorescence", fluorescence), ("stained", stained))
+        f"AP at IoU 0.5, {len(names)} {group} images held out": mean_precision(
+            model, validation.subset(names)
+        )
+        for group, names in groups.items()
+        if names
     }
     print(figures)
     notes = {

@@ -4,7 +4,7 @@
 
 Each folder holds `images`, and `instances` with label images of the same names: 0 is background,
 every other number is an object, and 255 is void. A fifth of the images of each folder is for the
-test, as `keras_rpe.data.split_pairs(pairs, 0.2)` chooses them. An eighth of the others is held out
+test, as `label_folder(FOLDER).split(0.2)` chooses them. An eighth of the others is held out
 in the same way to calibrate the score of the proposals. If it is killed, start the same command
 again: training continues after the last hundred updates. At the end, the recall on the test images
 is printed, proposals are drawn in `OUT/proposals.png`, and the model is written as a preset into
@@ -19,14 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_rpe.callbacks import TrainingState
-from keras_rpe.data import (
-    VOID,
-    LabelPair,
-    find_label_pairs,
-    label_folder,
-    read_label_pair,
-    split_pairs,
-)
+from keras_rpe.data import VOID, LabelledImages, label_folder
 from keras_rpe.metrics import AverageRecall, GroundTruth
 from keras_rpe.models import ObjectProposer, Proposals
 from keras_rpe.visualization import overlay_instances
@@ -86,10 +79,10 @@ def with_scales(model: ObjectProposer) -> ObjectProposer:
     return again
 
 
-def split(folder: Path) -> dict[str, list[LabelPair]]:
+def split(folder: Path) -> dict[str, LabelledImages]:
     """The images of one folder, by their use."""
-    others, test = split_pairs(find_label_pairs(folder), TEST_SHARE)
-    training, calibration = split_pairs(others, CALIBRATION_SHARE)
+    others, test = label_folder(folder, ignore_label=VOID_IN_FILES).split(TEST_SHARE)
+    training, calibration = others.split(CALIBRATION_SHARE)
     return {"training": training, "calibration": calibration, "test": test}
 
 
@@ -97,30 +90,27 @@ def crops(folders: list[Path], options: argparse.Namespace, epoch: int) -> tf.da
     """Batches of random crops; each folder gives as many as it has training images."""
     datasets, sizes = [], []
     for folder in folders:
-        names = [pair.name for pair in split(folder)["training"]]
-        dataset = label_folder(
-            folder,
-            crop_size=options.crop_size,
+        training = split(folder)["training"]
+        dataset = training.crops(
+            options.crop_size,
             batch_size=1,
             augment="photo",
             zoom=ZOOM,
             # Another seed after a restart, so the crops do not repeat.
             seed=options.seed + 1000 * epoch,
-            names=names,
             split_pieces=False,
-            ignore_label=VOID_IN_FILES,
         )
         datasets.append(dataset.unbatch().repeat())
-        sizes.append(len(names))
+        sizes.append(len(training))
     weights = [size / sum(sizes) for size in sizes]
     mixed = tf.data.Dataset.sample_from_datasets(datasets, weights, seed=options.seed + epoch)
     return mixed.batch(options.batch_size).prefetch(2)
 
 
-def read(pairs: list[LabelPair]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def read(parts: list[LabelledImages]) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Images with three channels, and their instance maps."""
-    examples = [read_label_pair(pair, VOID_IN_FILES) for pair in pairs]
-    return [image[..., :3] for image, *_ in examples], [labels for _, labels, _ in examples]
+    examples = [one for part in parts for one in part]
+    return [one.image[..., :3] for one in examples], [one.instances for one in examples]
 
 
 def draw(image: np.ndarray, labels: np.ndarray, proposals: Proposals) -> np.ndarray:
@@ -171,11 +161,12 @@ def main() -> None:
         ],
     )
     model = with_scales(model)
-    calibration = [pair for part in parts for pair in part["calibration"]]
-    correlation = model.calibrate(*read(calibration))
-    print(f"rank correlation of scores with IoU, {len(calibration)} images: {correlation:.3f}")
+    images, maps = read([part["calibration"] for part in parts])
+    calibrated = len(images)
+    correlation = model.calibrate(images, maps)
+    print(f"rank correlation of scores with IoU, {calibrated} images: {correlation:.3f}")
     recall, pictures = AverageRecall(max_proposals=(10, 60), exclude_void=True), []
-    images, maps = read([pair for part in parts for pair in part["test"]])
+    images, maps = read([part["test"] for part in parts])
     for image, labels in zip(images, maps):
         proposals = model.predict_proposals(image)
         recall.update_state(GroundTruth(labels, ignore_label=VOID), proposals.masks)
@@ -187,7 +178,7 @@ def main() -> None:
         "backbone": options.backbone,
         "initialised_from": options.preset or options.backbone_weights or "random weights",
         "trained_on": f"{sum(len(part['training']) for part in parts)} photographs",
-        "calibrated_on": f"{len(calibration)} photographs",
+        "calibrated_on": f"{calibrated} photographs",
         "figures": figures,
         "steps": options.updates,
         "crops": f"{options.batch_size} of {options.crop_size} pixels a side",

@@ -14,7 +14,7 @@ import keras
 from skimage.io import imsave
 
 from keras_rpe.callbacks import InstanceEvaluation, TrainingState
-from keras_rpe.data import find_label_pairs, label_folder, read_image, read_labels, split_pairs
+from keras_rpe.data import label_folder
 from keras_rpe.models import InstanceSegmenter
 from keras_rpe.visualization import overlay_instances
 
@@ -29,17 +29,10 @@ def main() -> None:
     options = parser.parse_args()
 
     keras.utils.set_random_seed(0)
-    training, validation = split_pairs(find_label_pairs(options.folder), validation_split=0.2)
+    training, validation = label_folder(options.folder).split(validation_split=0.2)
     # Crops around objects, rotated, zoomed and shaded, eight per step.
-    dataset = label_folder(
-        options.folder,
-        crop_size=128,
-        batch_size=8,
-        repeats=max(1, 128 // len(training)),
-        names=[pair.name for pair in training],
-        seed=0,
-    )
-    whole_images = [(read_image(pair.image), read_labels(pair.instances)) for pair in validation]
+    dataset = training.crops(128, batch_size=8, repeats=max(1, 128 // len(training)), seed=0)
+    whole_images = [(image, labels) for image, labels, _ in validation]
 
     if options.preset:
         model = InstanceSegmenter.from_preset(options.preset)

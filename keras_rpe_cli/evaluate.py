@@ -21,8 +21,8 @@ from keras_rpe_cli.options import (
     load_detector,
     load_segmenter,
     load_task,
-    named_pairs,
     other_task,
+    read_names,
     segment_image,
 )
 from keras_rpe_cli.report import print_table, progress_bar
@@ -30,7 +30,7 @@ from keras_rpe_cli.report import print_table, progress_bar
 if TYPE_CHECKING:
     import numpy as np
 
-    from keras_rpe.data import BoundaryPair, LabelPair
+    from keras_rpe.data import BoundaryPair, LabelledImages
     from keras_rpe.metrics import Matching
     from keras_rpe.models import BoundaryDetector, InstanceSegmenter, Task
 
@@ -51,11 +51,13 @@ def evaluate_boundaries(
 ) -> dict[str, Any]:
     """Detect the boundaries in a part of BSDS500 and print the figures of its benchmark."""
     from keras_rpe.data import find_boundary_pairs
+    from keras_rpe.data.labelled_images import chosen
     from keras_rpe.metrics import boundary_benchmark
     from keras_rpe.metrics.boundaries import check_boundary_thresholds
 
     cuts = check_boundary_thresholds(sorted(set(threshold)) if threshold else 99)
-    pairs = named_pairs(find_boundary_pairs(folder, split), names, folder)
+    found = {pair.name: pair for pair in find_boundary_pairs(folder, split)}
+    pairs = list(chosen(found, read_names(names)).values())
     annotators = _checked(pairs)
     figures = boundary_benchmark(
         _thinned(network, pairs),
@@ -136,14 +138,13 @@ def evaluate_instances(
     threshold: Sequence[float] | None,
 ) -> dict[str, Any]:
     """Segment the images of a folder and print the figures."""
-    from keras_rpe.data import check_label_pairs, find_label_pairs
+    from keras_rpe.data import label_folder
     from keras_rpe.metrics.matching import check_thresholds
 
     thresholds = sorted(set(check_thresholds(threshold or _IOUS)))
-    pairs = named_pairs(find_label_pairs(folder, images, instances), names, folder)
-    check_label_pairs(pairs)
-    matchings, seconds = match_pairs(network, pairs, thresholds)
-    seconds_per_image = seconds / len(pairs)
+    found = label_folder(folder, images=images, instances=instances, names=read_names(names))
+    matchings, seconds = match_images(network, found, thresholds)
+    seconds_per_image = seconds / len(found)
     columns = ["IoU from", "AP", "precision", "recall", "F1", "mean IoU", "PQ", "TP", "FP", "FN"]
     rows = [
         [str(f) if isinstance(f, int) else f"{f:.3f}" for f in _figures(m).values()]
@@ -154,11 +155,11 @@ def evaluate_instances(
     print_table(str(folder), columns, rows)
     first = matchings[0]
     typer.echo(
-        f"images {len(pairs)}, instances {first.n_true}, predicted {first.n_pred}, "
+        f"images {len(found)}, instances {first.n_true}, predicted {first.n_pred}, "
         f"{seconds_per_image:.2f} s an image"
     )
     return {
-        "images": len(pairs),
+        "images": len(found),
         "instances": first.n_true,
         "predicted": first.n_pred,
         "seconds_per_image": seconds_per_image,
@@ -166,8 +167,8 @@ def evaluate_instances(
     }
 
 
-def match_pairs(
-    network: InstanceSegmenter, pairs: Sequence[LabelPair], thresholds: list[float]
+def match_images(
+    network: InstanceSegmenter, found: LabelledImages, thresholds: list[float]
 ) -> tuple[list[Matching], float]:
     """Segment images whole and compare them with their labels.
 
@@ -175,20 +176,16 @@ def match_pairs(
     """
     import numpy as np
 
-    from keras_rpe.data import read_image, read_labels
     from keras_rpe.metrics import matching
 
     # The first image compiles the graph, which does not count as the time of an image.
     network.predict_instances(np.zeros((32, 32)))
     pooled: list[list[Matching]] = []
     seconds = 0.0
-    with progress_bar("evaluating", len(pairs)) as advance:
-        for pair in pairs:
-            assert pair.image is not None
-            assert pair.instances is not None
-            image, labels = read_image(pair.image), read_labels(pair.instances)
+    with progress_bar("evaluating", len(found)) as advance:
+        for name, (image, labels, _) in zip(found.names, found):
             start = time.perf_counter()
-            predicted = segment_image(network, image, pair.name).labels
+            predicted = segment_image(network, image, name).labels
             seconds += time.perf_counter() - start
             pooled.append(matching(labels, predicted, thresholds))
             advance()

@@ -5,17 +5,16 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from keras_rpe_cli.report import import_keras_rpe, one_line, print_error
 
 if TYPE_CHECKING:
-    from keras_rpe.data import BoundaryPair, LabelPair
     from keras_rpe.models import BoundaryDetector, Instances, InstanceSegmenter, Task
 
 InputsArgument = Annotated[
@@ -226,18 +225,15 @@ def output_folder(path: Path) -> Iterator[None]:
                 folder.rmdir()
 
 
-Pair = TypeVar("Pair", "LabelPair", "BoundaryPair")
-
-
-def named_pairs(pairs: Sequence[Pair], names: Path | None, folder: Path) -> list[Pair]:
-    """Choose the pairs whose names are lines of the file of `--names`; without it, all of them.
+def read_names(names: Path | None) -> set[str] | None:
+    """Read the names that are lines of the file of `--names`; without it, `None`.
 
     Raises:
-        ValueError: If the file is not text, is empty, or has a name without an image.
+        ValueError: If the file is not text, or is empty.
         OSError: If it cannot be read.
     """
     if names is None:
-        return list(pairs)
+        return None
     try:
         lines = names.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
@@ -245,10 +241,4 @@ def named_pairs(pairs: Sequence[Pair], names: Path | None, folder: Path) -> list
     wanted = {line.strip() for line in lines if line.strip()}
     if not wanted:
         raise ValueError(f"--names needs a file with at least one name. Received: {names}")
-    missing = sorted(wanted - {pair.name for pair in pairs})
-    if missing:
-        raise ValueError(
-            f"--names {names} lists {len(missing)} names of which there is no image in "
-            f"{folder}, such as {missing[0]!r}."
-        )
-    return [pair for pair in pairs if pair.name in wanted]
+    return wanted

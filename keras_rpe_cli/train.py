@@ -23,7 +23,7 @@ from keras_rpe_cli.options import load_segmenter, output_folder
 from keras_rpe_cli.report import counted, import_keras_rpe, one_line, progress_bar
 
 if TYPE_CHECKING:
-    from keras_rpe.data import LabelPair
+    from keras_rpe.data import LabelledImages
     from keras_rpe.models import InstanceSegmenter
 
 _LEARNING_RATE, _FINE_TUNING_RATE = 1e-3, 3e-4
@@ -39,8 +39,8 @@ class _Run:
 
     folder: Path
     out: Path
-    training: list[LabelPair]
-    validation: list[LabelPair]
+    training: LabelledImages
+    validation: LabelledImages
     settings: dict[str, Any]
     epochs: int
     patience: int
@@ -109,18 +109,17 @@ def train(
         raise typer.BadParameter("needs --backbone", param_hint="--backbone-weights")
     import_keras_rpe()
     from keras_rpe.arguments import check_number
-    from keras_rpe.data import check_label_pairs, find_label_pairs, split_pairs
+    from keras_rpe.data import label_folder
     from keras_rpe.written_file import write_file
 
     if learning_rate is None:
         learning_rate = _LEARNING_RATE if preset is None else _FINE_TUNING_RATE
     check_number("--learning-rate", learning_rate)
-    pairs = find_label_pairs(folder, images, instances)
-    check_label_pairs(pairs)
-    training, validation = split_pairs(pairs, validation_split, seed)
+    found = label_folder(folder, images=images, instances=instances)
+    training, validation = found.split(validation_split, seed)
     settings = {
         "folder": str(folder.resolve()),
-        "image_names": names_digest([pair.name for pair in pairs]),
+        "image_names": names_digest(found.names),
         "preset": str(Path(preset).resolve()) if preset and Path(preset).is_dir() else preset,
         "backbone": None if preset else backbone or "unet_small",
         "backbone_weights": backbone_weights,
@@ -139,7 +138,7 @@ def train(
         _check_settings(out, settings)
         model, epoch = _model(run)
         write_file(out / _SETTINGS, json.dumps(settings, indent=2) + "\n")
-        write_file(out / "validation.txt", "".join(f"{pair.name}\n" for pair in validation))
+        write_file(out / "validation.txt", "".join(f"{name}\n" for name in validation.names))
         if not _has_ended(run, epoch):
             if epoch:
                 typer.echo(f"continuing after epoch {epoch}")
@@ -245,29 +244,20 @@ def _fit(run: _Run, model: InstanceSegmenter, epoch: int) -> None:
     import tensorflow as tf
 
     from keras_rpe.callbacks import InstanceEvaluation, TrainingState
-    from keras_rpe.data import label_folder, read_image, read_labels
 
     settings = run.settings
-    dataset = label_folder(
-        run.folder,
-        images=settings["images"],
-        instances=settings["instances"],
-        crop_size=settings["crop_size"],
-        batch_size=settings["batch_size"],
+    dataset = run.training.crops(
+        settings["crop_size"],
+        settings["batch_size"],
         repeats=settings["repeats"] or _repeats(len(run.training), settings["batch_size"]),
         # The epochs of a continued run get other crops than those before.
         seed=settings["seed"] + epoch,
-        names=[pair.name for pair in run.training],
     )
     typer.echo(
         f"training on {counted(len(run.training), 'image')}, validating on "
         f"{counted(len(run.validation), 'image')}, {counted(len(dataset), 'step')} an epoch"
     )
-    watched = [
-        (read_image(pair.image), read_labels(pair.instances))
-        for pair in run.validation[:_MAX_WATCHED]
-        if pair.image is not None and pair.instances is not None
-    ]
+    watched = [(image, labels) for image, labels, _ in run.validation[:_MAX_WATCHED]]
     log = run.out / "log.csv"
     _cut_log(log, epoch)
     report = _EpochReport(run.epochs, len(dataset))
@@ -394,12 +384,12 @@ def _save_preset(run: _Run, model: InstanceSegmenter) -> None:
     import tensorflow as tf
 
     import keras_rpe
-    from keras_rpe_cli.evaluate import match_pairs
+    from keras_rpe_cli.evaluate import match_images
 
     best = run.out / "best.keras"
     if best.is_file():
         model = keras.saving.load_model(best, compile=False)
-    matchings, _ = match_pairs(model, run.validation, _THRESHOLDS)
+    matchings, _ = match_images(model, run.validation, _THRESHOLDS)
     figures = {f"AP at IoU {m.threshold:g}": round(m.average_precision, 4) for m in matchings}
     figures["PQ at IoU 0.5"] = round(matchings[0].panoptic_quality, 4)
     start, weights = run.settings["preset"], run.settings["backbone_weights"]

@@ -9,14 +9,14 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import keras
 import numpy as np
 import pytest
 from voc_layout import write_sbd, write_voc
 
-from keras_rpe.data import VOID, find_pascal_voc
+from keras_rpe.data import VOID, pascal_voc
 
 FOLDER = Path(__file__).parents[1] / "examples" / "voc"
 FILES = sorted(FOLDER.glob("*.toml"))
@@ -124,15 +124,15 @@ def data(tmp_path: Path) -> Path:
 
 def test_held_out_images_are_of_voc(script: ModuleType, recipes: ModuleType, data: Path) -> None:
     recipe = replace(recipes.read_recipe(FILES[0]), held_out=0.3)
-    examples = find_pascal_voc(data / "VOCdevkit", "train", data / "benchmark_RELEASE")
-    held_out, names = script.split(examples, recipe)
-    held_out_names = {one.name for one in held_out}
+    places = data / "VOCdevkit", data / "benchmark_RELEASE"
+    training, held_out = script.split(*places, recipe)
     assert len(held_out) == 3  # of 7
-    assert all(name.startswith("2008") for name in held_out_names)
-    assert held_out_names | set(names) == {one.name for one in examples}
-    assert held_out_names.isdisjoint(names)
+    assert all(name.startswith("2008") for name in held_out.names)
+    every = pascal_voc(places[0], "train", places[1]).names
+    assert sorted(held_out.names + training.names) == sorted(every)
     with pytest.raises(ValueError, match="batch_size needs at most 8, the number of training"):
-        script.split(examples, replace(recipe, batch_size=9))
+        script.split(*places, replace(recipe, batch_size=9))
+    assert script.split(*places, replace(recipe, held_out=0.0))[1] is None
 
 
 def _command(recipe: Path, data: Path, *arguments: object) -> list[str]:
@@ -196,25 +196,23 @@ def test_killed_training_continues(
         batch_size=2,
         model=small,
     )
-    options = SimpleNamespace(
-        voc=data / "VOCdevkit", sbd=data / "benchmark_RELEASE", out=data / "run"
-    )
-    names = script.split(find_pascal_voc(options.voc, "train", options.sbd), recipe)[1]
+    out = data / "run"
+    training, _ = script.split(data / "VOCdevkit", data / "benchmark_RELEASE", recipe)
 
     def kill(epoch: int, logs: dict[str, float]) -> None:
         if epoch == 1:
             raise KeyboardInterrupt
 
-    recipes.check_run(options.out, recipe)
-    model, epoch = script.make_model(recipe, options.out, None)
+    recipes.check_run(out, recipe)
+    model, epoch = script.make_model(recipe, out, None)
     assert epoch == 0
     with monkeypatch.context() as patch:
         patch.setattr(script, "check_loss", kill)
         with pytest.raises(KeyboardInterrupt):
-            script.train(model, epoch, recipe, names, options)
-    model, epoch = script.make_model(recipe, options.out, None)
+            script.train(model, epoch, recipe, training, out)
+    model, epoch = script.make_model(recipe, out, None)
     assert epoch == 1
     assert int(model.optimizer.iterations) == 2
-    script.train(model, epoch, recipe, names, options)
+    script.train(model, epoch, recipe, training, out)
     assert int(model.optimizer.iterations) == 6
-    assert script.make_model(recipe, options.out, None)[1] == 3
+    assert script.make_model(recipe, out, None)[1] == 3

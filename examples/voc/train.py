@@ -27,7 +27,7 @@ from voc_evaluation import adapt, evaluate
 from voc_recipe import STATE_STEPS, TASKS, Recipe, check_run, read_recipe
 
 from keras_rpe.callbacks import TrainingState
-from keras_rpe.data import find_pascal_voc, pascal_voc
+from keras_rpe.data import LabelledImages, pascal_voc
 
 OVERRIDES = ("steps", "crop_size", "batch_size", "held_out", "backbone_weights")
 
@@ -73,20 +73,21 @@ def make_model(
     return model, epoch
 
 
-def split(examples: list[Any], recipe: Recipe) -> tuple[list[Any], list[str]]:
-    """The held-out images, which have VOC's labels, and the names of all others."""
-    of_voc = [one for one in examples if one.instances.path.suffix != ".mat"]
+def split(
+    voc: Path, sbd: Path | None, recipe: Recipe
+) -> tuple[LabelledImages, LabelledImages | None]:
+    """The images for training, and those held out, which have VOC's labels."""
+    found, of_voc = pascal_voc(voc, "train", sbd), pascal_voc(voc, "train").names
     count = math.ceil(recipe.held_out * len(of_voc))
     chosen = np.random.default_rng(recipe.seed).choice(len(of_voc), count, replace=False)
-    held_out = [of_voc[index] for index in sorted(chosen)]
-    left_out = {one.name for one in held_out}
-    names = [one.name for one in examples if one.name not in left_out]
+    left_out = {of_voc[index] for index in chosen}
+    names = [name for name in found.names if name not in left_out]
     if len(names) < recipe.batch_size:
         raise ValueError(
             f"batch_size needs at most {len(names)}, the number of training images. "
             f"Received: {recipe.batch_size}"
         )
-    return held_out, names
+    return found.subset(names), found.subset(left_out) if left_out else None
 
 
 def check_loss(epoch: int, logs: dict[str, float]) -> None:
@@ -98,19 +99,16 @@ def check_loss(epoch: int, logs: dict[str, float]) -> None:
         )
 
 
-def train(model: Any, epoch: int, recipe: Recipe, names: list[str], options: Any) -> None:
+def train(model: Any, epoch: int, recipe: Recipe, images: LabelledImages, out: Path) -> None:
     """Train from the present state of the model to the last step."""
     steps = min(STATE_STEPS, recipe.steps)
     epochs = recipe.steps // steps
     if epoch >= epochs:
         return
-    dataset = pascal_voc(
-        options.voc,
-        sbd=options.sbd,
-        crop_size=recipe.crop_size,
-        batch_size=recipe.batch_size,
+    dataset = images.crops(
+        recipe.crop_size,
+        recipe.batch_size,
         zoom=recipe.zoom,
-        names=names,
         # Another seed after a restart, so the crops do not repeat.
         seed=recipe.seed + 1000 * epoch,
     )
@@ -123,9 +121,9 @@ def train(model: Any, epoch: int, recipe: Recipe, names: list[str], options: Any
         initial_epoch=epoch,
         verbose=2,
         callbacks=[
-            keras.callbacks.CSVLogger(str(options.out / "log.csv"), append=True),
+            keras.callbacks.CSVLogger(str(out / "log.csv"), append=True),
             keras.callbacks.LambdaCallback(on_epoch_end=check_loss),
-            TrainingState(options.out),
+            TrainingState(out),
         ],
     )
 
@@ -156,8 +154,8 @@ def main() -> None:
     overrides = {key: value for key, value in overrides.items() if value is not None}
     try:
         recipe = read_recipe(options.recipe, overrides)
-        held_out, names = split(find_pascal_voc(options.voc, "train", options.sbd), recipe)
-        val = find_pascal_voc(options.voc, "val")
+        training, held_out = split(options.voc, options.sbd, recipe)
+        val = pascal_voc(options.voc, "val")
         strategy = all_gpus(recipe.batch_size)
         check_run(options.out, recipe)
     except (OSError, ValueError) as error:
@@ -169,18 +167,18 @@ def main() -> None:
     except (TypeError, ValueError) as error:
         sys.exit(f"train.py: {options.recipe}: {error}")
 
-    train(model, epoch, recipe, names, options)
+    train(model, epoch, recipe, training, options.out)
     adapt(model, held_out)
     # Names begin with the year, so the first ones would all be from 2007.
     count = min(options.val_images or len(val), len(val))
-    val = [val[index * len(val) // count] for index in range(count)]
-    figures = evaluate(model, val)
+    names = [val.names[index * len(val) // count] for index in range(count)]
+    figures = evaluate(model, val.subset(names))
     print(figures)
     notes = {
         "task": recipe.task,
         "backbone": recipe.model["backbone"],
         "initialised_from": recipe.model.get("backbone_weights") or "random weights",
-        "trained_on": f"{len(names)} images of PASCAL VOC 2012 train"
+        "trained_on": f"{len(training)} images of PASCAL VOC 2012 train"
         + (" and of SBD" if options.sbd else ""),
         "data_licence": "photographs of Flickr, under its terms of use",
         "figures": figures,

@@ -12,23 +12,9 @@ from keras_rpe.data.bsds import (
     read_boundaries,
     unpack_bsds500,
 )
-from keras_rpe.data.coco import (
-    coco_instances,
-    coco_panoptic,
-    find_coco_instances,
-    find_coco_panoptic,
-    read_coco_instances,
-    read_coco_panoptic,
-)
+from keras_rpe.data.coco import coco_instances, coco_panoptic
 from keras_rpe.data.digits import digits
-from keras_rpe.data.folder import (
-    LabelPair,
-    check_label_pairs,
-    find_label_pairs,
-    label_folder,
-    read_label_pair,
-    split_pairs,
-)
+from keras_rpe.data.folder import label_folder
 from keras_rpe.data.images import (
     ImageFileError,
     LabelFolderError,
@@ -38,13 +24,9 @@ from keras_rpe.data.images import (
     write_image,
     write_labels,
 )
-from keras_rpe.data.labels import VOC_CLASSES, VOID, LabelMaps, read_class_names
-from keras_rpe.data.voc import (
-    find_pascal_voc,
-    pascal_voc,
-    read_pascal_voc,
-    read_sbd,
-)
+from keras_rpe.data.labelled_images import LabelledImages, LabelMaps
+from keras_rpe.data.labels import VOC_CLASSES, VOID, read_class_names
+from keras_rpe.data.voc import pascal_voc
 
 __all__ = [
     "VOC_CLASSES",
@@ -54,32 +36,21 @@ __all__ = [
     "ImageFileError",
     "LabelFolderError",
     "LabelMaps",
-    "LabelPair",
+    "LabelledImages",
     "bsds500",
-    "check_label_pairs",
     "coco_instances",
     "coco_panoptic",
     "default_augmentation",
     "digits",
     "find_boundary_pairs",
-    "find_coco_instances",
-    "find_coco_panoptic",
     "find_images",
-    "find_label_pairs",
-    "find_pascal_voc",
     "label_folder",
     "pascal_voc",
     "photo_augmentation",
     "read_boundaries",
     "read_class_names",
-    "read_coco_instances",
-    "read_coco_panoptic",
     "read_image",
-    "read_label_pair",
     "read_labels",
-    "read_pascal_voc",
-    "read_sbd",
-    "split_pairs",
     "unpack_bsds500",
     "write_image",
     "write_labels",

@@ -106,18 +106,6 @@ def read_photo(file: StoredFile) -> np.ndarray:
         return np.array(image.convert("RGB"))
 
 
-def read_palette_labels(file: StoredFile) -> np.ndarray:
-    """Read the indices of a PNG with a palette, as PASCAL VOC stores labels: uint8 (H, W)."""
-    with open_image(file, "P") as image:
-        return np.array(image)
-
-
-def read_color_ids(file: StoredFile) -> np.ndarray:
-    """Read the ids R + 256 G + 65536 B of a PNG, as COCO stores panoptic segments: int32 (H, W)."""
-    with open_image(file, "RGB") as image:
-        return np.array(image).astype(np.int32) @ np.array([1, 256, 65536], np.int32)
-
-
 def tar_index(path: Path, wanted: re.Pattern[str]) -> dict[str, StoredFile]:
     """List the regular files of an uncompressed archive whose names match, without a leading `./`.
 
@@ -146,14 +134,7 @@ def tar_index(path: Path, wanted: re.Pattern[str]) -> dict[str, StoredFile]:
                 raise tarfile.TarError(f"it has no end mark after {len(found)} of its files")
     except ImageFileError:
         raise
-    except (
-        tarfile.TarError,
-        OSError,
-        EOFError,
-        OverflowError,
-        RecursionError,
-        ValueError,
-    ) as error:
+    except Exception as error:
         raise ImageFileError(
             f"{path} cannot be read as a tar archive without compression: {_reason(error)}."
         ) from None

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import gzip
 import math
-import random
 import re
 import tarfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
 from keras_rpe.arguments import check_choice
 from keras_rpe.data.archives import matlab_variable
-from keras_rpe.data.augmentation import SEEDS
 from keras_rpe.data.boundary_crops import (
     AnnotatedImage,
     annotated_image,
@@ -25,7 +22,7 @@ from keras_rpe.data.boundary_crops import (
     plain_crop,
     turned_crop,
 )
-from keras_rpe.data.crops import CropOptions, chosen_pairs, crop_batches, draw_corner
+from keras_rpe.data.crops import CropOptions, crop_batches, draw_corner
 from keras_rpe.data.images import (
     MIN_SIDE,
     ImageFileError,
@@ -33,8 +30,12 @@ from keras_rpe.data.images import (
     find_images,
     read_image,
 )
+from keras_rpe.data.labelled_images import chosen
 from keras_rpe.data.labels import size_text
 from keras_rpe.written_file import write_file
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 _MAX_ANNOTATORS = 100
 _VARIABLE = "groundTruth"
@@ -383,16 +384,13 @@ def bsds500(
         (TensorShape([1, 24, 24, 3]), TensorShape([1, 24, 24]), 1.0)
     """
     check_choice("augment", augment, (True, False))
-    options = CropOptions(crop_size, batch_size, shuffle, augment, zoom, repeats, seed)
-    size = options.size
+    options = CropOptions(crop_size, batch_size, shuffle, augment, zoom, repeats, seed).checked()
+    size = options.crop_size
     if size is None and augment:
         raise ValueError("`augment` must be False with crop_size=None. Received: augment=True")
-    pairs = chosen_pairs(find_boundary_pairs(folder, split), names)
-    seed = random.randrange(SEEDS) if seed is None else int(seed)
-    specs = (
-        tf.TensorSpec((None, *(size or (None, None)), 3), tf.float32),
-        tf.TensorSpec((None, *(size or (None, None))), tf.float32),
-    )
+    pairs = chosen({pair.name: pair for pair in find_boundary_pairs(folder, split)}, names)
+    area = size or (None, None)
+    specs = [((*area, 3), "float32"), (area, "float32")]
 
     def crop(item: AnnotatedImage, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         shape = item.counts.shape
@@ -409,4 +407,4 @@ def bsds500(
     def load(pair: BoundaryPair) -> AnnotatedImage:
         return annotated_image(*read_boundary_pair(pair))
 
-    return crop_batches(pairs, load, crop, specs, options, seed, load_first=True)
+    return crop_batches(pairs, load, crop, specs, options, load_first=True)

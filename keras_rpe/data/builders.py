@@ -15,16 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_rpe.data import bsds, voc
-from keras_rpe.data.coco import (
-    find_coco_instances,
-    find_coco_panoptic,
-    read_coco_instances,
-    read_coco_panoptic,
-)
+from keras_rpe.data.coco import coco_instances, coco_panoptic
 from keras_rpe.data.digits import CANVAS, SPLITS, digit_images, digit_scene
-from keras_rpe.data.folder import LabelPair, check_label_pairs, find_label_pairs, read_label_pair
+from keras_rpe.data.folder import label_folder
 from keras_rpe.data.images import ImageFileError, LabelFolderError
-from keras_rpe.data.labels import LabelMaps
+from keras_rpe.data.labelled_images import LabelledImages
 from keras_rpe.optional_import import optional_import
 
 BSDS_ARCHIVE = "BSR_bsds500.tgz"
@@ -69,27 +64,18 @@ def _bsds500_examples(folder: Path, config: str | None) -> dict[str, _Examples]:
     return {part: examples(part, unpacked) for part in parts}
 
 
-def coco_source(folder: Path, kind: str) -> dict[str, tuple[Path, Path]]:
-    """The files `annotations/KIND_NAME.json` and the folders NAME of images, by NAME."""
-    found = {}
+def _coco_examples(
+    kind: str, find: Callable[..., LabelledImages], folder: Path, config: str | None
+) -> dict[str, _Examples]:
+    splits = {}
     for file in sorted((folder / "annotations").glob(f"{kind}_*.json")):
         name = file.stem.removeprefix(f"{kind}_")
         if not (folder / name).is_dir():
             raise LabelFolderError(f"{folder / name} is missing: {file} needs this folder.")
-        found[name] = file, folder / name
-    if not found:
+        splits[name] = _examples(find(file, folder / name))
+    if not splits:
         raise LabelFolderError(f"{folder} holds no annotations/{kind}_*.json.")
-    return found
-
-
-def _coco_examples(
-    kind: str, find: Callable, read: Callable, folder: Path, config: str | None
-) -> dict[str, _Examples]:
-    def examples(file: Path, images: Path) -> _Examples:
-        found, classes = find(file, images)
-        return _named((one.name, read(one, classes)) for one in found)
-
-    return {split: examples(*files) for split, files in coco_source(folder, kind).items()}
+    return splits
 
 
 def digits_source(folder: Path) -> Path | None:
@@ -116,47 +102,34 @@ def _digits_examples(folder: Path | None, config: str | None) -> dict[str, _Exam
     return {split: examples(digit_images(source, split), split) for split in SPLITS}
 
 
-def label_folder_maps(pair: LabelPair, ignore_label: int | None) -> LabelMaps:
-    """Read an image of 8 bits with its maps; without a file of classes, all are of class 1."""
-    image, instances, classes = read_label_pair(pair, ignore_label)
-    if image.dtype != np.uint8:
-        raise ImageFileError(f"{pair.image} holds values of type {image.dtype}, not of 8 bits.")
-    if image.ndim == 2:
-        image = np.repeat(image[..., None], 3, axis=-1)
-    classes = instances.clip(max=1) if classes is None else classes
-    return LabelMaps(np.ascontiguousarray(image[..., :3]), instances, classes)
-
-
 def _label_folder_examples(folder: Path, config: str | None) -> dict[str, _Examples]:
     classes = "semantic/*" if (folder / "semantic").is_dir() else None
-    pairs = find_label_pairs(folder, classes=classes)
-    check_label_pairs(pairs, classes is not None)
-    ignore_label = CONFIGS[config or "plain"]
-    return {"train": _named((one.name, label_folder_maps(one, ignore_label)) for one in pairs)}
-
-
-def pascal_voc_source(folder: Path) -> tuple[Path, Path | None]:
-    """The folder or archive of VOC, and the folder of SBD where there is one."""
-    sbd = folder / SBD_FOLDER
-    for source in (folder / "VOCdevkit", folder / VOC_ARCHIVE):
-        if source.exists():
-            return source, sbd if sbd.is_dir() else None
-    raise LabelFolderError(f"{folder} holds neither VOCdevkit nor {VOC_ARCHIVE}.")
+    found = label_folder(folder, classes=classes, ignore_label=CONFIGS[config or "plain"])
+    return {"train": _examples(found)}
 
 
 def _pascal_voc_examples(folder: Path, config: str | None) -> dict[str, _Examples]:
-    source, sbd = pascal_voc_source(folder)
-    parts = {split: voc.find_pascal_voc(source, split) for split in voc.SPLITS}
-    if sbd is not None:
-        parts["train_sbd"] = voc.find_pascal_voc(source, "train", sbd)
-    return {
-        split: _named((one.name, voc.read_pascal_voc(one)) for one in found)
-        for split, found in parts.items()
-    }
+    sources = [one for one in (folder / "VOCdevkit", folder / VOC_ARCHIVE) if one.exists()]
+    if not sources:
+        raise LabelFolderError(f"{folder} holds neither VOCdevkit nor {VOC_ARCHIVE}.")
+    parts = {split: voc.pascal_voc(sources[0], split) for split in voc.SPLITS}
+    if (folder / SBD_FOLDER).is_dir():
+        parts["train_sbd"] = voc.pascal_voc(sources[0], "train", folder / SBD_FOLDER)
+    return {split: _examples(found) for split, found in parts.items()}
 
 
-def _named(maps: Iterable[tuple[str, LabelMaps]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    return ((name, {**one._asdict(), "name": name}) for name, one in maps)
+def _examples(found: LabelledImages) -> _Examples:
+    for name, (image, instances, classes) in zip(found.names, found):
+        if image.dtype != np.uint8:
+            raise ImageFileError(
+                f"The image {name} holds values of type {image.dtype}, not of 8 bits."
+            )
+        if image.ndim == 2:
+            image = np.repeat(image[..., None], 3, axis=-1)
+        # Without a file of classes, all objects are of class 1.
+        classes = instances.clip(max=1) if classes is None else classes
+        maps = {"instances": instances, "classes": classes}
+        yield name, {"image": np.ascontiguousarray(image[..., :3]), **maps, "name": name}
 
 
 class _DataSet(NamedTuple):
@@ -207,7 +180,7 @@ downloaded.
 Each of the JSON files is a split, such as "train2017". {_MAPS}""",
         "Put annotations/instances_NAME.json and its images as NAME into manual_dir, for each "
         "split NAME such as train2017.",
-        functools.partial(_coco_examples, "instances", find_coco_instances, read_coco_instances),
+        functools.partial(_coco_examples, "instances", coco_instances),
         "https://cocodataset.org",
         r"""@inproceedings{lin2014microsoft,
   author = {Lin, Tsung-Yi and Maire, Michael and Belongie, Serge and Hays, James and Perona, Pietro
@@ -222,7 +195,7 @@ Each of the JSON files is a split, such as "train2017". {_MAPS}""",
 Each of the JSON files is a split, such as "train2017". {_MAPS}""",
         "Put annotations/panoptic_NAME.json, its PNG files as annotations/panoptic_NAME and its "
         "images as NAME into manual_dir, for each split NAME such as train2017.",
-        functools.partial(_coco_examples, "panoptic", find_coco_panoptic, read_coco_panoptic),
+        functools.partial(_coco_examples, "panoptic", coco_panoptic),
         "https://cocodataset.org",
         r"""@inproceedings{kirillov2019panoptic,
   author = {Kirillov, Alexander and He, Kaiming and Girshick, Ross and Rother, Carsten and

@@ -1,15 +1,13 @@
-"""Random crops of labelled images as a `tf.data.Dataset`."""
+"""Random crops of labelled images, in NumPy, and batches of them as a `tf.data.Dataset`."""
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 from scipy import ndimage
 from skimage.measure import label
 
@@ -21,8 +19,11 @@ from keras_rpe.data.augmentation import (
     keep_middle,
     photo_augmentation,
 )
-from keras_rpe.data.images import ImageFileError, LabelFolderError, raise_problems
+from keras_rpe.data.images import ImageFileError, raise_problems
 from keras_rpe.data.labels import VOID, pair_codes, unique_codes
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 CACHE_BYTES = 2**30
 """How much decoded data a dataset keeps in memory; images beyond are read again."""
@@ -30,6 +31,61 @@ CACHE_BYTES = 2**30
 _LARGEST_SIDE = 2**14
 _NEAR_INSTANCE = 0.9
 _JITTER = 0.25
+
+
+class CropOptions(NamedTuple):
+    """The arguments that datasets of crops share; `LabelledImages.crops` describes them."""
+
+    crop_size: Any
+    batch_size: int
+    shuffle: bool
+    augment: Any
+    zoom: Any
+    repeats: int
+    seed: Any
+    split_pieces: bool = False
+
+    def checked(self) -> CropOptions:
+        """Check them; `crop_size` becomes (height, width) or `None`, and a seed is drawn."""
+        check_integer("batch_size", self.batch_size)
+        check_integer("repeats", self.repeats)
+        seed = random.randrange(SEEDS) if self.seed is None else self.seed
+        zoom = self.zoom if isinstance(self.zoom, (tuple, list)) else ()
+        if not (len(zoom) == 2 and 0.1 <= zoom[0] <= zoom[1] <= 10):
+            raise ValueError(
+                f"`zoom` must be two factors in order, from 0.1 to 10. Received: zoom={self.zoom!r}"
+            )
+        kind = self.augment
+        if not (callable(kind) or isinstance(kind, bool) or kind == "photo"):
+            raise ValueError(
+                '`augment` must be True, False, "photo", or a layer or function on a dictionary of '
+                f"images and segmentation_masks. Received: augment={self.augment!r}"
+            )
+        check_choice("split_pieces", self.split_pieces, (True, False))
+        if self.crop_size is None and self.batch_size != 1:
+            raise ValueError(
+                "`batch_size` must be 1 with crop_size=None, because whole images differ in size. "
+                f"Received: batch_size={self.batch_size}"
+            )
+        size = self.crop_size
+        if size is not None:
+            size = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
+            if len(size) != 2:
+                raise ValueError(
+                    "`crop_size` must be an integer, a pair (height, width), or None. "
+                    f"Received: crop_size={self.crop_size!r}"
+                )
+            size = tuple(check_integer("crop_size", side, 1, _LARGEST_SIDE) for side in size)
+        return self._replace(crop_size=size, seed=check_integer("seed", seed, 0, SEEDS - 1))
+
+    @property
+    def margin(self) -> tuple[int, int]:
+        """Rows above and below, and columns left and right, that crops have at first."""
+        if self.augment in (False, "photo") or self.crop_size is None:
+            return 0, 0
+        # A crop turned by any angle reaches as far as its diagonal.
+        reach = math.hypot(*self.crop_size) / 2
+        return math.ceil(reach - self.crop_size[0] / 2), math.ceil(reach - self.crop_size[1] / 2)
 
 
 class LabelledImage(NamedTuple):
@@ -188,150 +244,108 @@ def _sampled(extent: int, corner: int, size: int, margin: int, scale: float) -> 
     return _Sampled(inside(below), inside(below + 1), share, inside(nearest), known)
 
 
-def chosen_pairs(pairs: list[Any], names: Sequence[str] | None) -> list[Any]:
-    """Keep the pairs of some names, or all where `names` is `None`."""
-    if names is None:
-        return pairs
-    if isinstance(names, str) or not names:
-        raise ValueError(f"`names` must be a list of at least one name. Received: names={names!r}")
-    missing = sorted(set(names) - {pair.name for pair in pairs})
-    if missing:
-        raise LabelFolderError(
-            f"names has {len(missing)} without an image, such as {missing[0]!r}."
-        )
-    return [pair for pair in pairs if pair.name in set(names)]
+def random_crop(
+    item: LabelledImage, options: CropOptions, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draw a crop with its margin: float32 pixels (h, w, 3), int32 labels, and their meaning."""
+    size = options.crop_size
+    if size is None:
+        pixels, labels = cut(item, (0, 0), item.labels.shape, (0, 0))
+    else:
+        zooms = options.augment in (True, "photo")
+        scale = 1 / math.exp(rng.uniform(*np.log(options.zoom if zooms else (1.0, 1.0))))
+        shown = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
+        corner = draw_corner(item.labels.shape, shown, rng, draw_focus(item, rng))
+        pixels, labels = cut(item, corner, size, options.margin, scale)
+    meaning = np.zeros((0, 2), np.int32) if item.meaning is None else item.meaning
+    return rgb_float(pixels), labels.astype(np.int32), meaning
 
 
-@dataclass(frozen=True)
-class CropOptions:
-    """The arguments that datasets of crops share, checked; `label_folder` describes them.
+def rgb_float(image: np.ndarray) -> np.ndarray:
+    """Turn (H, W), (H, W, 3) or (H, W, 4) into float32 (H, W, 3): gray thrice, no alpha."""
+    if image.ndim == 2:
+        image = np.repeat(image[..., None], 3, axis=-1)
+    return np.ascontiguousarray(image[..., :3], dtype=np.float32)
 
-    The defaults are those for photographs of objects: `pascal_voc`, `coco_instances` and
-    `coco_panoptic`.
-    """
 
-    crop_size: int | tuple[int, int] | None = 320
-    batch_size: int = 8
-    shuffle: bool = True
-    augment: bool | str | Augmentation = "photo"
-    zoom: tuple[float, float] = (0.7, 1.5)
-    repeats: int = 1
-    seed: int | None = None
-    split_pieces: bool = False
-
-    def __post_init__(self) -> None:
-        """Check the arguments."""
-        check_integer("batch_size", self.batch_size)
-        check_integer("repeats", self.repeats)
-        if self.seed is not None:
-            check_integer("seed", self.seed, 0, SEEDS - 1)
-        zoom = self.zoom if isinstance(self.zoom, (tuple, list)) else ()
-        if not (len(zoom) == 2 and 0.1 <= zoom[0] <= zoom[1] <= 10):
-            raise ValueError(
-                f"`zoom` must be two factors in order, from 0.1 to 10. Received: zoom={self.zoom!r}"
-            )
-        if not (
-            callable(self.augment) or isinstance(self.augment, bool) or self.augment == "photo"
-        ):
-            raise ValueError(
-                '`augment` must be True, False, "photo", or a layer or function on a dictionary of '
-                f"images and segmentation_masks. Received: augment={self.augment!r}"
-            )
-        check_choice("split_pieces", self.split_pieces, (True, False))
-        if self.size is None and self.batch_size != 1:
-            raise ValueError(
-                "`batch_size` must be 1 with crop_size=None, because whole images differ in size. "
-                f"Received: batch_size={self.batch_size}"
-            )
-
-    @property
-    def size(self) -> tuple[int, int] | None:
-        """Height and width of the crops; `None` for whole images."""
-        if self.crop_size is None:
-            return None
-        square = not isinstance(self.crop_size, (tuple, list))
-        sides: Any = (self.crop_size, self.crop_size) if square else self.crop_size
-        if len(sides) != 2:
-            raise ValueError(
-                "`crop_size` must be an integer, a pair (height, width), or None. "
-                f"Received: crop_size={self.crop_size!r}"
-            )
-        height, width = (check_integer("crop_size", side, 1, _LARGEST_SIDE) for side in sides)
-        return height, width
-
-    @property
-    def margin(self) -> tuple[int, int]:
-        """Rows above and below, and columns left and right, that crops have at first."""
-        size = self.size
-        if self.augment in (False, "photo") or size is None:
-            return 0, 0
-        # A crop turned by any angle reaches as far as its diagonal.
-        reach = math.hypot(*size) / 2
-        return math.ceil(reach - size[0] / 2), math.ceil(reach - size[1] / 2)
+def read_labels_of_crops(
+    labels: np.ndarray, meanings: np.ndarray, split_pieces: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Turn a batch of labels (B, h, w) and their meanings into instances and classes, int32."""
+    instances, kinds = labels, np.zeros_like(labels)
+    if meanings.shape[1]:
+        # Numbers that an augmentation made up count as void.
+        known = (labels >= 0) & (labels < meanings.shape[1])
+        labels = np.where(known, labels, meanings.shape[1] - 1)
+        pairs = np.stack([table[one] for table, one in zip(meanings, labels)])
+        pairs = np.where(known[..., None], pairs, VOID)
+        instances, kinds = pairs[..., 0], pairs[..., 1]
+    void = instances == VOID
+    number = relabel_pieces if split_pieces else _without_gaps
+    numbered = np.stack([number(one) for one in np.where(void, 0, instances)])
+    return np.where(void, VOID, numbered).astype(np.int32), kinds.astype(np.int32)
 
 
 def crop_batches(
-    items: Sequence[Any],
+    files: Mapping[str, Any],
     load: Callable[[Any], Any],
     crop: Callable[[Any, np.random.Generator], tuple[np.ndarray, ...]],
-    specs: Sequence[tf.TensorSpec],
+    specs: Sequence[tuple[tuple[int | None, ...], str]],
     options: CropOptions,
-    seed: int,
     finish: Callable[..., Any] | None = None,
     load_first: bool = False,
 ) -> tf.data.Dataset:
-    """Make batches of crops of items, each of which has a name of its own.
+    """Make batches of crops of what there is to load, by its names.
 
     Args:
-        items: What there is to load.
+        files: What `load` takes.
         load: Reads one, as something that has `nbytes`; an `ImageFileError` that it raises ends
             the dataset with that sentence.
         crop: Cuts arrays, without the axis of the batch, out of what was loaded.
-        specs: Shape and type of these arrays, with the axis of the batch.
-        options: Batch size, order and number of crops.
-        seed: Where the random numbers start.
+        specs: Shape and type of these arrays, without the axis of the batch.
+        options: Batch size, order, number of crops and seed.
         finish: Turns a batch of the arrays into what the dataset gives.
-        load_first: Whether all items are loaded before anything else, to find those that cannot be.
+        load_first: Whether all are loaded before anything else, to find those that cannot be.
     """
+    import tensorflow as tf
+
+    names = list(files)
     cache: dict[str, Any] = {}
     held = epoch = 0
 
-    def loaded(item: Any) -> Any:
+    def loaded(name: str) -> Any:
         nonlocal held
-        if item.name in cache:
-            return cache[item.name]
-        found = load(item)
+        if name in cache:
+            return cache[name]
+        found = load(files[name])
         if held + found.nbytes <= CACHE_BYTES:
-            cache[item.name] = found
+            cache[name] = found
             held += found.nbytes
         return found
 
-    def problem(item: Any) -> str | None:
+    def problem(name: str) -> str | None:
         try:
-            loaded(item)
+            loaded(name)
         except (ImageFileError, OSError) as error:
             return str(error).removesuffix(".")
         return None
 
     if load_first:
-        raise_problems(map(problem, items), "images")
+        raise_problems(map(problem, names), "images")
 
     def generate() -> Iterator[tuple[Any, ...]]:
         nonlocal epoch
-        rng = np.random.default_rng([seed, epoch if options.shuffle else 0])
+        rng = np.random.default_rng([options.seed, epoch if options.shuffle else 0])
         epoch += 1
-        order = np.tile(np.arange(len(items)), options.repeats)
+        order = np.tile(np.arange(len(names)), options.repeats)
         if options.shuffle:
             rng.shuffle(order)
         for start in range(0, len(order), options.batch_size):
             chosen = order[start : start + options.batch_size]
             try:
-                crops = [crop(loaded(items[index]), rng) for index in chosen]
+                crops = [crop(loaded(names[index]), rng) for index in chosen]
             except (ImageFileError, OSError) as error:
-                yield (
-                    *(np.zeros([n or 1 for n in s.shape], s.dtype.name) for s in specs),
-                    str(error),
-                )
+                yield *(np.zeros([1, *(n or 1 for n in s)], t) for s, t in specs), str(error)
                 return
             yield *map(_stacked, zip(*crops)), ""
 
@@ -343,9 +357,9 @@ def crop_batches(
             arrays = [tf.identity(array) for array in arrays]
         return tuple(arrays) if finish is None else finish(*arrays)
 
-    signature = (*specs, tf.TensorSpec((), tf.string))
+    signature = *(tf.TensorSpec((None, *s), t) for s, t in specs), tf.TensorSpec((), tf.string)
     dataset = tf.data.Dataset.from_generator(generate, output_signature=signature).map(checked)
-    return counted_dataset(dataset, math.ceil(len(items) * options.repeats / options.batch_size))
+    return counted_dataset(dataset, math.ceil(len(names) * options.repeats / options.batch_size))
 
 
 def _stacked(arrays: tuple[np.ndarray, ...]) -> np.ndarray:
@@ -363,91 +377,39 @@ def counted_dataset(dataset: tf.data.Dataset, length: int) -> tf.data.Dataset:
     Nothing in it is left to tune, so that TensorFlow's tuner is turned off: its thread sleeps for
     up to a minute, and an iterator that ends while it does waits for it, at the end of an epoch.
     """
+    import tensorflow as tf
+
     options = tf.data.Options()
     options.autotune.enabled = False
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(length)).prefetch(2)
     return dataset.with_options(options)
 
 
-def labelled_dataset(
-    items: Sequence[Any],
-    load: Callable[[Any], tuple[np.ndarray, np.ndarray, np.ndarray | None]],
+def labelled_batches(
+    files: Mapping[str, Any],
+    load: Callable[[Any], LabelledImage],
     options: CropOptions,
-    classes: bool = True,
+    classes: bool,
 ) -> tf.data.Dataset:
-    """Make batches for `fit`: float32 images (B, h, w, 3) and their labels.
+    """Make batches for `fit`: augmented images, and their instances, with classes or without."""
+    import tensorflow as tf
 
-    `load` reads the image, its map of instances, and that of classes or `None`, of an item, which
-    has a `name` of its own. With `classes`, labels are a dictionary of instances and classes.
-    """
-    size, margin = options.size, options.margin
-    seed = random.randrange(SEEDS) if options.seed is None else int(options.seed)
-    area = (None, None) if size is None else tuple(s + 2 * m for s, m in zip(size, margin))
-    zooms = size is not None and options.augment in (True, "photo")
-    zoom = np.log(options.zoom if zooms else (1.0, 1.0))
+    size, change = options.crop_size, options.augment or None
+    if options.augment is True:
+        change = default_augmentation(options.seed, size)
+    elif options.augment == "photo":
+        change = photo_augmentation(options.seed)
 
     def crop(item: LabelledImage, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
-        if size is None:
-            pixels, labels = cut(item, (0, 0), item.labels.shape, margin)
-        else:
-            scale = 1 / math.exp(rng.uniform(*zoom))
-            shown = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
-            corner = draw_corner(item.labels.shape, shown, rng, draw_focus(item, rng))
-            pixels, labels = cut(item, corner, size, margin, scale)
-        meaning = np.zeros((0, 2), np.int32) if item.meaning is None else item.meaning
-        return rgb_float(pixels), labels.astype(np.int32), meaning
-
-    specs = (
-        tf.TensorSpec((None, *area, 3), tf.float32),
-        tf.TensorSpec((None, *area), tf.int32),
-        tf.TensorSpec((None, None, 2), tf.int32),
-    )
-    change: Any = options.augment or None
-    if options.augment is True:
-        change = default_augmentation(seed, size)
-    elif options.augment == "photo":
-        change = photo_augmentation(seed)
-    finish = _finish(change, size, options.split_pieces, classes)
-    return crop_batches(
-        items, lambda item: labelled_image(*load(item)), crop, specs, options, seed, finish
-    )
-
-
-def rgb_float(image: np.ndarray) -> np.ndarray:
-    """Turn (H, W), (H, W, 3) or (H, W, 4) into float32 (H, W, 3): gray thrice, no alpha."""
-    if image.ndim == 2:
-        image = np.repeat(image[..., None], 3, axis=-1)
-    return np.ascontiguousarray(image[..., :3], dtype=np.float32)
-
-
-def _finish(
-    change: Augmentation | None, size: tuple[int, int] | None, split_pieces: bool, classes: bool
-) -> Callable[..., tuple[tf.Tensor, Any]]:
-    """Make the map that augments a batch, keeps the middle, and numbers the instances anew."""
-    number = relabel_pieces if split_pieces else _without_gaps
-
-    def numbered(instances: np.ndarray) -> np.ndarray:
-        void = instances == VOID
-        return np.where(void, VOID, number(np.where(void, 0, instances))).astype(np.int32)
+        return random_crop(item, options, rng)
 
     def read(labels: np.ndarray, meanings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        instances, kinds = labels, np.zeros_like(labels)
-        if meanings.shape[1]:
-            # Numbers that an augmentation made up count as void.
-            known = (labels >= 0) & (labels < meanings.shape[1])
-            labels = np.where(known, labels, meanings.shape[1] - 1)
-            pairs = np.stack([table[one] for table, one in zip(meanings, labels)])
-            pairs = np.where(known[..., None], pairs, VOID)
-            instances, kinds = pairs[..., 0], pairs[..., 1]
-        return np.stack([numbered(one) for one in instances]), kinds.astype(np.int32)
+        return read_labels_of_crops(labels, meanings, options.split_pieces)
 
     @tf.autograph.experimental.do_not_convert
     def finish(images: tf.Tensor, labels: tf.Tensor, meanings: tf.Tensor) -> tuple[tf.Tensor, Any]:
         if change is not None:
-            masks = tf.cast(labels, tf.float32)[..., None]
-            changed = change({"images": images, "segmentation_masks": masks})
-            images, masks = _checked_change(changed, size)
-            labels = tf.cast(tf.round(masks[..., 0]), tf.int32)
+            images, labels = _changed(change, images, labels, size)
         if size is not None:
             images, labels = keep_middle(images, size), keep_middle(labels, size)
         both = tf.numpy_function(read, [labels, meanings], (tf.int32, tf.int32), stateful=False)
@@ -456,10 +418,19 @@ def _finish(
         images = tf.ensure_shape(images, (None, *side, 3))
         return images, {"instances": instances, "classes": kinds} if classes else instances
 
-    return finish
+    area = (None, None) if size is None else tuple(s + 2 * m for s, m in zip(size, options.margin))
+    specs = [((*area, 3), "float32"), (area, "int32"), ((None, 2), "int32")]
+    return crop_batches(files, load, crop, specs, options, finish)
 
 
-def _checked_change(changed: Any, size: tuple[int, int] | None) -> tuple[tf.Tensor, tf.Tensor]:
+def _changed(
+    change: Augmentation, images: tf.Tensor, labels: tf.Tensor, size: tuple[int, int] | None
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Augment a batch, and check what the augmentation returns."""
+    import tensorflow as tf
+
+    masks = tf.cast(labels, tf.float32)[..., None]
+    changed: Any = change({"images": images, "segmentation_masks": masks})
     try:
         images, masks = changed["images"], changed["segmentation_masks"]
     except (TypeError, KeyError, IndexError):
@@ -473,4 +444,5 @@ def _checked_change(changed: Any, size: tuple[int, int] | None) -> tuple[tf.Tens
             "`augment` must return images and segmentation_masks no smaller than crop_size. "
             f"Received: images of shape {images.shape}, segmentation_masks of shape {masks.shape}"
         )
-    return tf.cast(images, tf.float32), tf.cast(masks, tf.float32)
+    masks = tf.cast(tf.round(tf.cast(masks, tf.float32)[..., 0]), tf.int32)
+    return tf.cast(images, tf.float32), masks

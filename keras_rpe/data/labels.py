@@ -1,11 +1,11 @@
-"""Instance and class maps of one image, and the names of classes."""
+"""What numbers in label maps stand for: instances, classes and their names."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -19,20 +19,6 @@ other numbers for them, such as 255.
 """
 
 _COUNTABLE = 2**22
-
-
-class LabelMaps(NamedTuple):
-    """An image with the instance and the class of each pixel.
-
-    Attributes:
-        image: uint8 (H, W, 3), RGB.
-        instances: int32 (H, W), 0 for the background, ids from 1, `VOID`.
-        classes: int32 (H, W), 0 for the background, classes from 1, `VOID` where `instances` is.
-    """
-
-    image: np.ndarray
-    instances: np.ndarray
-    classes: np.ndarray
 
 
 def unique_codes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -11,14 +11,8 @@ import pytest
 from PIL import Image
 from voc_layout import save_palette
 
-from keras_rpe.data import ImageFileError, archives, write_image, write_labels
-from keras_rpe.data.archives import (
-    StoredFile,
-    read_color_ids,
-    read_palette_labels,
-    read_photo,
-    tar_index,
-)
+from keras_rpe.data import ImageFileError, archives, write_labels
+from keras_rpe.data.archives import StoredFile, open_image, read_photo, tar_index
 
 WANTED = re.compile(r"voc/[\w-]+\.txt", re.ASCII)
 FORMATS = (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)
@@ -50,18 +44,12 @@ def test_images_are_read_inside_other_files(tmp_path):
     content = (tmp_path / "a.png").read_bytes()
     (tmp_path / "all").write_bytes(b"before" + content + b"after")
     file = StoredFile(tmp_path / "all", "a.png", 6, len(content))
-    np.testing.assert_array_equal(read_palette_labels(file), indices)
+    with open_image(file, "P") as image:
+        np.testing.assert_array_equal(np.asarray(image), indices)
     colors = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))
     np.testing.assert_array_equal(read_photo(file), colors)
     Image.new("L", (9, 8), 7).save(tmp_path / "gray.jpg")
     assert read_photo(StoredFile(tmp_path / "gray.jpg")).shape == (8, 9, 3)
-
-
-def test_color_ids(tmp_path):
-    ids = np.random.default_rng(0).integers(0, 2**24, (9, 8))
-    colors = np.stack([ids % 256, ids // 256 % 256, ids // 65536], -1)
-    write_image(tmp_path / "a.png", colors.astype(np.uint8))
-    np.testing.assert_array_equal(read_color_ids(StoredFile(tmp_path / "a.png")), ids)
 
 
 def test_wrong_kinds(tmp_path):
@@ -70,15 +58,16 @@ def test_wrong_kinds(tmp_path):
     Image.new("RGB", (9, 9)).save(tmp_path / "photo.jpg")
     Image.new("RGB", (9, 4)).save(tmp_path / "small.png")
     (tmp_path / "text.png").write_text("no image")
-    for name, read, words in [
-        ("gray.png", read_palette_labels, "not a PNG with a palette"),
-        ("photo.jpg", read_palette_labels, "JPEG .* not a PNG with a palette"),
-        ("palette.png", read_color_ids, "of the mode P, not a PNG of three channels"),
-        ("small.png", read_photo, "has 4 x 9 pixels, fewer than 8"),
-        ("text.png", read_photo, "is not a PNG or JPEG image"),
+    for name, mode, words in [
+        ("gray.png", "P", "not a PNG with a palette"),
+        ("photo.jpg", "P", "JPEG .* not a PNG with a palette"),
+        ("palette.png", "RGB", "of the mode P, not a PNG of three channels"),
+        ("small.png", None, "has 4 x 9 pixels, fewer than 8"),
+        ("text.png", None, "is not a PNG or JPEG image"),
     ]:
-        with pytest.raises(ImageFileError, match=words) as caught:
-            read(StoredFile(tmp_path / name))
+        file = StoredFile(tmp_path / name)
+        with pytest.raises(ImageFileError, match=words) as caught, open_image(file, mode):
+            pass
         assert name in str(caught.value)
 
 

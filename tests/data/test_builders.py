@@ -52,30 +52,37 @@ def test_bsds500_is_found_in_each_layout(tmp_path):
     assert [pair.name for pair in data.find_boundary_pairs(found)] == ["a"]
 
 
-def test_pascal_voc_is_found_in_each_layout(tmp_path):
-    find = builders.pascal_voc_source
-    with pytest.raises(LabelFolderError, match="holds neither VOCdevkit nor VOCtrainval"):
-        find(tmp_path)
-    archive = tmp_path / builders.VOC_ARCHIVE
-    archive.touch()
-    assert find(tmp_path) == (archive, None)
-    for name in ("VOCdevkit", builders.SBD_FOLDER):
-        (tmp_path / name).mkdir()
-    assert find(tmp_path) == (tmp_path / "VOCdevkit", tmp_path / builders.SBD_FOLDER)
+def test_missing_files_are_named(tmp_path):
+    def examples(name: str) -> Any:
+        return builders._DATA_SETS[name].examples(tmp_path, None)
 
-
-def test_coco_is_found(tmp_path):
-    with pytest.raises(LabelFolderError, match=r"holds no annotations/panoptic_\*\.json"):
-        builders.coco_source(tmp_path, "panoptic")
+    for name, words in [
+        ("PascalVoc", "holds neither VOCdevkit nor VOCtrainval"),
+        ("CocoPanoptic", r"holds no annotations/panoptic_\*\.json"),
+    ]:
+        with pytest.raises(LabelFolderError, match=words):
+            examples(name)
     (tmp_path / "annotations").mkdir()
-    file = tmp_path / "annotations/panoptic_val2017.json"
-    file.touch()
-    (tmp_path / "annotations/captions_val2017.json").touch()
+    (tmp_path / "annotations/panoptic_val2017.json").touch()
     with pytest.raises(LabelFolderError, match=r"val2017 is missing: .*json needs this folder"):
-        builders.coco_source(tmp_path, "panoptic")
-    (tmp_path / "val2017").mkdir()
-    found = builders.coco_source(tmp_path, "panoptic")
-    assert found == {"val2017": (file, tmp_path / "val2017")}
+        examples("CocoPanoptic")
+
+
+def test_examples_of_voc_and_coco(tmp_path):
+    scenes = write_voc(tmp_path, 2, 1)
+    more = write_sbd(tmp_path / builders.SBD_FOLDER / "dataset", ["2010_1"])
+    splits = builders._DATA_SETS["PascalVoc"].examples(tmp_path, None)
+    found = {split: dict(examples) for split, examples in splits.items()}
+    names = list(scenes)
+    assert {split: list(one) for split, one in found.items()} == {
+        "train": names[:2],
+        "val": names[2:],
+        "trainval": names,
+        "train_sbd": [*names[:2], *more],
+    }
+    write_panoptic(tmp_path, 1)
+    ((_, example),) = builders._DATA_SETS["CocoPanoptic"].examples(tmp_path, None)["val2017"]
+    assert set(example) == {"image", "instances", "classes", "name"}
 
 
 def test_digits_are_the_one_file_or_mnist(tmp_path):
@@ -89,26 +96,31 @@ def test_digits_are_the_one_file_or_mnist(tmp_path):
         builders.digits_source(tmp_path)
 
 
-def write_folder(folder: Path) -> data.LabelPair:
+def write_folder(folder: Path) -> None:
     labels = np.repeat([[0, 4, 4, 4, 7, 7, 255, 255]], 9, 0)
     for part in ("images", "instances", "semantic"):
         (folder / part).mkdir(parents=True)
     write_image(folder / "images/a.png", np.zeros((9, 8, 3), np.uint8))
     write_labels(folder / "instances/a.png", labels)
     write_labels(folder / "semantic/a.png", np.where(labels == 255, 255, labels % 5))
-    return data.find_label_pairs(folder, classes="semantic/*")[0]
+
+
+def folder_example(folder: Path, config: str) -> dict[str, Any]:
+    ((_, example),) = builders._DATA_SETS["LabelFolder"].examples(folder, config)["train"]
+    return example
 
 
 def test_maps_of_a_label_folder(tmp_path):
-    pair = write_folder(tmp_path)
-    maps = builders.label_folder_maps(pair, 255)
-    assert maps.instances[0].tolist() == [0, 4, 4, 4, 7, 7, VOID, VOID]
-    assert maps.classes[0].tolist() == [0, 4, 4, 4, 2, 2, VOID, VOID]
-    maps = builders.label_folder_maps(pair._replace(classes=None), None)
-    assert maps.classes[0].tolist() == [0, 1, 1, 1, 1, 1, 1, 1]
-    write_labels(tmp_path / "deep.png", np.zeros((9, 8), int))
-    with pytest.raises(ImageFileError, match=r"deep\.png holds values of type uint16"):
-        builders.label_folder_maps(pair._replace(image=tmp_path / "deep.png"), None)
+    write_folder(tmp_path)
+    example = folder_example(tmp_path, "void_255")
+    assert example["instances"][0].tolist() == [0, 4, 4, 4, 7, 7, VOID, VOID]
+    assert example["classes"][0].tolist() == [0, 4, 4, 4, 2, 2, VOID, VOID]
+    (tmp_path / "semantic").rename(tmp_path / "other")
+    example = folder_example(tmp_path, "plain")
+    assert example["classes"][0].tolist() == [0, 1, 1, 1, 1, 1, 1, 1]
+    write_labels(tmp_path / "images/a.png", np.zeros((9, 8), int))
+    with pytest.raises(ImageFileError, match="a holds values of type uint16"):
+        folder_example(tmp_path, "plain")
 
 
 def prepared(folder: Path, name: str, **options: Any) -> Any:
@@ -159,13 +171,13 @@ def test_coco(tmp_path, name, write):
 
 @pytest.mark.slow
 def test_label_folder(tmp_path):
-    pair = write_folder(tmp_path / "manual")
-    for config, number in builders.CONFIGS.items():
+    write_folder(tmp_path / "manual")
+    for config in builders.CONFIGS:
         builder = prepared(tmp_path, "LabelFolder", config=config)
         (one,) = builder.as_dataset("train").as_numpy_iterator()
-        wanted = builders.label_folder_maps(pair, number)
-        np.testing.assert_array_equal(one["instances"], wanted.instances)
-        np.testing.assert_array_equal(one["classes"], wanted.classes)
+        wanted = folder_example(tmp_path / "manual", config)
+        for key in ("image", "instances", "classes"):
+            np.testing.assert_array_equal(one[key], wanted[key])
 
 
 @pytest.mark.slow

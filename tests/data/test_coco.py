@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pycocotools.mask
 import pytest
-import tensorflow as tf
 from coco_layout import (
     CATEGORIES,
     annotation,
@@ -25,21 +24,16 @@ from voc_layout import as_read
 from keras_rpe.data import (
     VOID,
     ImageFileError,
-    LabelFolderError,
+    LabelledImages,
     LabelMaps,
     coco,
     coco_instances,
     coco_panoptic,
-    find_coco_instances,
-    find_coco_panoptic,
-    read_coco_instances,
-    read_coco_panoptic,
     write_image,
 )
 
 SHAPE = (12, 16)
 SQUARE = [2, 2, 10, 2, 10, 9, 2, 9]
-WHOLE = {"crop_size": None, "batch_size": 1, "shuffle": False, "augment": False}
 
 
 def box(top: int, left: int, bottom: int, right: int) -> np.ndarray:
@@ -65,8 +59,7 @@ def write(folder: Path, annotations: list[Any]) -> Path:
 
 
 def read(folder: Path, annotations: list[Any], **options: Any) -> LabelMaps:
-    (example,), names = find_coco_instances(write(folder, annotations), folder)
-    return read_coco_instances(example, names, **options)
+    return coco_instances(write(folder, annotations), folder, **options)[0]
 
 
 def change(path: Path, edit: Any) -> None:
@@ -77,17 +70,15 @@ def change(path: Path, edit: Any) -> None:
 
 @pytest.mark.parametrize("kind", ["instances", "panoptic"])
 def test_maps_come_back_pixel_by_pixel(tmp_path, kind):
-    write, find, read = {
-        "instances": (write_instances, find_coco_instances, read_coco_instances),
-        "panoptic": (write_panoptic, find_coco_panoptic, read_coco_panoptic),
+    write, find = {
+        "instances": (write_instances, coco_instances),
+        "panoptic": (write_panoptic, coco_panoptic),
     }[kind]
     scenes = write(tmp_path, 6)
-    found, names = find(tmp_path / f"annotations/{kind}_val2017.json", tmp_path / "val2017")
-    assert names == ("person", "dog", "bottle", "sky")[: len(names)]
-    assert [one.name for one in found] == list(scenes)
-    for example in found:
-        image, instances, classes = scenes[example.name]
-        maps = read(example, names)
+    found = find(tmp_path / f"annotations/{kind}_val2017.json", tmp_path / "val2017")
+    assert found.class_names == ("person", "dog", "bottle", "sky")[: 3 + (kind == "panoptic")]
+    assert found.names == tuple(scenes)
+    for maps, (image, instances, classes) in zip(found, scenes.values()):
         assert np.abs(maps.image.astype(int) - image).mean() < 4
         np.testing.assert_array_equal(maps.instances, as_read(instances))
         np.testing.assert_array_equal(maps.classes, as_read(classes))
@@ -140,7 +131,7 @@ def test_random_masks_are_those_of_pycocotools(tmp_path):
 def test_damaged_runs_are_refused(tmp_path, counts):
     path = write(tmp_path, [runs(counts)])
     with pytest.raises(ImageFileError, match=r"instances\.json: .*id=5\) has run lengths"):
-        find_coco_instances(path, tmp_path)
+        coco_instances(path, tmp_path)
 
 
 def test_missing_package_is_named_with_its_command(tmp_path, monkeypatch):
@@ -170,20 +161,20 @@ def test_missing_package_is_named_with_its_command(tmp_path, monkeypatch):
 )
 def test_entries_that_cannot_be_used(tmp_path, entry, words):
     with pytest.raises(ImageFileError, match=rf"instances\.json: .*{words}") as caught:
-        find_coco_instances(write(tmp_path, [entry]), tmp_path)
+        coco_instances(write(tmp_path, [entry]), tmp_path)
     assert "\n" not in str(caught.value)
     entry = annotation(1, 1, 1, box(2, 2, 5, 5), "runs")
     with pytest.raises(ImageFileError, match=r"id=1\) occurs twice"):
-        find_coco_instances(write(tmp_path, [entry, entry]), tmp_path)
+        coco_instances(write(tmp_path, [entry, entry]), tmp_path)
 
 
 def test_long_polygon_is_refused(tmp_path, monkeypatch):
     path = write(tmp_path, [polygon(SQUARE)])
     monkeypatch.setattr(coco, "_MAX_OUTLINE", 29)
     with pytest.raises(ImageFileError, match=r"id=5\) has a polygon that is too long"):
-        find_coco_instances(path, tmp_path)
+        coco_instances(path, tmp_path)
     monkeypatch.setattr(coco, "_MAX_OUTLINE", 30)
-    find_coco_instances(path, tmp_path)
+    coco_instances(path, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +197,7 @@ def test_images_out_of_range(tmp_path, change_image, words):
     path = write(tmp_path, [])
     change(path, lambda content: content["images"][0].update(change_image))
     with pytest.raises(ImageFileError, match=rf"instances\.json: images\[0\] .*{words}"):
-        find_coco_instances(path, tmp_path)
+        coco_instances(path, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -228,7 +219,7 @@ def test_lists_that_cannot_be_used(tmp_path, edit, words):
     path = write(tmp_path, [])
     change(path, edit)
     with pytest.raises(ImageFileError, match=rf"instances\.json.* {words}"):
-        find_coco_instances(path, tmp_path)
+        coco_instances(path, tmp_path)
 
 
 def test_damaged_files_give_a_sentence(tmp_path, monkeypatch):
@@ -245,26 +236,26 @@ def test_damaged_files_give_a_sentence(tmp_path, monkeypatch):
     for content in damaged:
         path.write_bytes(content)
         try:
-            find_coco_instances(path, tmp_path)
+            coco_instances(path, tmp_path)
         except ImageFileError as error:
             assert "\n" not in str(error)  # noqa: PT017
             refused += 1
     assert refused > 100
     monkeypatch.setattr(coco, "MAX_BYTES", 10)
     with pytest.raises(ImageFileError, match="bytes, more than the 10"):
-        find_coco_instances(path, tmp_path)
+        coco_instances(path, tmp_path)
 
 
 def test_images_that_are_missing_or_of_another_size(tmp_path):
     path = write(tmp_path, [])
-    found, names = find_coco_instances(path, tmp_path)
-    assert not read_coco_instances(found[0], names).instances.any()
+    found = coco_instances(path, tmp_path)
+    assert not found[0].instances.any()
     write_image(tmp_path / "1.png", np.zeros((16, 12, 3), np.uint8))
     with pytest.raises(ImageFileError, match=r"1\.png has 16 x 12 .* 12 x 16 of .*json"):
-        read_coco_instances(found[0], names)
+        found[0]
     (tmp_path / "1.png").unlink()
     with pytest.raises(ImageFileError, match=r"1\.png does not exist"):
-        find_coco_instances(path, tmp_path)
+        coco_instances(path, tmp_path)
 
 
 @pytest.fixture
@@ -273,24 +264,20 @@ def panoptic(tmp_path) -> Path:
     return tmp_path / "annotations/panoptic_val2017.json"
 
 
-def find(panoptic: Path) -> Any:
-    return find_coco_panoptic(panoptic, panoptic.parents[1] / "val2017")
+def find(panoptic: Path, *class_names: str) -> LabelledImages:
+    return coco_panoptic(panoptic, panoptic.parents[1] / "val2017", class_names=class_names or None)
 
 
 def test_panoptic_crowds_are_void(panoptic):
-    found, names = find(panoptic)
-    before = read_coco_panoptic(found[0], names).instances
+    before = find(panoptic)[0].instances
     change(panoptic, lambda c: c["annotations"][0]["segments_info"][0].update(iscrowd=1))
-    found, names = find(panoptic)
-    maps = read_coco_panoptic(found[0], names)
+    maps = find(panoptic)[0]
     np.testing.assert_array_equal(maps.instances, np.where(before == 1, VOID, before))
     assert (maps.classes[before == 1] == VOID).all()
 
 
 def test_chosen_panoptic_classes(panoptic):
-    found, names = find(panoptic)
-    every = read_coco_panoptic(found[0], names)
-    some = read_coco_panoptic(found[0], names, ["sky", "dog"])
+    every, some = find(panoptic)[0], find(panoptic, "sky", "dog")[0]
     table = np.array([0, 0, 2, 0, 1, VOID])
     np.testing.assert_array_equal(some.classes, table[every.classes])
     kept = (some.classes > 0) | (some.classes == VOID)
@@ -325,46 +312,38 @@ def test_panoptic_entries_that_cannot_be_used(panoptic, edit, words):
 
 
 def test_colors_that_are_not_the_segments(panoptic):
-    found, names = find(panoptic)
-    png = found[1].segments_image.path
+    found = find(panoptic)
+    png = panoptic.with_suffix("") / f"{found.names[1]}.png"
     colors = np.array(Image.open(png))
-    first = found[1].segments[0].key
+    first = json.loads(panoptic.read_text())["annotations"][1]["segments_info"][0]["id"]
     of_first = (colors == [first % 256, first // 256 % 256, first // 65536]).all(-1)
     write_image(png, np.where(of_first[..., None], np.uint8([7, 0, 0]), colors))
     with pytest.raises(ImageFileError, match=r"png has a segment 7 that"):
-        read_coco_panoptic(found[1], names)
+        found[1]
     write_image(png, np.where(of_first[..., None], np.uint8(0), colors))
     with pytest.raises(ImageFileError, match=rf"png has no pixel of the segment {first}"):
-        read_coco_panoptic(found[1], names)
+        found[1]
     write_image(png, colors[1:])
     with pytest.raises(ImageFileError, match=r"png has 47 x 64 pixels, not the 48 x 64 of .*json"):
-        read_coco_panoptic(found[1], names)
+        found[1]
     Image.fromarray(colors[..., 0]).save(png)
     with pytest.raises(ImageFileError, match="not a PNG of three channels"):
-        read_coco_panoptic(found[1], names)
+        found[1]
     png.unlink()
     with pytest.raises(ImageFileError, match=r"2\.png does not exist"):
         find(panoptic)
 
 
 @pytest.mark.parametrize(
-    ("write", "read"), [(write_instances, coco_instances), (write_panoptic, coco_panoptic)]
+    ("write", "find"), [(write_instances, coco_instances), (write_panoptic, coco_panoptic)]
 )
-def test_datasets(tmp_path, write, read):
-    scenes = write(tmp_path, 3)
+def test_crops_have_the_chosen_classes(tmp_path, write, find):
+    write(tmp_path, 3)
     (file,) = (tmp_path / "annotations").glob("*.json")
-    files = file, tmp_path / "val2017"
-    batches = list(read(*files, **WHOLE))
-    assert len(batches) == 3
-    for (_, instances, classes), (_, labels) in zip(scenes.values(), batches):
-        for key, wanted in (("instances", instances), ("classes", classes)):
-            assert labels[key].dtype == tf.int32
-            np.testing.assert_array_equal(labels[key][0], as_read(wanted))
-    images, labels = next(iter(read(*files, crop_size=32, batch_size=2, class_names=["dog"])))
+    found = find(file, tmp_path / "val2017", class_names=["dog"])
+    assert found.class_names == ("dog",)
+    images, labels = next(iter(found.crops(32, batch_size=2)))
     assert images.shape == (2, 32, 32, 3)
     assert labels["classes"].numpy().max() <= 1
-    assert len(read(*files, names=["000000000002"])) == 1
-    with pytest.raises(LabelFolderError, match="'zebra'"):
-        read(*files, names=["zebra"])
     with pytest.raises(ValueError, match=r"2017\.json.*'dgo'"):
-        read(*files, class_names=["dgo"])
+        find(file, tmp_path / "val2017", class_names=["dgo"])

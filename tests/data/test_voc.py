@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io
-import tensorflow as tf
 from voc_layout import as_read, pack_voc, save_jpeg, save_palette, save_sbd, write_sbd, write_voc
 
 from keras_rpe.data import (
@@ -14,15 +13,12 @@ from keras_rpe.data import (
     ImageFileError,
     LabelFolderError,
     LabelMaps,
-    find_pascal_voc,
     pascal_voc,
-    read_pascal_voc,
-    read_sbd,
     write_labels,
 )
+from keras_rpe.data.voc import _read_sbd
 
 ROOT = "VOCdevkit/VOC2012"
-WHOLE = {"crop_size": None, "batch_size": 1, "shuffle": False, "augment": False}
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +47,13 @@ def check(maps: LabelMaps, scene: tuple[np.ndarray, np.ndarray, np.ndarray]) -> 
 @pytest.mark.parametrize("place", ["", "VOCdevkit", ROOT, "voc.tar"])
 def test_ten_images_come_back_pixel_by_pixel(unchanged, place):
     folder, scenes = unchanged
-    found = find_pascal_voc(folder / place, "trainval")
-    assert [one.name for one in found] == list(scenes)
-    for example in found:
-        check(read_pascal_voc(example), scenes[example.name])
-    for split, names in (("train", list(scenes)[:7]), ("val", list(scenes)[7:])):
-        assert [one.name for one in find_pascal_voc(folder / place, split)] == names
+    found = pascal_voc(folder / place, "trainval")
+    assert found.names == tuple(scenes)
+    assert found.class_names == VOC_CLASSES
+    for maps, scene in zip(found, scenes.values()):
+        check(maps, scene)
+    assert pascal_voc(folder / place).names == found.names[:7]
+    assert pascal_voc(folder / place, "val").names == found.names[7:]
 
 
 @pytest.mark.parametrize("place", ["VOCdevkit", "voc.tar"])
@@ -65,34 +62,34 @@ def test_sbd_adds_what_is_not_in_val_and_keeps_the_labels_of_voc(unchanged, tmp_
     names = list(scenes)
     more = write_sbd(tmp_path / "benchmark_RELEASE/dataset", [*names[5:9], "2010_2", "2010_1"])
     for sbd in (tmp_path, tmp_path / "benchmark_RELEASE", tmp_path / "benchmark_RELEASE/dataset"):
-        found = find_pascal_voc(folder / place, "train", sbd)
-        assert [one.name for one in found] == [*names[:7], "2010_1", "2010_2"]
-    for example in found:
-        check(read_pascal_voc(example), scenes.get(example.name) or more[example.name])
+        found = pascal_voc(folder / place, "train", sbd)
+        assert found.names == (*names[:7], "2010_1", "2010_2")
+    for name, maps in zip(found.names, found):
+        check(maps, scenes.get(name) or more[name])
 
 
 def test_images_of_voc_serve_sbd(folder, tmp_path):
     write_sbd(tmp_path / "sbd", ["2008_000004"])
     image = tmp_path / "sbd/img/2008_000004.jpg"
     image.rename(folder / ROOT / "JPEGImages/2008_000004.jpg")
-    (example,) = find_pascal_voc(folder, "train", tmp_path / "sbd")[2:]
-    assert example.image.path.parent.name == "JPEGImages"
-    assert read_pascal_voc(example).classes.max() > 0
+    (maps,) = pascal_voc(folder, "train", tmp_path / "sbd")[2:]
+    assert maps.classes.max() > 0
 
 
 def test_chosen_classes(unchanged):
     folder, scenes = unchanged
-    for example in find_pascal_voc(folder, "val"):
-        _, instances, classes = scenes[example.name]
+    for index, name in enumerate(pascal_voc(folder, "val").names):
+        _, instances, classes = scenes[name]
         present = np.unique(classes[(classes > 0) & (classes < 255)])
-        maps = read_pascal_voc(example, [VOC_CLASSES[present[-1] - 1]])
+        found = pascal_voc(folder, "val", class_names=[VOC_CLASSES[present[-1] - 1]])
+        maps = found[index]
         of_class, void = classes == present[-1], classes == 255
         np.testing.assert_array_equal(maps.classes, np.where(void, VOID, of_class))
         np.testing.assert_array_equal(
             maps.instances, np.where(void, VOID, as_read(instances) * of_class)
         )
     with pytest.raises(ValueError, match=r"class_names.*'dgo'"):
-        read_pascal_voc(example, ["dgo"])
+        pascal_voc("no_such_folder", class_names=["dgo"])
 
 
 def gray(path: Path) -> None:
@@ -120,35 +117,36 @@ def test_files_that_do_not_fit_are_named_together(folder, name, make, words):
         make(folder / ROOT / name)
     for path in (folder, pack_voc(folder, folder / "voc.tar")):
         with pytest.raises(LabelFolderError, match=rf"^1 of 2 images .*{words}") as caught:
-            find_pascal_voc(path)
+            pascal_voc(path)
         assert "\n" not in str(caught.value)
 
 
 def test_labels_that_cannot_be_used(folder):
     root = folder / ROOT
-    example = find_pascal_voc(folder)[0]
+    found = pascal_voc(folder)
     save_palette(root / "SegmentationClass/2008_000001.png", np.full((48, 64), 21, np.uint8))
     with pytest.raises(ImageFileError, match=r"Class/2008_000001\.png has the class 21, above"):
-        read_pascal_voc(example)
+        found[0]
     save_palette(root / "SegmentationClass/2008_000001.png", np.zeros((48, 64), np.uint8))
     with pytest.raises(ImageFileError, match=r"Object/2008_000001\.png has no class for the obj"):
-        read_pascal_voc(example)
+        found[0]
     save_jpeg(root / "JPEGImages/2008_000001.jpg", np.zeros((64, 48, 3), np.uint8))
     with pytest.raises(ImageFileError, match="has 48 x 64 pixels, not the 64 x 48 of"):
-        read_pascal_voc(example)
+        found[0]
     data = (root / "SegmentationObject/2008_000001.png").read_bytes()
     (root / "SegmentationObject/2008_000001.png").write_bytes(data[:-60])
     with pytest.raises(ImageFileError, match=r"000001\.(png|jpg) cannot be read"):
-        read_pascal_voc(example)
+        found[0]
 
 
 def test_class_without_object_is_void(folder):
-    example = find_pascal_voc(folder)[0]
     classes = np.zeros((48, 64), np.uint8)
     classes[:20], classes[20:30] = 7, 9
-    save_palette(example.classes.path, classes)
-    save_palette(example.instances.path, (np.indices(classes.shape)[0] < 10).astype(np.uint8))
-    rows = read_pascal_voc(example)
+    file, root = "2008_000001.png", folder / ROOT
+    save_palette(root / "SegmentationClass" / file, classes)
+    rows = (np.indices(classes.shape)[0] < 10).astype(np.uint8)
+    save_palette(root / "SegmentationObject" / file, rows)
+    rows = pascal_voc(folder)[0]
     assert rows.classes[[0, 12, 25, 40], 0].tolist() == [7, VOID, VOID, 0]
     assert rows.instances[[0, 12, 25, 40], 0].tolist() == [1, VOID, VOID, 0]
 
@@ -158,10 +156,10 @@ def test_damaged_lists(folder):
     for text in ("", "\n", "2008_000001\n" * 2):
         path.write_text(text)
         with pytest.raises(ImageFileError, match=r"train\.txt (is empty|needs names)"):
-            find_pascal_voc(folder)
+            pascal_voc(folder)
     path.write_text("2008_000001\n../../secret")
     with pytest.raises(LabelFolderError, match=r"has no JPEGImages/\.\./\.\./secret\.jpg"):
-        find_pascal_voc(folder)
+        pascal_voc(folder)
 
 
 def test_missing_parts(folder, tmp_path):
@@ -170,21 +168,21 @@ def test_missing_parts(folder, tmp_path):
         (tmp_path / ROOT / "JPEGImages", "holds no VOCdevkit/VOC2012"),
     ]:
         with pytest.raises(LabelFolderError, match=words):
-            find_pascal_voc(path)
+            pascal_voc(path)
     with pytest.raises(LabelFolderError, match="holds no folders inst and cls"):
-        find_pascal_voc(folder, "train", tmp_path)
+        pascal_voc(folder, "train", tmp_path)
     write_sbd(tmp_path / "sbd", ["2010_1", "2010_2", "2010_3"])
     (tmp_path / "sbd/img/2010_1.jpg").unlink()
     (tmp_path / "sbd/cls/2010_2.mat").unlink()
     with pytest.raises(LabelFolderError, match=r"2 of 5 .*has no image .*; .*has no classes .*mat"):
-        find_pascal_voc(folder, "train", tmp_path / "sbd")
+        pascal_voc(folder, "train", tmp_path / "sbd")
     for split, sbd in (("test", None), ("val", "sbd")):
         with pytest.raises(ValueError, match=f"split='{split}'"):
-            find_pascal_voc(folder, split, sbd)
+            pascal_voc(folder, split, sbd)
 
 
-def sbd(folder: Path, name: str = "a") -> tuple[np.ndarray, np.ndarray]:
-    return read_sbd(folder / "inst" / f"{name}.mat", folder / "cls" / f"{name}.mat")
+def sbd(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    return _read_sbd(folder / "inst/a.mat", folder / "cls/a.mat")
 
 
 def test_pixels_where_the_files_of_sbd_disagree_are_void(tmp_path):
@@ -237,47 +235,9 @@ def test_other_files_in_sbd(tmp_path):
         sbd(tmp_path)
 
 
-def test_dataset_of_whole_images(unchanged, tmp_path):
-    folder, scenes = unchanged
-    scenes = scenes | write_sbd(tmp_path / "sbd", ["2010_1"])
-    names = [*list(scenes)[:7], "2010_1"]
-    batches = list(pascal_voc(folder, sbd=tmp_path / "sbd", **WHOLE))
-    assert len(batches) == 8
-    for name, (images, labels) in zip(names, batches):
-        check(
-            LabelMaps(
-                images[0].numpy().astype(np.uint8),
-                labels["instances"][0].numpy(),
-                labels["classes"][0].numpy(),
-            ),
-            scenes[name],
-        )
-    split = pascal_voc(folder, split_pieces=True, **WHOLE)
-    pieces = sum(labels["instances"].numpy().max() for _, labels in split)
-    assert pieces > sum(labels["instances"].numpy().max() for _, labels in batches[:7])
-
-
-def test_dataset_of_crops(unchanged):
+def test_crops_are_augmented_as_photographs(unchanged):
     folder, _ = unchanged
-    dataset = pascal_voc(folder, crop_size=(32, 40), batch_size=4, repeats=2, seed=1)
-    assert len(dataset) == 4
-    images, labels = next(iter(dataset))
+    images, labels = next(iter(pascal_voc(folder).crops((32, 40), batch_size=4, seed=1)))
     assert images.shape == (4, 32, 40, 3)
     assert labels["instances"].shape == labels["classes"].shape == (4, 32, 40)
     assert labels["instances"].numpy().max() >= 1
-    assert len(pascal_voc(folder, "val", names=["2008_000008"], **WHOLE)) == 1
-    with pytest.raises(LabelFolderError, match="'zebra'"):
-        pascal_voc(folder, names=["zebra"])
-    with pytest.raises(ValueError, match=r"class_names.*'dgo'"):
-        pascal_voc("no_such_folder", class_names=["dgo"])
-    with pytest.raises(ValueError, match="crop_size=0"):
-        pascal_voc("no_such_folder", crop_size=0)
-
-
-def test_file_damaged_later_is_one_sentence(folder):
-    dataset = pascal_voc(folder, crop_size=16)
-    (folder / ROOT / "SegmentationClass/2008_000001.png").write_bytes(b"")
-    with pytest.raises(tf.errors.InvalidArgumentError) as caught:
-        list(dataset)
-    assert "2008_000001.png is empty" in caught.value.message
-    assert "Traceback" not in caught.value.message

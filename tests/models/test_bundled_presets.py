@@ -10,11 +10,8 @@ from keras_rpe.data import (
     VOID,
     digits,
     find_boundary_pairs,
-    find_label_pairs,
+    label_folder,
     read_image,
-    read_label_pair,
-    read_labels,
-    split_pairs,
 )
 from keras_rpe.data.bsds import read_boundary_pair
 from keras_rpe.metrics import (
@@ -43,12 +40,11 @@ def test_nuclei_in_a_section_of_tissue_and_on_real_images_held_out(data_root) ->
     result = nuclei.predict_instances(demo_image()[200:456, 150:406])
     assert 50 < len(result) < 200
     assert np.median(result.scores) > 0.7
-    _, validation = split_pairs(find_label_pairs(data_root / "dsb2018" / "train"), 1 / 7, seed=0)
+    _, validation = label_folder(data_root / "dsb2018" / "train").split(1 / 7, seed=0)
     true, found = [], []
-    for pair in validation:
-        image = read_image(pair.image)
+    for image, labels, _ in validation:
         if image.shape == (256, 256):
-            true.append(read_labels(pair.instances))
+            true.append(labels)
             found.append(nuclei.predict_instances(image).labels)
     assert len(true) >= 20
     assert average_precision(true, found, thresholds=(0.5,))[0] >= 0.7
@@ -132,10 +128,9 @@ def test_the_cup_is_among_the_best_objects(objects) -> None:
 
 @pytest.mark.slow
 def test_objects_in_photographs_of_single_ones(objects, data_root) -> None:
-    pairs = split_pairs(find_label_pairs(data_root / "dali_coco" / "all"), 0.2)[1]
+    _, test = label_folder(data_root / "dali_coco" / "all", ignore_label=255).split(0.2)
     recall = AverageRecall((10,), exclude_void=True)
-    for pair in pairs:
-        image, labels, _ = read_label_pair(pair, void=255)
+    for image, labels, _ in test:
         proposals = objects.predict_proposals(image, max_proposals=10)
         recall.update_state(GroundTruth(labels, ignore_label=VOID), proposals.masks)
     assert recall.result()["AR@10"] > 0.4

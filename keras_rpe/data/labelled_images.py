@@ -1,0 +1,230 @@
+"""A sequence of images with their label maps, and batches of crops of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
+
+import numpy as np
+
+from keras_rpe.arguments import check_number
+from keras_rpe.data.images import LabelFolderError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from keras_rpe.data.crops import LabelledImage
+
+
+class LabelMaps(NamedTuple):
+    """An image with the instance and the class of each pixel.
+
+    Attributes:
+        image: (H, W), (H, W, 3) or (H, W, 4), as the file stores it.
+        instances: int32 (H, W), 0 for the background, ids from 1, `VOID` (-1).
+        classes: int32 (H, W), 0 for the background, classes from 1, `VOID` where `instances` is;
+            or `None`, where only instances are known.
+    """
+
+    image: np.ndarray
+    instances: np.ndarray
+    classes: np.ndarray | None
+
+
+class LabelledImages(Sequence[LabelMaps]):
+    """Images with their label maps, each of which is read when it is indexed.
+
+    `label_folder`, `pascal_voc`, `coco_instances` and `coco_panoptic` return such a sequence.
+    A slice of it, `subset` and `split` are shorter sequences of this kind.
+
+    Attributes:
+        names: The name of each image, without ending.
+        class_names: The names of the classes, of which the first is class 1, where they are known.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from keras_rpe.data import label_folder, write_image, write_labels
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for part in ("images", "instances"):
+        ...         (Path(folder) / part).mkdir()
+        ...     for name in "abcd":
+        ...         write_image(f"{folder}/images/{name}.png", np.zeros((40, 40, 3), "uint8"))
+        ...         write_labels(f"{folder}/instances/{name}.png", 7 * np.eye(40, dtype=int))
+        ...     training, validation = label_folder(folder).split(0.25)
+        ...     image, instances, _ = validation[0]
+        ...     images, labels = next(iter(training.crops(32, batch_size=2, seed=1)))
+        >>> len(training), instances.max(), images.shape, labels.shape
+        (3, np.int32(7), TensorShape([2, 32, 32, 3]), TensorShape([2, 32, 32]))
+    """
+
+    def __init__(
+        self,
+        files: Mapping[str, Any],
+        read: Callable[[Any], LabelMaps],
+        class_names: Sequence[str] | None = None,
+        *,
+        photographs: bool = True,
+        void: bool = True,
+        classes: bool = True,
+    ) -> None:
+        """Keep what `read` takes for each name.
+
+        Args:
+            files: What there is to read, by the names of the images.
+            read: Reads one.
+            class_names: As the attribute.
+            photographs: Whether crops are augmented as photographs, as `crops` says.
+            void: Whether pixels may be void, so that what lies beyond an image is.
+            classes: Whether crops have classes.
+        """
+        self.names = tuple(files)
+        self.class_names = None if class_names is None else tuple(class_names)
+        self._files = dict(files)
+        self._read = read
+        self._options = {"photographs": photographs, "void": void, "classes": classes}
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[LabelMaps]:
+        return map(self._read, self._files.values())
+
+    @overload
+    def __getitem__(self, index: int) -> LabelMaps: ...
+    @overload
+    def __getitem__(self, index: slice) -> LabelledImages: ...
+
+    def __getitem__(self, index: int | slice) -> LabelMaps | LabelledImages:
+        if isinstance(index, slice):
+            return self._of(self.names[index])
+        return self._read(self._files[self.names[index]])
+
+    def _of(self, names: Iterable[str]) -> LabelledImages:
+        files = {name: self._files[name] for name in names}
+        return LabelledImages(files, self._read, self.class_names, **self._options)
+
+    def subset(self, names: Iterable[str]) -> LabelledImages:
+        """Keep the images of some names, in the order that they have here.
+
+        Args:
+            names: At least one name, without ending.
+
+        Raises:
+            LabelFolderError: If there is no image of one of the names.
+            ValueError: If `names` is empty or a single text.
+        """
+        return self._of(chosen(self._files, names))
+
+    def split(
+        self, validation_split: float, seed: int | None = None
+    ) -> tuple[LabelledImages, LabelledImages]:
+        """Split into training and validation by nothing but the names and the seed.
+
+        The order plays no part, so that two calls, on two machines too, agree.
+
+        Args:
+            validation_split: The share for validation, between 0 and 1; at least one image goes
+                to each side.
+            seed: Another seed gives another split; `None` counts as 0.
+
+        Returns:
+            The images for training and those for validation, each sorted by name.
+
+        Raises:
+            ValueError: If the share is not between 0 and 1, or there are fewer than two images.
+        """
+        check_number("validation_split", validation_split, "(0, 1)")
+        if len(self) < 2:
+            raise ValueError(f"`split` needs at least two images. Received: {len(self)}")
+        salt = f"{seed or 0}:"
+        ranked = sorted(self.names, key=lambda one: hashlib.blake2b((salt + one).encode()).digest())
+        count = min(max(round(len(self) * validation_split), 1), len(self) - 1)
+        return self._of(sorted(ranked[count:])), self._of(sorted(ranked[:count]))
+
+    def crops(
+        self,
+        crop_size: int | tuple[int, int] | None,
+        batch_size: int = 8,
+        *,
+        shuffle: bool = True,
+        augment: bool | str | Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+        zoom: tuple[float, float] | None = None,
+        repeats: int = 1,
+        seed: int | None = None,
+        split_pieces: bool | None = None,
+    ) -> tf.data.Dataset:
+        """Make batches of random crops for `fit`.
+
+        Every epoch takes `repeats` crops of every image: nine of ten around a random instance, the
+        others anywhere. Images smaller than the crop are continued by their edge pixels, with
+        void as labels, or background where labels are only instances. Gray images become three
+        equal channels and alpha is dropped. Up to 1 GiB of decoded images stays in memory.
+
+        A crop can cut an instance in two. With `split_pieces`, every connected piece (eight
+        neighbors) becomes an instance of its own, which also splits an object behind a pole.
+
+        Args:
+            crop_size: Side of the square crops, (height, width), or `None` for whole images at
+                their own sizes, which needs `batch_size=1`.
+            batch_size: Crops per batch; the last batch of an epoch may be smaller.
+            shuffle: New order and new crops in every epoch; `False` gives every epoch the same
+                order and the same crops.
+            augment: `True` for `default_augmentation`, "photo" for `photo_augmentation`, `False`,
+                or a Keras layer or function on a dictionary of float32 `images` (B, H, W, 3) and
+                `segmentation_masks` (B, H, W, 1), which number the regions of an image. It gets
+                the crops with a margin, of which the middle is kept, so that turning finds real
+                pixels. `None` is `True` for a folder, and "photo" for PASCAL VOC and COCO.
+            zoom: With `augment=True` or "photo", each crop is enlarged by a random factor from
+                this range; factors below 1 reduce it and show more. Whole images keep their
+                sizes. `None` is (0.65, 1.5) for a folder, (0.7, 1.5) for PASCAL VOC and COCO.
+            repeats: Crops per image and epoch.
+            seed: Makes the batches repeatable; `None` draws one from Python's generator.
+            split_pieces: Whether each connected piece becomes an instance. `None` is `True` for a
+                folder, and `False` for PASCAL VOC and COCO.
+
+        Returns:
+            A dataset, of known length, of float32 images (B, h, w, 3) in the files' own value
+            range and int32 instance maps (B, h, w); or, where there are classes, a dictionary of
+            these as `instances` and of `classes`, int32 (B, h, w). 0 is the background; instances
+            have ids from 1 without gaps; void pixels are `VOID` (-1) in both maps, for training
+            with `ignore_label=VOID`.
+
+        Raises:
+            ValueError: If an argument is not as above.
+        """
+        # TensorFlow is only needed from here on.
+        from keras_rpe.data.crops import CropOptions, labelled_batches, labelled_image
+
+        photographs = self._options["photographs"]
+        augment = ("photo" if photographs else True) if augment is None else augment
+        zoom = (0.7 if photographs else 0.65, 1.5) if zoom is None else zoom
+        pieces = not photographs if split_pieces is None else split_pieces
+        options = CropOptions(
+            crop_size, batch_size, shuffle, augment, zoom, repeats, seed, pieces
+        ).checked()
+
+        def load(file: Any) -> LabelledImage:
+            image, instances, classes = self._read(file)
+            if classes is None and self._options["void"]:
+                classes = instances.clip(max=1)
+            return labelled_image(image, instances, classes)
+
+        return labelled_batches(self._files, load, options, self._options["classes"])
+
+
+def chosen(files: Mapping[str, Any], names: Iterable[str] | None) -> dict[str, Any]:
+    """Keep the files of some names, or all where `names` is `None`."""
+    if names is None:
+        return dict(files)
+    wanted = set() if isinstance(names, str) else set(names)
+    if not wanted:
+        raise ValueError(f"`names` must be a list of at least one name. Received: names={names!r}")
+    missing = sorted(wanted - files.keys())
+    if missing:
+        raise LabelFolderError(
+            f"`names` has {len(missing)} of which there is no image, such as {missing[0]!r}."
+        )
+    return {name: file for name, file in files.items() if name in wanted}
