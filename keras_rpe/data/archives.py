@@ -23,19 +23,12 @@ MAX_ENTRIES = 200_000
 
 
 class StoredFile(NamedTuple):
-    """A file, or the bytes of one inside an archive that does not compress.
+    """A file, or the bytes of one inside an archive that does not compress."""
 
-    Attributes:
-        path: The file, or the archive.
-        entry: The name inside the archive; `None` for a file by itself.
-        offset: Where its bytes start.
-        size: How many there are; `None`: to the end of the file.
-    """
-
-    path: Path
-    entry: str | None = None
+    path: Path  # the file, or the archive
+    entry: str | None = None  # the name inside the archive
     offset: int = 0
-    size: int | None = None
+    size: int | None = None  # None: to the end of the file
 
     def __str__(self) -> str:
         return str(self.path) if self.entry is None else f"{self.entry} in {self.path}"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -26,14 +26,6 @@ _OUTSIDE = re.compile(r"(?:^|[/\\])\.\.(?:[/\\]|$)|^[/\\]|^[A-Za-z]:|\0")
 _DAMAGED = re.compile(r"\A\Z|[^0-o]|[P-o]{6}|[P-o]\Z")
 
 
-class _Mask(NamedTuple):
-    """The pixels of an annotation."""
-
-    number: int  # its class, 0 where it is left out
-    crowd: bool
-    pixels: list[np.ndarray] | dict[str, Any]  # polygons x, y, x, y ..., or run lengths
-
-
 @dataclass
 class _Image:
     """An image with its annotations, in the order of the file."""
@@ -42,7 +34,8 @@ class _Image:
     file: StoredFile
     source: Path  # the JSON file
     size: tuple[int, int]  # as the JSON file tells it
-    masks: list[_Mask] = field(default_factory=list)
+    # Class (0 where it is left out), whether it is a crowd, and polygons or run lengths.
+    masks: list[tuple[int, bool, Any]] = field(default_factory=list)
     # The instance and the class that each color R + 256 G + 65536 B of the panoptic map stands for.
     segments: dict[int, tuple[int, int]] = field(default_factory=lambda: {0: (VOID, VOID)})
     segments_file: StoredFile | None = None
@@ -109,7 +102,7 @@ def coco_instances(
             raise ImageFileError(f"{where} has the unknown image_id {entry['image_id']}.")
         # Taken out, as lists of numbers need four times the memory of arrays.
         pixels = _segmentation(where, entry.pop("segmentation", None), *image.size)
-        image.masks.append(_Mask(*_class_and_crowd(where, entry, numbers), pixels))
+        image.masks.append((*_class_and_crowd(where, entry, numbers), pixels))
     return LabelledImages({one.name: one for one in found.values()}, _read_instances, known)
 
 
@@ -239,7 +232,7 @@ def _read_photo(one: _Image) -> np.ndarray:
     return image
 
 
-def _mask(pixels: list[np.ndarray] | dict[str, Any], height: int, width: int) -> np.ndarray:
+def _mask(pixels: Any, height: int, width: int) -> np.ndarray:
     api: Any = optional_import("pycocotools.mask", "coco")
     if isinstance(pixels, list):
         pixels = api.merge(api.frPyObjects(pixels, height, width))
@@ -248,9 +241,8 @@ def _mask(pixels: list[np.ndarray] | dict[str, Any], height: int, width: int) ->
     return api.decode(pixels).astype(bool)
 
 
-def _segmentation(
-    where: str, value: Any, height: int, width: int
-) -> list[np.ndarray] | dict[str, Any]:
+def _segmentation(where: str, value: Any, height: int, width: int) -> Any:
+    """Polygons x, y, x, y ..., or run lengths."""
     if isinstance(value, dict):
         return _run_lengths(where, value.get("size"), value.get("counts"), height, width)
     if not isinstance(value, list) or not value:

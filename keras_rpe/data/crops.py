@@ -194,13 +194,6 @@ def cut(
     with background as labels, or void where there are classes. `scale` is the number of pixels of
     the image, along a side, that a pixel of the crop stands for: below 1 the crop is enlarged.
     Pixels are interpolated linearly then, labels taken from the nearest.
-
-    Example:
-        >>> import numpy as np
-        >>> from keras_rpe.data.crops import cut, labelled_image
-        >>> item = labelled_image(np.arange(64).reshape(8, 8), np.ones((8, 8), int))
-        >>> cut(item, (0, 0), (2, 2), (0, 1))[0].tolist()
-        [[1, 0, 1, 2], [9, 8, 9, 10]]
     """
     rows, columns = map(_sampled, item.labels.shape, corner, size, margin, (scale, scale))
     known = rows.known[:, None] & columns.known
@@ -295,17 +288,12 @@ def crop_batches(
     finish: Callable[..., Any] | None = None,
     load_first: bool = False,
 ) -> tf.data.Dataset:
-    """Make batches of crops of what there is to load, by its names.
+    """Make batches of what `crop` cuts out of what `load` reads, of each file, by their names.
 
-    Args:
-        files: What `load` takes.
-        load: Reads one, as something that has `nbytes`; an `ImageFileError` that it raises ends
-            the dataset with that sentence.
-        crop: Cuts arrays, without the axis of the batch, out of what was loaded.
-        specs: Shape and type of these arrays, without the axis of the batch.
-        options: Batch size, order, number of crops and seed.
-        finish: Turns a batch of the arrays into what the dataset gives.
-        load_first: Whether all are loaded before anything else, to find those that cannot be.
+    What is loaded has `nbytes`; an `ImageFileError` of `load` ends the dataset with its sentence.
+    `specs` are shape and type of the arrays that `crop` gives, without the axis of the batch;
+    `finish` turns a batch of them into what the dataset gives. With `load_first`, all are loaded
+    before anything else, to find those that cannot be.
     """
     import tensorflow as tf
 

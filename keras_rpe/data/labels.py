@@ -163,11 +163,6 @@ def class_numbers(
     `class_names` are the classes to keep, numbered from 1 in this order (None keeps all); the
     others become background. The last entry of the table is for `VOID`. Raises `ValueError` if a
     name is unknown or comes twice.
-
-    Example:
-        >>> from keras_rpe.data.labels import class_numbers
-        >>> class_numbers("a.json", ("cat", "dog", "cow"), ("cow", "cat")).tolist()
-        [0, 2, 0, 1, -1]
     """
     chosen = known if class_names is None else class_names
     if isinstance(chosen, str) or not chosen or not all(isinstance(one, str) for one in chosen):

@@ -123,7 +123,7 @@ def test_split_names_and_default_thresholds(run, bsds, boundary_preset, tmp_path
     outcome = run(*command, *options)
     assert (outcome.code, outcome.err) == (0, "")
     assert "images 1, annotations 1, thresholds 99" in outcome.out
-    assert_one_line_error(run(*command, *options[2:]), "names.txt", "'tree'")
+    assert_one_line_error(run(*command, *options[2:]), "names", "'tree'")
 
 
 def test_all_bad_files_are_named_before_the_first_is_done(run, bsds, boundary_preset, tmp_path):
