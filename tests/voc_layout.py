@@ -13,13 +13,8 @@ from PIL import Image
 VOID_INDEX = 255
 
 
-def palette(count: int = 256) -> list[int]:
-    """VOC's colors: the bits of an index, spread over red, green and blue from the highest on."""
-    colors = np.zeros((count, 3), int)
-    for index in range(count):
-        for bit in range(8):
-            colors[index, bit % 3] |= (index >> bit & 1) << (7 - bit // 3)
-    return colors.ravel().tolist()
+COLORS = np.random.default_rng(1).integers(0, 256, (256, 3)) * (np.arange(256) > 0)[:, None]
+"""The palette; index 0 is black."""
 
 
 def scene(
@@ -27,7 +22,7 @@ def scene(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """An image with the objects and the classes of its pixels, as VOC stores them.
 
-    Two to four ellipses in VOC's color of their class lie on gray noise, each with an outline of
+    Two to four ellipses in the color of their class lie on gray noise, each with an outline of
     void, and the first is cut in two by a bar of background.
     """
     rng = np.random.default_rng([8, seed])
@@ -35,14 +30,13 @@ def scene(
     image = rng.integers(90, 130, (height, width, 3)).astype(np.uint8)
     instances = np.zeros((height, width), np.uint8)
     kinds = np.zeros((height, width), np.uint8)
-    colors = np.reshape(palette(), (-1, 3))
     for number in range(1, int(rng.integers(2, 5)) + 1):
         kind = int(rng.integers(1, classes + 1))
         center = rng.uniform(0.2, 0.8, 2) * (height, width)
         reach = rng.uniform(0.15, 0.3, 2) * (height, width)
         distance = np.hypot((rows - center[0]) / reach[0], (columns - center[1]) / reach[1])
         inside, outline = distance < 1, (distance >= 1) & (distance < 1.15)
-        image[inside] = colors[kind]
+        image[inside] = COLORS[kind]
         instances[outline] = kinds[outline] = VOID_INDEX
         instances[inside], kinds[inside] = number, kind
     bar = abs(columns - width // 2) <= 1
@@ -60,10 +54,10 @@ def as_read(labels: np.ndarray) -> np.ndarray:
 
 
 def save_palette(path: Path, indices: np.ndarray) -> None:
-    """Write a PNG with VOC's palette."""
+    """Write a PNG with a palette."""
     path.parent.mkdir(parents=True, exist_ok=True)
     picture = Image.fromarray(indices)
-    picture.putpalette(palette())
+    picture.putpalette(COLORS.ravel().tolist())
     picture.save(path)
 
 
