@@ -86,6 +86,10 @@ class LabelledImages(Sequence[LabelMaps]):
         self._read = read
         self._options = {"photographs": photographs, "void": void, "classes": classes}
 
+    def __repr__(self) -> str:
+        shown = ", ".join(map(repr, self.names[:3])) + (", ..." if len(self) > 3 else "")
+        return f"<{len(self)} LabelledImages: {shown}>"
+
     def __len__(self) -> int:
         return len(self.names)
 
@@ -193,11 +197,13 @@ class LabelledImages(Sequence[LabelMaps]):
             with `ignore_label=VOID`.
 
         Raises:
-            ValueError: If an argument is not as above.
+            ValueError: If an argument is not as above, or there is no image.
         """
         # TensorFlow is only needed from here on.
         from keras_rpe.data.crops import CropOptions, labelled_batches, labelled_image
 
+        if not self.names:
+            raise ValueError("`crops` needs at least one image. Received: none")
         photographs = self._options["photographs"]
         augment = ("photo" if photographs else True) if augment is None else augment
         zoom = (0.7 if photographs else 0.65, 1.5) if zoom is None else zoom

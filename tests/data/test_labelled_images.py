@@ -70,8 +70,11 @@ def test_it_is_a_sequence_that_reads_when_it_is_indexed():
     np.testing.assert_array_equal(part[-1].instances, maps(3).instances)
     assert len(list(part)) == 2
     assert read == [3, 1, 3]
+    assert repr(images) == "<4 LabelledImages: 'd', 'c', 'b', ...>"
     with pytest.raises(IndexError):
         part[2]
+    with pytest.raises(ValueError, match="at least one image"):
+        images[:0].crops(32)
     for names, words in (("a", "names='a'"), ([], r"names=\[\]")):
         with pytest.raises(ValueError, match=words):
             images.subset(names)
