@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import os
 import struct
@@ -46,9 +45,7 @@ _NUMERIC_CLASSES = ("double", "single", "logical", *_INTEGERS)
 
 
 def read_matlab(
-    path: str | os.PathLike[str] | bytes,
-    variables: Collection[str] | None = None,
-    max_bytes: int = MAX_BYTES,
+    path: str | os.PathLike[str], variables: Collection[str], max_bytes: int = MAX_BYTES
 ) -> dict[str, Any]:
     """Read variables of a MATLAB file of version 5 (`save -v6`, `-v7`) or 7.3.
 
@@ -56,9 +53,8 @@ def read_matlab(
     anything is allocated.
 
     Args:
-        path: Path of the file, or its content.
-        variables: Names of the variables to read; `None` reads all of them. The others are not
-            even decompressed.
+        path: Path of the file.
+        variables: Names of the variables to read; the others are not even decompressed.
         max_bytes: The most bytes of data that are read. Twenty times the size of the file, and
             64 MiB, is a limit too.
 
@@ -70,47 +66,26 @@ def read_matlab(
 
     Raises:
         CheckpointError: If the file is not a MATLAB file, is damaged, or is too large.
-
-    Example:
-        >>> import io
-        >>> import scipy.io
-        >>> from keras_rpe.checkpoints.matlab import read_matlab
-        >>> stream = io.BytesIO()
-        >>> scipy.io.savemat(stream, {"net": {"name": "small", "size": [[3, 4]]}})
-        >>> net = read_matlab(stream.getvalue())["net"]
-        >>> net["name"], net["size"].tolist()
-        ('small', [[3, 4]])
     """
-    name = "the content" if isinstance(path, bytes) else str(Path(path))
+    path = Path(path)
     try:
-        if isinstance(path, bytes):
-            return _read(io.BytesIO(path), len(path), variables, max_bytes)
         # Anything else, like a pipe, could block.
-        if not Path(path).is_file():
+        if not path.is_file():
             raise CheckpointError("there is no such file")
-        with Path(path).open("rb") as file:
-            return _read(file, os.fstat(file.fileno()).st_size, variables, max_bytes)
+        size = path.stat().st_size
+        if not size:
+            raise CheckpointError("it is empty (0 bytes)")
+        limits = _Limits(min(max_bytes, _FREE_BYTES + _MAX_EXPANSION * size))
+        with path.open("rb") as file:
+            start = file.read(_USER_BLOCK + len(_HDF5_SIGNATURE))
+            if _HDF5_SIGNATURE not in (start[: len(_HDF5_SIGNATURE)], start[_USER_BLOCK:]):
+                return _read_version5(file, size, start[:_HEADER], variables, limits)
+        with h5py.File(path, "r") as hdf5:
+            reader = _Version73(hdf5, limits)
+            return {n: reader.read(reader.member(hdf5, n)) for n in variables if n in hdf5}
     except DAMAGE as error:
         reason = str(error) if isinstance(error, CheckpointError) else "it is damaged"
-        raise CheckpointError(f"{name} cannot be read as a MATLAB file: {reason}.") from None
-
-
-def _read(
-    file: BinaryIO, size: int, variables: Collection[str] | None, max_bytes: int
-) -> dict[str, Any]:
-    if not size:
-        raise CheckpointError("it is empty (0 bytes)")
-    limits = _Limits(min(max_bytes, _FREE_BYTES + _MAX_EXPANSION * size))
-    start = file.read(_USER_BLOCK + len(_HDF5_SIGNATURE))
-    if _HDF5_SIGNATURE in (start[: len(_HDF5_SIGNATURE)], start[_USER_BLOCK:]):
-        # By its name, a file is read a good deal faster than through Python's methods.
-        source = file if isinstance(file, io.BytesIO) else file.name
-        with h5py.File(source, "r") as hdf5:
-            reader = _Version73(hdf5, limits)
-            names = [name for name in hdf5 if not name.startswith("#")]
-            wanted = names if variables is None else [name for name in variables if name in names]
-            return {name: reader.read(reader.member(hdf5, name)) for name in wanted}
-    return _read_version5(file, size, start[:_HEADER], variables, limits)
+        raise CheckpointError(f"{path} cannot be read as a MATLAB file: {reason}.") from None
 
 
 class _Limits:
@@ -139,7 +114,7 @@ class _Limits:
 
 
 def _read_version5(
-    file: BinaryIO, size: int, header: bytes, variables: Collection[str] | None, limits: _Limits
+    file: BinaryIO, size: int, header: bytes, variables: Collection[str], limits: _Limits
 ) -> dict[str, Any]:
     if header[126:] != b"IM":  # The byte order, which every MATLAB of today writes.
         raise CheckpointError("it has no header of a MATLAB file of version 5 or 7.3")
@@ -163,7 +138,7 @@ def _read_version5(
         if kind != _MATRIX:
             raise CheckpointError(f"it has an element of the unknown type {kind}")
         name = reader.header(reader.elements(memoryview(start)))[2] if length else ""
-        if not name or (variables is not None and name not in variables):
+        if name not in variables:
             continue
         limits.take_bytes(length)
         if raw is None:

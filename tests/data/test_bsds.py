@@ -4,7 +4,6 @@ import gzip
 import io
 import re
 import tarfile
-import warnings
 from pathlib import Path
 
 import h5py
@@ -48,8 +47,9 @@ def equal(one: list, other: list) -> bool:
     )
 
 
-@pytest.mark.parametrize("augment", [False, True])
-@pytest.mark.parametrize(("repeats", "batch_size"), [(3, 8), (1, 100)])
+@pytest.mark.parametrize(
+    ("augment", "repeats", "batch_size"), [(False, 3, 8), (True, 3, 8), (True, 1, 100)]
+)
 def test_shapes_values_and_length(folder, augment, repeats, batch_size):
     dataset = bsds500(
         folder, crop_size=(24, 16), batch_size=batch_size, repeats=repeats, augment=augment
@@ -107,11 +107,11 @@ def test_parts_and_names(folder):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *(("crop_size", value) for value in (0, 10**9, 2.5)),
+        ("crop_size", 0),
         ("batch_size", 0),
         ("repeats", True),
         ("augment", "yes"),
-        *(("zoom", value) for value in ((2, 1), (1, 2, 3), (float("nan"), 1), 1.5)),
+        ("zoom", (2, 1)),
         ("seed", 1.5),
         *(("names", value) for value in ("a", [])),
         *(("split", value) for value in ("all", (), ("train", "train"))),
@@ -138,19 +138,6 @@ def test_all_bad_files_are_listed(tmp_path):
         bsds500(tmp_path)
 
 
-def test_images_beyond_the_memory_are_read_again(tmp_path, monkeypatch):
-    for name in "ab":
-        add(tmp_path, name)
-    kept = batches(bsds500(tmp_path, **SMALL))
-    monkeypatch.setattr("keras_rpe.data.crops.CACHE_BYTES", 0)
-    dataset = bsds500(tmp_path, **SMALL)
-    assert equal(kept, batches(dataset))
-    for file in (tmp_path / "groundTruth/train").iterdir():
-        file.write_bytes(b"")
-    with pytest.raises(tf.errors.InvalidArgumentError, match="MATLAB file"):
-        batches(dataset)
-
-
 GOOD = annotator(segmentation())
 OTHER = annotator(segmentation(height=44))
 
@@ -160,12 +147,11 @@ def path(tmp_path) -> Path:
     return tmp_path / "plane.mat"
 
 
-@pytest.mark.parametrize("annotators", [1, 5])
-def test_maps_are_read_as_written(path, annotators):
-    segments = [segmentation(shift=shift) for shift in range(annotators)]
+def test_maps_are_read_as_written(path):
+    segments = [segmentation(shift=shift) for shift in range(3)]
     write_truth(path, [annotator(one) for one in segments])
     found = read_boundaries(path)
-    assert len(found) == annotators
+    assert len(found) == 3
     for one, expected in zip(found, segments):
         assert (one.segmentation.dtype, one.boundaries.dtype) == (np.uint16, bool)
         np.testing.assert_array_equal(one.segmentation, expected)
@@ -192,7 +178,6 @@ def changed(**maps: object) -> list[object]:
     ("annotators", "reason"),
     [
         ([], "has 0 annotators"),
-        ([GOOD] * 101, "has 101 annotators"),
         ([GOOD, np.zeros((9, 9))], "not a cell of structs"),
         ([GOOD, {"Segmentation": GOOD["Segmentation"]}], "Boundaries for annotator 2 of 2"),
         (changed(Segmentation="text"), "Segmentation for annotator 2 of 2"),
@@ -209,11 +194,8 @@ def changed(**maps: object) -> list[object]:
             changed(Segmentation=np.full((40, 48), np.nan)),
             "has a Segmentation for annotator 2 of 2 that is not of whole numbers",
         ),
-        (changed(Segmentation=np.full((40, 48), 1.5)), "is not of whole numbers"),
         (changed(Segmentation=np.full((40, 48), 70000)), "is not of whole numbers from 0 to 65535"),
         (changed(Segmentation=np.ones((4, 48))), "of 4 x 48 pixels, not at least 8 x 8"),
-        (changed(Segmentation=np.ones((40, 48, 2))), "of 40 x 48 x 2 pixels"),
-        (changed(Segmentation=np.zeros((0, 0))), "of 0 x 0 pixels"),
     ],
 )
 def test_bad_annotations_are_named(path, annotators, reason):
@@ -239,31 +221,6 @@ def test_other_files_are_refused(path, tmp_path):
         file["groundTruth"] = 1
     with pytest.raises(ImageFileError, match="that is not a cell of structs"):
         read_boundaries(path)
-
-
-def test_damaged_files_give_one_sentence(path):
-    write_truth(path, [GOOD, GOOD])
-    content = path.read_bytes()
-    rng = np.random.default_rng(0)
-    problems = []
-    for step in range(100):
-        damaged = bytearray(content)
-        if step % 2:
-            del damaged[int(rng.integers(len(content))) :]
-        else:
-            for place in rng.integers(0, len(content), 3):
-                damaged[place] = int(rng.integers(256))
-        path.write_bytes(damaged)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            try:
-                found = read_boundaries(path)
-            except ImageFileError as error:
-                problems.append(str(error))
-            else:
-                assert all(one.boundaries.any() for one in found)
-    assert len(problems) > 60
-    assert all(str(path) in one and "\n" not in one for one in problems)
 
 
 @pytest.fixture

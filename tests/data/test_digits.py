@@ -13,7 +13,6 @@ import tensorflow as tf
 from digit_sources import blocks
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
 
 from keras_rpe.data import ImageFileError, digits
 from keras_rpe.data.digits import (
@@ -40,8 +39,7 @@ def equal(one: Any, other: Any) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(one, other))
 
 
-@pytest.mark.parametrize(("num_scenes", "batch_size"), [(10, 4), (3, 100)])
-@pytest.mark.parametrize("classes", [False, True])
+@pytest.mark.parametrize(("num_scenes", "batch_size", "classes"), [(10, 4, False), (3, 100, True)])
 def test_shapes_values_and_length(num_scenes, batch_size, classes):
     dataset = digits(SOURCE, num_scenes=num_scenes, batch_size=batch_size, classes=classes)
     maps = tf.TensorSpec((None, 64, 64), tf.int32)
@@ -96,15 +94,15 @@ def test_epochs_repeat_or_go_on():
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *(("num_scenes", value) for value in (0, 1.5, True)),
+        ("num_scenes", 1.5),
         ("batch_size", 0),
         ("fresh", 1),
         ("classes", "yes"),
         ("seed", -1),
-        *(("max_digits", value) for value in (0, 10, 2.0)),
-        *(("min_digits", value) for value in (-1, 10, None)),
-        *(("same_class_share", value) for value in (1.1, float("nan"), "all", True)),
-        *(("threshold", value) for value in (-1, 255, 0.5)),
+        ("max_digits", 10),
+        ("min_digits", -1),
+        ("same_class_share", float("nan")),
+        ("threshold", 255),
         ("split", "val"),
     ],
 )
@@ -119,12 +117,6 @@ def test_segmenter_takes_them():
     dataset = digits(SOURCE, num_scenes=2, batch_size=1, classes=True)
     losses = model.fit(dataset, epochs=1, verbose=0).history["loss"]
     assert np.isfinite(losses).all()
-
-
-def bars() -> list[np.ndarray]:
-    image = np.zeros((1, 28, 28), np.uint8)
-    image[:, 6:22, 12:16] = 255  # short enough to touch no other
-    return [image] * 10
 
 
 def specks(seed: int, density: float) -> list[np.ndarray]:
@@ -200,26 +192,6 @@ def test_scenes_are_those_of_painting_one_over_the_other(seed, density, counts, 
         np.testing.assert_array_equal(one, other)
 
 
-def test_numbers_classes_and_places_are_uniform():
-    counts, same, classes, places = [], [], [], []
-    for seed in range(3000):
-        _, instances, kinds = digit_scene(np.random.default_rng([7, seed]), bars())
-        numbers = range(1, instances.max() + 1)
-        counts.append(len(numbers))
-        one_each = [int(kinds[instances == number][0]) for number in numbers]
-        if len(numbers) > 3:
-            same.append(len(set(one_each)) == 1)
-        classes += one_each[:1]
-        places += [int(np.flatnonzero(instances == number)[0]) for number in numbers][:1]
-    assert stats.chisquare(np.bincount(counts, minlength=10)).pvalue > 0.001
-    assert stats.chisquare(np.bincount(classes, minlength=11)[1:]).pvalue > 0.001
-    corners = {64 * (top + 6) + left + 12 for top, left in CORNERS}
-    assert set(places) == corners
-    assert stats.chisquare(np.unique(places, return_counts=True)[1]).pvalue > 0.001
-    # By chance, one in a thousand of the others is of one class.
-    assert stats.binomtest(sum(same), len(same), 1 / 3 + 2 / 3000).pvalue > 0.001
-
-
 def test_colors_classes_and_order_are_the_authors(golden_root):
     golden = np.load(golden_root / "mean_shift_digits_a.npz")
     image, instances, classes = (golden[name] for name in ("image", "instances", "classes"))
@@ -286,16 +258,8 @@ def test_splits_of_the_source_are_kept(tmp_path, monkeypatch):
         test = digit_images(source, "test")
         assert [len(one) for one in test] == [2] * 10
         np.testing.assert_array_equal(test[4], (255 - other_x)[other_y == 4])
-
-
-def test_failed_download_is_one_sentence_with_a_way_out(monkeypatch):
-    def fail():
-        raise Exception("URL fetch failure on https://example.org: None -- no route\nmore")
-
-    monkeypatch.setattr(keras.datasets.mnist, "load_data", fail)
-    with pytest.raises(
-        ValueError, match=r"^[^\n]*source=None[^\n]*no route[^\n]*pass the path[^\n]*$"
-    ):
+    monkeypatch.setattr(keras.datasets.mnist, "load_data", lambda: 1 // 0)
+    with pytest.raises(ValueError, match=r"source=None[^\n]*division[^\n]*pass the path[^\n]*$"):
         digit_images()
 
 
@@ -322,13 +286,9 @@ GOOD = {"x": npy(X), "y": npy(Y)}
         (X.astype(np.float32), Y, "images of float32"),
         (X[:, :27], Y, r"shape \(140, 27, 28\)"),
         (X, Y[:-1], r"\(139,\) for 140 images"),
-        (X, Y[:, None], r"shape \(140, 1\)"),
         (X, Y / 1.0, "labels of float64"),
         (X, np.where(Y == 3, 10, Y), "the label 10"),
-        (X, np.where(Y == 3, -1, Y.astype(int)), "the label -1"),
-        (X, np.where(Y == 3, 4, Y), "no image of the digit 3"),
         (X, np.where((Y == 3) & (X.max(axis=(1, 2)) > 10), 4, Y), "no image of the digit 3"),
-        (np.zeros((0, 28, 28), np.uint8), Y[:0], "no image of the digit 0"),
     ],
 )
 def test_arrays_are_checked(tmp_path, x, y, reason):
@@ -337,24 +297,18 @@ def test_arrays_are_checked(tmp_path, x, y, reason):
     path = write(tmp_path / "digits.npz", x=npy(x), y=npy(y))
     with pytest.raises(ImageFileError, match=rf"digits\.npz is not an \.npz .*{reason}[^\n]*$"):
         digit_images(path)
-
-
-@pytest.mark.parametrize("source", [3, (1,), (X, X, X), (X, [[1], [2, 3]])])
-def test_other_sources(source):
-    with pytest.raises(ValueError, match="^`source` must be None, the path .* Received: "):
-        digit_images(source)
+    for source in (3, (1,), (X, X, X), (X, [[1], [2, 3]])):
+        with pytest.raises(ValueError, match="^`source` must be None, the path .* Received: "):
+            digit_images(source)
 
 
 @pytest.mark.parametrize(
     ("members", "reason"),
     [
         ({"x_train": npy(X), "y_train": npy(Y)}, "neither x_test and y_test nor x and y"),
-        ({}, "neither x_test and y_test nor x and y"),
         (GOOD | {"x": npy(np.array([{}], dtype=object), allow_pickle=True)}, "allow_pickle=False"),
         (GOOD | {"x": npy(X)[:-1]}, ""),
         (GOOD | {"y": b"nothing"}, ""),
-        (GOOD | {"y": npy(Y).replace(b"(140,),", b"(-14,),")}, ""),
-        (GOOD | {"x": npy(X).replace(b"(140, 28, 28), }  ", b"(9999999, 28, 28)}")}, ""),
         (GOOD | {"x": npy(X).replace(b"(140, 28, 28), }   ", b"(99999999, 28, 28)}")}, ""),
     ],
 )
@@ -376,30 +330,3 @@ def test_other_files(tmp_path, monkeypatch):
     monkeypatch.setitem(digit_images.__globals__, "_MAX_BYTES", 1000)
     with pytest.raises(ImageFileError, match=r"its array x has \d+ bytes"):
         digit_images(tmp_path / "large.npz")
-
-
-@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_damage_gives_the_arrays_or_an_error(tmp_path, method):
-    whole = write(tmp_path / "digits.npz", method, **GOOD).read_bytes()
-    wanted = digit_images(tmp_path / "digits.npz")
-    path = tmp_path / "damaged.npz"
-    rng = np.random.default_rng(0)
-    # Most of the file is pixels; the names of members are amid the bytes that steer.
-    names = [b"x.npy", b"y.npy", b"\x93NUMPY"]
-    places = [i for i in range(len(whole)) for name in names if whole.startswith(name, i)]
-    refused = 0
-    for trial in range(150):
-        damaged = bytearray(whole)
-        near = max(0, int(rng.choice(places)) - 60)
-        for at in rng.integers(near, min(near + 250, len(whole)), rng.integers(1, 4)):
-            damaged[at] = rng.integers(256)
-        if trial % 10 == 0:
-            del damaged[rng.integers(len(whole)) :]
-        path.write_bytes(damaged)
-        try:
-            found = digit_images(path)
-        except ImageFileError:
-            refused += 1
-        else:
-            assert all(np.array_equal(*pair) for pair in zip(found, wanted))
-    assert 75 < refused < 150
