@@ -117,12 +117,10 @@ def read_matconvnet(path: str | os.PathLike[str]) -> MatConvNetNetwork:
 def _network(variables: dict[str, Any]) -> MatConvNetNetwork:
     if "net" in variables:
         variables = variables["net"]
-        if variables is None:
-            raise CheckpointError(
-                "`net` is an object: save `net.saveobj()` of it in MATLAB in its place"
-            )
         if not isinstance(variables, dict):
-            raise CheckpointError("`net` is not a struct")
+            raise CheckpointError(
+                "`net` is not a struct: of an object, save `net.saveobj()` in MATLAB in its place"
+            )
     layers, params = _rows(variables.get("layers")), _rows(variables.get("params"))
     if layers is None or params is None:
         raise CheckpointError("it has no structs `layers` and `params`")
@@ -186,11 +184,16 @@ def _params(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
             raise CheckpointError(f"it has two parameters of the name {name!r}")
         if not isinstance(value, np.ndarray):
             raise CheckpointError(f"the parameter {name!r} is not an array of numbers")
-        with np.errstate(over="ignore"):
-            params[name] = np.asarray(value, "float32")
-        if not np.isfinite(params[name]).all():
-            raise CheckpointError(f"the parameter {name!r} has values that float32 does not have")
+        params[name] = _finite(value, f"the parameter {name!r}")
     return params
+
+
+def _finite(value: np.ndarray, what: str) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        value = np.asarray(value, "float32")
+    if not np.isfinite(value).all():
+        raise CheckpointError(f"{what} has values that float32 does not have")
+    return value
 
 
 def _shape_params(layer: MatConvNetLayer, params: dict[str, np.ndarray]) -> None:
@@ -240,8 +243,5 @@ def _average_image(meta: Any) -> np.ndarray | None:
         return None
     if image.size != 3 and (image.ndim != 3 or image.shape[2] != 3):
         raise CheckpointError(f"its average image has the shape {image.shape}")
-    with np.errstate(over="ignore"):
-        image = np.asarray(image, "float32")
-    if not np.isfinite(image).all():
-        raise CheckpointError("its average image has values that are not finite")
+    image = _finite(image, "its average image")
     return image.ravel() if image.size == 3 else image

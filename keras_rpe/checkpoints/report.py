@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -29,6 +32,26 @@ DAMAGE: tuple[type[Exception], ...] = (
 
 class CheckpointError(ValueError):
     """A checkpoint is damaged, of another kind, refused as unsafe, or does not fit the network."""
+
+
+@contextmanager
+def one_sentence(path: Path, what: str, *damage: type[Exception]) -> Iterator[None]:
+    """Refuse what is not a file, and say in one sentence why another cannot be read."""
+    try:
+        # Anything else, like a pipe, could block.
+        if not path.is_file():
+            raise CheckpointError("is not a file")
+        yield
+        return
+    except CheckpointError as error:
+        reason = str(error)
+    except MemoryError:
+        reason = "needs more memory than there is"
+    except (*DAMAGE, *damage):
+        reason = "is damaged, or holds what no such file needs"
+    raise CheckpointError(
+        f"`path` must be {what}. Received: {str(path)!r}, which {reason}"
+    ) from None
 
 
 def shortened(name: str) -> str:

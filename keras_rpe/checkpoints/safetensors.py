@@ -9,24 +9,17 @@ from typing import Any
 import numpy as np
 
 from keras_rpe.arguments import check_integer
-from keras_rpe.checkpoints.report import DAMAGE, CheckpointError, bfloat16_to_float32, shortened
+from keras_rpe.checkpoints.report import (
+    CheckpointError,
+    bfloat16_to_float32,
+    one_sentence,
+    shortened,
+)
 from keras_rpe.optional_import import optional_import
 
-_DTYPES = {
-    "F16": "<f2",
-    "BF16": "<u2",
-    "F32": "<f4",
-    "F64": "<f8",
-    "I8": "i1",
-    "I16": "<i2",
-    "I32": "<i4",
-    "I64": "<i8",
-    "U8": "u1",
-    "U16": "<u2",
-    "U32": "<u4",
-    "U64": "<u8",
-    "BOOL": "?",
-}
+_DTYPES = {"BF16": "<u2", "BOOL": "?"}
+_DTYPES |= {f"F{bits}": f"<f{bits // 8}" for bits in (16, 32, 64)}
+_DTYPES |= {f"{k}{bits}": f"<{k.lower()}{bits // 8}" for k in "IU" for bits in (8, 16, 32, 64)}
 
 
 def read_safetensors(
@@ -57,10 +50,7 @@ def read_safetensors(
     check_integer("max_bytes", max_bytes)
     safetensors = optional_import("safetensors", "safetensors")
     path = Path(path)
-    try:
-        # Anything else, like a pipe, could block.
-        if not path.is_file():
-            raise CheckpointError("is not a file")
+    with one_sentence(path, "a safetensors file", safetensors.SafetensorError):
         size = path.stat().st_size
         if size > max_bytes:
             raise CheckpointError(f"has {size} bytes, above the limit of {max_bytes}")
@@ -68,15 +58,6 @@ def read_safetensors(
         if not entries:
             raise CheckpointError("has no arrays")
         return {name: _array(name, entry) for name, entry in sorted(entries, key=lambda e: e[0])}
-    except CheckpointError as error:
-        reason = str(error)
-    except MemoryError:
-        reason = "needs more memory than there is"
-    except (safetensors.SafetensorError, *DAMAGE) as error:
-        reason = f"is damaged ({shortened(str(error))})"
-    raise CheckpointError(
-        f"`path` must be a safetensors file. Received: {str(path)!r}, which {reason}"
-    )
 
 
 def _array(name: str, entry: dict[str, Any]) -> np.ndarray:

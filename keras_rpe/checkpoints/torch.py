@@ -16,7 +16,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from keras_rpe.arguments import check_integer
-from keras_rpe.checkpoints.report import DAMAGE, CheckpointError, bfloat16_to_float32, shortened
+from keras_rpe.checkpoints.report import (
+    CheckpointError,
+    bfloat16_to_float32,
+    one_sentence,
+    shortened,
+)
 
 # An entry of a state dict takes some 200 bytes; a pickle of this size stays far below a gigabyte.
 MAX_PICKLE_BYTES = 4 << 20
@@ -27,7 +32,6 @@ MAX_DIMENSIONS = 32
 _MAX_ARGUMENTS = 8
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
-_DAMAGE: tuple[type[Exception], ...] = (*DAMAGE, pickle.UnpicklingError, zipfile.BadZipFile)
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
 
@@ -78,21 +82,12 @@ def read_torch_file(
     """
     check_integer("max_bytes", max_bytes)
     path = Path(path)
-    try:
-        # Anything else, like a pipe, could block.
-        if not path.is_file():
-            raise CheckpointError("is not a file")
-        with path.open("rb") as stream:
-            return _arrays(stream, path.stat().st_size, max_bytes)
-    except CheckpointError as error:
-        reason = str(error)
-    except MemoryError:
-        reason = "needs more memory than there is"
-    except _DAMAGE:
-        reason = "is damaged, or holds what no state dict needs"
-    raise CheckpointError(
-        f"`path` must be a state dict saved by torch. Received: {str(path)!r}, which {reason}"
-    )
+    damage = (pickle.UnpicklingError, zipfile.BadZipFile)
+    with (
+        one_sentence(path, "a state dict saved by torch", *damage),
+        path.open("rb") as stream,
+    ):
+        return _arrays(stream, path.stat().st_size, max_bytes)
 
 
 @dataclass(frozen=True)
@@ -329,9 +324,7 @@ def _older_format(stream: BufferedIOBase, size: int) -> tuple[Any, _Content]:
     value = unpickler.load()
     storages = unpickler.storages
     keys = _Unpickler(pickles).load()
-    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-        raise CheckpointError("has no list of its storages")
-    if len(set(keys)) < len(keys) or set(keys) != set(storages):
+    if not isinstance(keys, list) or sorted(keys) != sorted(storages):
         raise CheckpointError("lists other storages than its tensors have")
     places: dict[str, int] = {}
     at = pickles.tell()

@@ -42,12 +42,6 @@ def segment_boundaries(segmentations: np.ndarray) -> np.ndarray:
     A pixel that differs from its neighbor to the right, below, or below to the right is marked,
     and the marks are thinned until nothing changes. All 1,633 maps `Boundaries` in the training
     and validation parts of BSDS500 follow from their `Segmentation` in this way, to the pixel.
-
-    Example:
-        >>> import numpy as np
-        >>> from keras_rpe.data.boundary_crops import segment_boundaries
-        >>> segment_boundaries(np.array([[[1, 1, 2, 2]] * 3])).astype(int).tolist()
-        [[[0, 1, 0, 0], [0, 1, 0, 0], [0, 1, 0, 0]]]
     """
     marks = np.zeros(segmentations.shape, bool)
     marks[:, :-1] |= segmentations[:, 1:] != segmentations[:, :-1]
@@ -106,13 +100,6 @@ def plain_crop(
 
     Its first row and column may lie outside the image. The pixels, float32 (h, w, 3), are continued
     by reflection beyond the image, where the shares, float32 (h, w), are -1.
-
-    Example:
-        >>> import numpy as np
-        >>> from keras_rpe.data.boundary_crops import AnnotatedImage, plain_crop
-        >>> item = AnnotatedImage(np.zeros((2, 2, 3)), np.eye(2)[None], np.eye(2))
-        >>> plain_crop(item, (0, 1), (2, 2))[1].tolist()
-        [[0.0, -1.0], [1.0, -1.0]]
     """
     rows, columns = (start + np.arange(side) for start, side in zip(corner, size))
     height, width = item.counts.shape
@@ -130,21 +117,11 @@ def turned_crop(
     zoom: float,
     mirror: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cut a crop out of the turned, enlarged and mirrored image.
+    """Cut a crop, as `plain_crop` gives it, out of the turned, enlarged and mirrored image.
 
     Pixels are interpolated linearly. Every annotator's segmentation is taken from the nearest
-    pixel and its boundaries are drawn anew, so that they stay whole and one pixel thin.
-
-    Args:
-        item: the image with its annotations.
-        center: row and column of the middle of the crop, in pixels of the image from its corner.
-        size: height and width of the crop.
-        angle: in radians.
-        zoom: pixels of the crop, along a side, for a pixel of the image.
-        mirror: whether left and right change places.
-
-    Returns:
-        As `plain_crop`.
+    pixel and its boundaries are drawn anew, so that they stay whole and one pixel thin. `center` is
+    in pixels of the image from its corner, `zoom` the pixels of the crop for one of the image.
     """
     cosine, sine = math.cos(angle) / zoom, math.sin(angle) / zoom
     matrix = np.array([[cosine, -sine], [sine, cosine]])

@@ -182,10 +182,6 @@ def find_boundary_pairs(
         ['plane']
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise LabelFolderError(
-            f"`folder` must be an existing folder. Received: folder={str(folder)!r}"
-        )
     parts = (split,) if isinstance(split, str) else tuple(split)
     if not parts or len(set(parts)) < len(parts) or not set(parts) <= set(SPLITS):
         raise ValueError(

@@ -117,13 +117,20 @@ def digit_images(source: Any = None, split: str = "train") -> list[np.ndarray]:
     """
     check_choice("split", split, SPLITS)
     if source is None:
-        return _by_digit(*_mnist(split))
+        try:
+            return _by_digit(*keras.datasets.mnist.load_data()[SPLITS.index(split)])
+        except Exception as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+            raise ValueError(
+                "`source=None` is MNIST, which Keras downloads, and this failed "
+                f"({reason[:300]}): pass the path of an .npz file, such as source='mnist.npz'. "
+                "Received: source=None"
+            ) from error
     if isinstance(source, (str, Path)):
         if not Path(source).is_file():
             raise ImageFileError(f"{source} does not exist, or is not a file.")
         try:
-            x, y, has_splits = _read_npz(Path(source), split)
-            return _by_digit(x, y, None if has_splits else split)
+            return _read_npz(Path(source), split)
         except Exception as error:
             reason = " ".join(str(error).split()).rstrip(".")[:200] or type(error).__name__
             raise ImageFileError(f"{source} is not an .npz file of digits: {reason}.") from None
@@ -138,34 +145,24 @@ def digit_images(source: Any = None, split: str = "train") -> list[np.ndarray]:
         ) from None
 
 
-def _mnist(split: str) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        return keras.datasets.mnist.load_data()[SPLITS.index(split)]
-    except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise ValueError(
-            f"`source=None` is MNIST, which Keras downloads, and this failed ({reason[:300]}): "
-            "pass the path of an .npz file, such as source='mnist.npz'. Received: source=None"
-        ) from error
-
-
-def _read_npz(path: Path, split: str) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Read images and labels, and whether they are those of the split; nothing is unpickled."""
+def _read_npz(path: Path, split: str) -> list[np.ndarray]:
+    """Read the images of a split; nothing is unpickled."""
     with zipfile.ZipFile(path) as archive:
         held = [name.removesuffix(".npy") for name in archive.namelist()]
         has_splits = {f"x_{split}", f"y_{split}"} <= set(held)
         names = (f"x_{split}", f"y_{split}") if has_splits else ("x", "y")
         if not set(names) <= set(held):
             raise ValueError(f"it has neither x_{split} and y_{split} nor x and y, but {held[:6]}")
-        arrays = []
-        for name in names:
+
+        def read(name: str) -> np.ndarray:
             info = archive.getinfo(f"{name}.npy")
             if info.file_size > _MAX_BYTES:
                 raise ValueError(f"its array {name} has {info.file_size} bytes")
-            with archive.open(info) as stream:
-                content = stream.read(_MAX_BYTES)  # to its end, where the check sum is compared
-            arrays.append(np.load(io.BytesIO(content), allow_pickle=False))
-    return arrays[0], arrays[1], has_splits
+            content = archive.read(info)  # to its end, where the check sum is compared
+            return np.load(io.BytesIO(content), allow_pickle=False)
+
+        x, y = map(read, names)
+    return _by_digit(x, y, None if has_splits else split)
 
 
 def _by_digit(x: np.ndarray, y: np.ndarray, split: str | None = None) -> list[np.ndarray]:

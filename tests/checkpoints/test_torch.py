@@ -175,13 +175,6 @@ def test_limit_of_bytes(tmp_path: Path) -> None:
         read_torch_file(tmp_path / "weights.pth", max_bytes=0)
 
 
-@both_formats
-def test_every_truncation_is_refused(tmp_path: Path, write: Writer) -> None:
-    content = write({"a": tensor(FLOATS)}, [FLOATS])
-    for length in range(len(content)):
-        refusal(tmp_path, content[:length])
-
-
 def test_damaged_zip_archives(tmp_path: Path) -> None:
     good = zip_file({"a": tensor(FLOATS)}, [FLOATS])
     at = good.index(FLOATS.values.tobytes())
