@@ -186,8 +186,7 @@ class _Version5:
         parts = self.elements(data)
         flags, dims, _ = self.header(parts)
         class_number, count = flags & 0xFF, math.prod(dims)
-        known = class_number in (_CELL, _STRUCT, _CHAR) or class_number in _NUMERIC
-        if flags & _COMPLEX or not known:
+        if flags & _COMPLEX or class_number not in (_CELL, _STRUCT, _CHAR, *_NUMERIC):
             return None
         if not 2 <= len(dims) <= _MAX_RANK or min(dims) < 0:
             raise CheckpointError(f"it has an array of the size {dims[: _MAX_RANK + 1]}")

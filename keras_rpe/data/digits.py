@@ -27,11 +27,8 @@ HELD_OUT = 7
 
 _MAX_BYTES = 512 * 2**20
 
-CANVAS = 64
-"""Height and width of a scene, in pixels."""
-
-DIGIT = 28
-"""Height and width of the image of one digit."""
+CANVAS, DIGIT = 64, 28
+"""Height and width of a scene, and of the image of one digit, in pixels."""
 
 CORNERS = tuple((top, left) for top in (0, 17, 35) for left in (0, 17, 35))
 """Where digits stand: the top and left pixel of each of the nine places, which overlap."""
@@ -73,15 +70,10 @@ def digit_scene(
 ) -> Scene:
     """Draw a scene of the digits tutorial of Kong & Fowlkes (CVPR 2018), as `digits` describes it.
 
-    The arrays of `images_by_digit` are uint8 (N, 28, 28), the images of the digits 0 to 9. Corners
-    are drawn in random order, the number of digits uniformly; the class of each is uniform too,
-    or, in a share of the scenes, one class is that of all digits, so that only the instance tells
-    them apart. A digit drawn later overwrites those before it. One of which fewer than
-    `MIN_PIXELS` pixels are left is left out: it takes no id, and its pixels show what is beneath.
-    Ids run from 1 without gaps, in the order in which the digits were drawn.
-
-    Returns:
-        The image, uint8 (64, 64, 3); the instances and the classes, int32 (64, 64).
+    Corners, the number of digits and their classes are uniform; in a share of the scenes all are of
+    one class. A digit overwrites those before it. One of which fewer than `MIN_PIXELS` pixels are
+    left takes no id, and its pixels show what is beneath. Ids run from 1 without gaps, in the order
+    of drawing. The image is uint8 (64, 64, 3), the instances and the classes are int32 (64, 64).
     """
     count = int(rng.integers(min_digits, max_digits + 1))
     one_class = rng.random() < same_class_share
@@ -110,11 +102,7 @@ def digit_scene(
 
 
 def digit_images(source: Any = None, split: str = "train") -> list[np.ndarray]:
-    """Load the images of the digits 0 to 9, uint8 (N, 28, 28) each, as `digits` takes them.
-
-    Where the source has no split, the first and every seventh image after it of each class are
-    for the test, in the order of the source.
-    """
+    """Load the images of the digits 0 to 9, uint8 (N, 28, 28) each, as `digits` takes them."""
     check_choice("split", split, SPLITS)
     if source is None:
         try:
