@@ -92,16 +92,13 @@ def read_boundaries(path: str | Path) -> list[BoundaryAnnotation]:
     """
     path = Path(path)
     structs = matlab_variable(path, _VARIABLE)
-    if isinstance(structs, np.ndarray) and not structs.size:
-        structs = []
     structs = structs if isinstance(structs, list) else [structs]
     # A cell holds structs, or arrays of them.
     annotators = [fields for one in structs for fields in (one if isinstance(one, list) else [one])]
-    if not all(isinstance(fields, dict) for fields in annotators):
-        raise ImageFileError(f"{path} has a {_VARIABLE} that is not a cell of structs.")
-    if not 1 <= len(annotators) <= _MAX_ANNOTATORS:
+    structs_only = all(isinstance(fields, dict) for fields in annotators)
+    if not structs_only or not 1 <= len(annotators) <= _MAX_ANNOTATORS:
         raise ImageFileError(
-            f"{path} has {len(annotators)} annotators in {_VARIABLE}, not 1 to {_MAX_ANNOTATORS}."
+            f"{path} has a {_VARIABLE} that is not a cell of 1 to {_MAX_ANNOTATORS} structs."
         )
     annotations: list[BoundaryAnnotation] = []
     for number, fields in enumerate(annotators, start=1):
@@ -211,11 +208,7 @@ def find_boundary_pairs(
 
 
 def read_boundary_pair(pair: BoundaryPair) -> tuple[np.ndarray, list[BoundaryAnnotation]]:
-    """Read an image, uint8 (H, W, 3), with its annotations, each (H, W).
-
-    Raises `ImageFileError` if a file cannot be used, the image has not 8 bits, or the two differ
-    in size.
-    """
+    """Read an image, uint8 (H, W, 3), with its annotations; an `ImageFileError` says what fails."""
     image = read_image(pair.image)
     if image.dtype != np.uint8:
         raise ImageFileError(f"{pair.image} holds values of type {image.dtype}, not of 8 bits.")

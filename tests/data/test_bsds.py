@@ -175,8 +175,8 @@ def changed(**maps: object) -> list[object]:
 @pytest.mark.parametrize(
     ("annotators", "reason"),
     [
-        ([], "has 0 annotators"),
-        ([GOOD, np.zeros((9, 9))], "not a cell of structs"),
+        ([], "not a cell of 1 to 100 structs"),
+        ([GOOD, np.zeros((9, 9))], "not a cell of 1 to 100 structs"),
         ([GOOD, {"Segmentation": GOOD["Segmentation"]}], "Boundaries for annotator 2 of 2"),
         (changed(Segmentation="text"), "Segmentation for annotator 2 of 2"),
         (
