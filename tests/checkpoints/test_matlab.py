@@ -85,6 +85,15 @@ def test_other_files(tmp_path: Path) -> None:
         read_matlab("null\0byte.mat", ("net",))
 
 
+@pytest.mark.parametrize("writer", WRITERS)
+def test_truncated_files(tmp_path: Path, writer: str) -> None:
+    path = write(tmp_path / "net.mat", small_network().tree(), writer)
+    content = path.read_bytes()
+    for keep in np.linspace(0, len(content) - 1, 12).astype(int):
+        path.write_bytes(content[:keep])
+        refused(path, "cannot be read as a MATLAB file")
+
+
 @pytest.mark.parametrize("writer", ["v5", "v7.3"])
 def test_deep_values(tmp_path: Path, writer: str) -> None:
     value: Any = np.ones((1, 1))
