@@ -6,11 +6,11 @@ Similarities are the calibrated ones of the loss, s = (1 + cos)/2. Plain NumPy a
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 from scipy.linalg import helmert
 from scipy.optimize import brentq, minimize
 from scipy.special import betainc, betaincinv, comb, roots_jacobi
@@ -22,7 +22,6 @@ __all__ = [
     "Margin",
     "capacity",
     "groups_upper_bound",
-    "largest_similarity",
     "loss_floor",
     "margin_lower_bound",
     "smallest_margin",
@@ -84,25 +83,28 @@ class Margin:
     Attributes:
         margin: A margin α, in [0, 1], at which they are known to fit.
         lower_bound: A margin below which they do not fit.
-        exact: Whether `margin` is known to be the smallest; then both are the same.
 
     Example:
         >>> from keras_rpe.margins import Margin
-        >>> Margin(margin=0.5, lower_bound=0.5, exact=True).margin
-        0.5
+        >>> Margin(margin=0.5, lower_bound=0.5).exact
+        True
     """
 
     margin: float
     lower_bound: float
-    exact: bool
+
+    @property
+    def exact(self) -> bool:
+        """Whether `margin` is known to be the smallest."""
+        return self.margin == self.lower_bound
 
 
 def capacity(dim: int, margin: float) -> Capacity:
     """How many groups fit on the sphere in D dimensions at a margin.
 
     Exact up to α = ½, and for D = 2. Above, `groups` is the largest number of 2 D, a few known best
-    arrangements, what caps that cover the sphere ensure, and what a short search by the means of
-    `spread_points` finds; `upper_bound` is that of `groups_upper_bound`.
+    arrangements, what caps that cover the sphere ensure, and what short searches find (see
+    `spread_points`); `upper_bound` is that of `groups_upper_bound`.
 
     Args:
         dim: Dimension D of the embedding, from 2 to 65536.
@@ -132,24 +134,15 @@ def capacity(dim: int, margin: float) -> Capacity:
     covering = int(min(1.0 / area, _MOST_GROUPS)) if area > 0.0 else _MOST_GROUPS
     known = [n for (d, n), largest in _KNOWN_COSINES.items() if d <= dim and largest <= cosine]
     fits = min(max([2 * dim, covering, *known]), upper)
-    # A bisection of short searches. Long steps upwards first: searches for few groups are quick.
-    too_many = 1 + min(upper, _MOST_SEARCHED, int((_SHORT_WORK / _search_work(dim, 1)) ** 0.5))
-    step = max(1, fits // 4)
-    while fits < too_many - 1:
-        middle = (fits + too_many) // 2
-        tried = min(fits + step, middle) if step else middle
-        if _largest_cosine(_found_points(dim, tried, cosine)) <= cosine:
-            fits, step = tried, 2 * step
-        else:
-            too_many, step = tried, 0
+    more = range(fits + 1, min(upper, int((_SHORT_WORK / (dim + 16)) ** 0.5)) + 1)
+    fits += bisect_right(more, cosine, key=lambda n: _largest_cosine(_found_points(dim, n, 1)))
     return Capacity(fits, upper)
 
 
 def groups_upper_bound(dim: int, margin: float) -> int:
     """Number of groups that no embedding can hold more of at a margin.
 
-    It is the true number up to α = ½, where that is the number of a simplex and 2 D at ½, and for
-    D = 2. Above it is the least of several bounds.
+    It is the true number up to α = ½ and for D = 2; otherwise it is the least of several bounds.
 
     Args:
         dim: Dimension D of the embedding, from 2 to 65536.
@@ -201,7 +194,7 @@ def smallest_margin(dim: int, groups: int) -> Margin:
         groups: Number of groups N, from 1 to 10⁹.
 
     Returns:
-        The margin, a lower bound of it, and whether it is exact.
+        The margin and a lower bound of it.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -212,20 +205,20 @@ def smallest_margin(dim: int, groups: int) -> Margin:
     Example:
         >>> from keras_rpe.margins import smallest_margin
         >>> smallest_margin(16, 32)
-        Margin(margin=0.5, lower_bound=0.5, exact=True)
+        Margin(margin=0.5, lower_bound=0.5)
         >>> found = smallest_margin(16, 40)
         >>> round(found.margin, 2), round(found.lower_bound, 2), found.exact
         (0.54, 0.52, False)
     """
     bound = margin_lower_bound(dim, groups)
     if dim == 2 or groups <= 2 * dim or (dim, groups) in _KNOWN_COSINES:
-        return Margin(bound, bound, exact=True)
+        return Margin(bound, bound)
     if groups <= _MOST_SEARCHED:
-        found = largest_similarity(_found_points(dim, groups))
-        return Margin(max(found, bound), bound, exact=False)
+        found = 0.5 + 0.5 * _largest_cosine(_found_points(dim, groups))
+        return Margin(max(found, bound), bound)
     # Caps of this size around the points of a set that takes no other point cover the sphere.
     sine_squared = float(betaincinv((dim - 1) / 2, 0.5, 2.0 / groups))
-    return Margin(0.5 + 0.5 * math.sqrt(max(1.0 - sine_squared, 0.0)), bound, exact=False)
+    return Margin(0.5 + 0.5 * math.sqrt(max(1.0 - sine_squared, 0.0)), bound)
 
 
 def margin_lower_bound(dim: int, groups: int) -> float:
@@ -264,8 +257,12 @@ def margin_lower_bound(dim: int, groups: int) -> float:
         return 0.5
     # Fewer groups need no larger margin.
     cosines = [c for (d, n), c in _KNOWN_COSINES.items() if d == dim and n <= groups]
+
+    def log_excess(cosine: float) -> float:
+        return math.log(min(_most_points(dim, cosine), 1e300) / groups)
+
     if (dim, groups) not in _KNOWN_COSINES:
-        cosines.append(brentq(lambda c: _log_excess(dim, c, groups), 0.0, 1.0 - 1e-15, xtol=1e-14))
+        cosines.append(brentq(log_excess, 0.0, 1.0 - 1e-15, xtol=1e-14))
     return 0.5 + 0.5 * max(cosines)
 
 
@@ -317,8 +314,8 @@ def spread_points(dim: int, groups: int) -> np.ndarray:
         groups: Number of points N, at most 512 where they must be searched for.
 
     Returns:
-        Unit vectors `(N, D)`, float64, the same at every call on one machine.
-        `largest_similarity` of them is the `margin` of `smallest_margin`, within 1e-6.
+        Unit vectors `(N, D)`, float64, the same at every call on one machine. The similarity of
+        the two that are closest is the `margin` of `smallest_margin`, within 1e-4.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -327,129 +324,68 @@ def spread_points(dim: int, groups: int) -> np.ndarray:
         Rankin (1955) up to 2 D points.
 
     Example:
-        >>> from keras_rpe.margins import largest_similarity, spread_points
-        >>> round(largest_similarity(spread_points(3, 12)), 6)
-        0.723607
+        >>> import numpy as np
+        >>> from keras_rpe.margins import spread_points
+        >>> points = spread_points(3, 6)
+        >>> float(np.triu(points @ points.T, 1).max())
+        0.0
     """
     check_integer("dim", dim, 2, _MOST_DIM)
-    check_integer("groups", groups, 1, _MOST_GROUPS)
+    check_integer("groups", groups, 1, _MOST_SEARCHED if 2 < dim < groups / 2 else _MOST_GROUPS)
     if dim * groups > 2**24:
         raise ValueError(
             f"`dim` times `groups` must be at most {2**24}. Received: dim={dim}, groups={groups}"
         )
+    if groups == 1:
+        return np.eye(1, dim)
     if groups <= dim + 1:
-        return _simplex(dim, groups)
+        # The corners of the simplex e_1 … e_N in N - 1 coordinates of its hyperplane.
+        corners = helmert(groups).T / math.sqrt(1.0 - 1.0 / groups)
+        return np.pad(corners, ((0, 0), (0, dim + 1 - groups)))
     if dim == 2:
         angles = 2 * np.pi * np.arange(groups) / groups
         return np.stack([np.cos(angles), np.sin(angles)], axis=-1)
     if groups <= 2 * dim:
         return np.concatenate([np.eye(dim), -np.eye(dim)])[:groups]
-    if groups > _MOST_SEARCHED:
-        raise ValueError(
-            f"`groups` must be at most {_MOST_SEARCHED}, or at most 2 · `dim`. "
-            f"Received: groups={groups}, dim={dim}"
-        )
     return _found_points(dim, groups).copy()
-
-
-def largest_similarity(points: npt.ArrayLike) -> float:
-    """Calibrated cosine similarity s = (1 + cos)/2 of the two points that are closest.
-
-    Args:
-        points: Vectors `(N, D)`, finite and not 0, of any length.
-
-    Returns:
-        In [0, 1]; 0 for one point.
-
-    Raises:
-        ValueError: If they are not such vectors.
-
-    Source:
-        The similarity is that of Kong & Fowlkes (CVPR 2018), section 3, equation 1.
-
-    Example:
-        >>> from keras_rpe.margins import largest_similarity
-        >>> largest_similarity([[1, 0], [0, 1], [-1, 0]])
-        0.5
-    """
-    points = np.asarray(points, "float64")
-    if points.ndim != 2 or not len(points) or not np.isfinite(points).all():
-        raise ValueError(
-            "`points` must be finite numbers of shape (N, D), N at least 1. "
-            f"Received: an array of shape {points.shape}"
-        )
-    if not np.linalg.norm(points, axis=1).min() > 0.0:
-        raise ValueError("`points` must not be 0. Received: a vector of length 0")
-    return 0.5 + 0.5 * _largest_cosine(_unit(points))
-
-
-def _simplex(dim: int, groups: int) -> np.ndarray:
-    """Corners `(N, D)` of a regular simplex about the origin, N ≤ D + 1."""
-    points = np.zeros((groups, dim))
-    if groups == 1:
-        points[0, 0] = 1.0
-    else:
-        # The corners of the simplex e_1 … e_N in N - 1 coordinates of its hyperplane.
-        points[:, : groups - 1] = helmert(groups).T / math.sqrt(1.0 - 1.0 / groups)
-    return points
 
 
 _MOST_SEARCHED = 512  # Groups that a search takes; the time grows with their square.
 _SEED = 20_180_618
-_WORK, _SHORT_WORK = 1_500_000, 800_000  # By `_search_work`: all restarts, a short search.
-_MOST_RESTARTS, _MOST_RESTARTS_TO_KNOWN = 12, 60  # The latter end at the known optimum.
-# Exponents of the energy that searches start with. Few points have many optima, and each start
-# leads to others of them: a low exponent to symmetric ones.
-_FIRST_EXPONENTS = (4.0, 64.0, 16.0, 8.0)
-_LAST_EXPONENT = 4096.0
-_MOST_POLISHED = 100  # Coordinates.
-
-
-def _search_work(dim: int, groups: int) -> int:
-    """What a step of a search costs: all inner products, and a power of each."""
-    return groups**2 * (dim + 16)
+# All starts, and a short search: the number of groups squared, times the dimension and what the
+# power of an inner product costs.
+_WORK, _SHORT_WORK = 1_500_000, 800_000
+_EXPONENTS = (4.0, 16.0, 64.0, 256.0, 2048.0, 16_384.0)
 
 
 @lru_cache(maxsize=64)
-def _found_points(dim: int, groups: int, enough: float | None = None) -> np.ndarray:
-    """The best points of a search, or of a short one that ends at an inner product of `enough`."""
+def _found_points(dim: int, groups: int, starts: int = 12) -> np.ndarray:
+    """The best points of a search."""
     random = np.random.default_rng(_SEED)
-    restarts = max(1, min(_MOST_RESTARTS, _WORK // _search_work(dim, groups)))
-    goal = -1.0
-    if enough is not None:
-        restarts, goal = 1, enough
-    elif (dim, groups) in _KNOWN_COSINES and dim * groups <= _MOST_POLISHED:
-        restarts, goal = _MOST_RESTARTS_TO_KNOWN, _KNOWN_COSINES[dim, groups] + 1e-9
-    best, least = np.empty(0), math.inf
-    for restart in range(restarts):
-        start = _unit(random.normal(size=(groups, dim)))
-        points = _anneal(start, _FIRST_EXPONENTS[restart % len(_FIRST_EXPONENTS)], goal)
-        if points.size <= _MOST_POLISHED and goal < _largest_cosine(points) < least + 0.01:
-            points = _polish(points)
-        if _largest_cosine(points) < least:
-            best, least = points, _largest_cosine(points)
-        if least <= goal:
+    work = groups**2 * (dim + 16)
+    goal = _KNOWN_COSINES.get((dim, groups), -1.0) + 1e-4
+    if goal > 0.0:  # Some of the known optima are found seldom.
+        starts *= 5
+    options = {"maxiter": int(np.clip(1.2e8 / work, 8, 100)), "maxcor": 20}
+    found = []
+    for start in range(max(1, min(starts, _WORK // work))):
+        points = _unit(random.normal(size=(groups, dim)))
+        # Low exponents lead to symmetric optima, and high ones to others.
+        for exponent in _EXPONENTS[start % 3 :]:
+            end = minimize(
+                _energy,
+                points.ravel(),
+                (points.shape, exponent),
+                "L-BFGS-B",
+                jac=True,
+                options=options,
+            )
+            points = _unit(end.x.reshape(points.shape))
+        found.append(points)
+        if _largest_cosine(points) <= goal:
             break
+    best = min(found, key=_largest_cosine)
     best.setflags(write=False)
-    return best
-
-
-def _anneal(points: np.ndarray, exponent: float, goal: float) -> np.ndarray:
-    """Descend with growing exponents, until the largest inner product is at most the goal."""
-    iterations = int(np.clip(1.2e8 / _search_work(*points.shape[::-1]), 8, 100))
-    best = points
-    while exponent <= _LAST_EXPONENT and _largest_cosine(best) > goal:
-        found = minimize(
-            _energy,
-            points.ravel(),
-            args=(points.shape, exponent),
-            jac=True,
-            method="L-BFGS-B",
-            options={"maxiter": iterations, "maxcor": 20},
-        )
-        points = _unit(found.x.reshape(points.shape))
-        best = min(best, points, key=_largest_cosine)
-        exponent *= 4.0
     return best
 
 
@@ -466,30 +402,6 @@ def _energy(flat: np.ndarray, shape: tuple[int, int], exponent: float) -> tuple[
     pull -= (pull * x).sum(axis=1, keepdims=True) * x
     pull /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return largest + np.log(total) / exponent, pull.ravel()
-
-
-def _polish(points: np.ndarray) -> np.ndarray:
-    """Minimize the largest inner product itself, to all digits; too slow for many points."""
-    first, second = np.triu_indices(len(points), 1)
-    start = _largest_cosine(points)
-    near = (points[first] * points[second]).sum(axis=1) > start - 0.15
-    first, second = first[near], second[near]
-
-    def room(z: np.ndarray) -> np.ndarray:
-        """How far pairs are below the largest inner product, which is the last variable."""
-        x = _unit(z[:-1].reshape(points.shape))
-        return z[-1] - (x[first] * x[second]).sum(axis=1)
-
-    only_last = np.append(np.zeros(points.size), 1.0)
-    found = minimize(
-        lambda z: (z[-1], only_last),
-        np.append(points.ravel(), start),
-        jac=True,
-        method="SLSQP",
-        constraints={"type": "ineq", "fun": room},
-        options={"maxiter": 100, "ftol": 1e-15},
-    )
-    return min(_unit(found.x[:-1].reshape(points.shape)), points, key=_largest_cosine)
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
@@ -514,10 +426,6 @@ def _most_points(dim: int, cosine: float) -> float:
         angle = math.asin(math.sqrt(0.5 / (1.0 + cosine)))
         bounds.append(12 * angle / (6 * angle - math.pi) if 6 * angle > math.pi else math.inf)
     return min(bounds)
-
-
-def _log_excess(dim: int, cosine: float, groups: int) -> float:
-    return math.log(min(_most_points(dim, cosine), 1e300) / groups)
 
 
 def _cap_area(dim: int, cosine: float) -> float:
