@@ -1,15 +1,10 @@
 """Figures of merit for instance segmentation and boundary detection."""
 
 from keras_rpe.metrics.boundaries import BoundaryFigures, boundary_benchmark, match_boundaries
-from keras_rpe.metrics.detection import (
-    AverageRecall,
-    MaskAveragePrecision,
-    average_recall,
-    mask_average_precision,
-)
+from keras_rpe.metrics.detection import AverageRecall, MaskAveragePrecision
 from keras_rpe.metrics.masks import Detections, GroundTruth
 from keras_rpe.metrics.matching import Matching, average_precision, matching, matching_dataset
-from keras_rpe.metrics.panoptic import PanopticQuality, panoptic_quality
+from keras_rpe.metrics.panoptic import PanopticQuality
 from keras_rpe.metrics.streaming import (
     InstanceAveragePrecision,
     InstancePanopticQuality,
@@ -29,14 +24,11 @@ __all__ = [
     "PanopticQuality",
     "SemanticMeanIoU",
     "average_precision",
-    "average_recall",
     "boundary_benchmark",
     "class_iou",
-    "mask_average_precision",
     "match_boundaries",
     "matching",
     "matching_dataset",
-    "panoptic_quality",
 ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -19,7 +19,7 @@ from keras_rpe.metrics.masks import (
     mask_overlaps,
     required,
 )
-from keras_rpe.metrics.matching import check_thresholds, image_by_image
+from keras_rpe.metrics.matching import check_thresholds
 
 # pycocotools is the oracle of the tests, but does not do the work here: it has neither void pixels
 # nor the VOC protocol, so that the matching below would stay, and it keeps all masks to the end.
@@ -182,40 +182,6 @@ class AverageRecall:
             at_half = recalls[:, self.thresholds.index(0.5)]
             figures |= {f"AR50@{k}": float(value) for k, value in zip(self.max_proposals, at_half)}
         return figures
-
-
-def average_recall(
-    truths: Iterable[GroundTruth | npt.ArrayLike],
-    predictions: Iterable[Detections | Any],
-    max_proposals: Sequence[int] = (1, 10, 60, 100),
-    thresholds: Sequence[float] | np.ndarray = THRESHOLDS,
-    exclude_void: bool = False,
-) -> dict[str, float]:
-    """Average recall of proposals over a list of images; see `AverageRecall`.
-
-    Args:
-        truths: true masks of each image, as `AverageRecall.update_state` takes them.
-        predictions: as many images of proposals, as it takes them.
-        max_proposals: as for `AverageRecall`.
-        thresholds: as for `AverageRecall`.
-        exclude_void: as for `AverageRecall`.
-
-    Returns:
-        The figures that `AverageRecall.result` names.
-
-    Raises:
-        ValueError: as there; the message about an image starts with its number, from 0.
-
-    Example:
-        >>> import numpy as np
-        >>> from keras_rpe.metrics import average_recall
-        >>> labels = np.array([[1, 1, 0, 2]])
-        >>> average_recall([labels], [labels], max_proposals=(1, 10))
-        {'AR@1': 0.5, 'AR@10': 1.0, 'AR50@1': 0.5, 'AR50@10': 1.0}
-    """
-    recall = AverageRecall(max_proposals, thresholds, exclude_void)
-    list(image_by_image(recall.update_state, truths=truths, predictions=predictions))
-    return recall.result()
 
 
 def _check_max_proposals(value: Any) -> list[int]:
@@ -394,43 +360,6 @@ class MaskAveragePrecision:
     def class_results(self) -> dict[int, dict[str, float]]:
         """Return the same figures for each class that has a true mask, by the class."""
         return {label: self._named(values) for label, values in self._by_class().items()}
-
-
-def mask_average_precision(
-    truths: Iterable[GroundTruth],
-    predictions: Iterable[Detections | Any],
-    protocol: str = "coco",
-    thresholds: Sequence[float] | np.ndarray | None = None,
-    max_detections: int | None = None,
-    area_range: tuple[float, float] | None = None,
-) -> dict[str, float]:
-    """Mean average precision of masks over a list of images; see `MaskAveragePrecision`.
-
-    Args:
-        truths: `GroundTruth` of each image, with classes.
-        predictions: as many `Detections` with scores and classes, or `Instances`.
-        protocol: as for `MaskAveragePrecision`.
-        thresholds: as for `MaskAveragePrecision`.
-        max_detections: as for `MaskAveragePrecision`.
-        area_range: as for `MaskAveragePrecision`.
-
-    Returns:
-        The figures that `MaskAveragePrecision.result` names.
-
-    Raises:
-        ValueError: as there; the message about an image starts with its number, from 0.
-
-    Example:
-        >>> import numpy as np
-        >>> from keras_rpe.metrics import Detections, GroundTruth, mask_average_precision
-        >>> labels = np.array([[1, 1, 0, 2]])
-        >>> pred = Detections(labels, scores=[0.9, 0.8], classes=[1, 1])
-        >>> mask_average_precision([GroundTruth(labels, [1, 1])], [pred])["AP75"]
-        1.0
-    """
-    precision = MaskAveragePrecision(protocol, thresholds, max_detections, area_range)
-    list(image_by_image(precision.update_state, truths=truths, predictions=predictions))
-    return precision.result()
 
 
 def _check_area_range(value: Any) -> tuple[float, float]:

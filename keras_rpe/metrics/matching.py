@@ -53,13 +53,11 @@ class Matching:
         tp: number of matched pairs.
         fp: number of predicted instances without a partner.
         fn: number of true instances without a partner.
-        n_true: number of true instances, `tp + fn`.
-        n_pred: number of predicted instances, `tp + fp`.
         sum_iou: sum of the IoU of the matched pairs.
 
     Example:
         >>> from keras_rpe.metrics import Matching
-        >>> m = Matching(threshold=0.5, tp=3, fp=1, fn=0, n_true=3, n_pred=4, sum_iou=2.4)
+        >>> m = Matching(threshold=0.5, tp=3, fp=1, fn=0, sum_iou=2.4)
         >>> m.precision, m.recall, m.average_precision
         (0.75, 1.0, 0.75)
     """
@@ -68,9 +66,17 @@ class Matching:
     tp: int
     fp: int
     fn: int
-    n_true: int
-    n_pred: int
     sum_iou: float
+
+    @property
+    def n_true(self) -> int:
+        """Number of true instances, tp + fn."""
+        return self.tp + self.fn
+
+    @property
+    def n_pred(self) -> int:
+        """Number of predicted instances, tp + fp."""
+        return self.tp + self.fp
 
     def _ratio(self, numerator: float, denominator: float) -> float:
         if denominator == 0:
@@ -120,7 +126,7 @@ class Matching:
                 "Only matchings of the same `threshold` add up. "
                 f"Received: thresholds {self.threshold} and {other.threshold}"
             )
-        names = ("tp", "fp", "fn", "n_true", "n_pred", "sum_iou")
+        names = ("tp", "fp", "fn", "sum_iou")
         return Matching(self.threshold, *(getattr(self, n) + getattr(other, n) for n in names))
 
 
@@ -209,11 +215,7 @@ def _match(
         valid = iou >= threshold
         matched = _assigned(i[valid], j[valid], iou[valid])
         tp = len(matched)
-        matchings.append(
-            Matching(
-                threshold, tp, n_pred - tp, n_true - tp, n_true, n_pred, sum_iou=math.fsum(matched)
-            )
-        )
+        matchings.append(Matching(threshold, tp, n_pred - tp, n_true - tp, math.fsum(matched)))
     return matchings
 
 

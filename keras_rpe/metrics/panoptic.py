@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,6 @@ from keras_rpe.metrics.masks import (
     mask_overlaps,
     required,
 )
-from keras_rpe.metrics.matching import image_by_image
 
 # What the paper asks for: more than half, which makes the matching unique.
 _THRESHOLD = 0.5
@@ -150,33 +149,3 @@ class PanopticQuality:
             for suffix, values in groups.items()
             for name in ("PQ", "SQ", "RQ")
         }
-
-
-def panoptic_quality(
-    truths: Iterable[GroundTruth],
-    predictions: Iterable[Detections | Any],
-    things: Collection[int] | None = None,
-) -> dict[str, float]:
-    """Panoptic quality over a list of images; see `PanopticQuality`.
-
-    Args:
-        truths: `GroundTruth` of each image, with classes.
-        predictions: as many `Detections` with classes, or `Instances`.
-        things: the classes of countable objects, or None.
-
-    Returns:
-        The figures that `PanopticQuality.result` names.
-
-    Raises:
-        ValueError: as there; the message about an image starts with its number, from 0.
-
-    Example:
-        >>> import numpy as np
-        >>> from keras_rpe.metrics import Detections, GroundTruth, panoptic_quality
-        >>> labels = np.array([[1, 1, 2]])
-        >>> panoptic_quality([GroundTruth(labels, [4, 4])], [Detections(labels, classes=[4, 7])])
-        {'PQ': 0.3333333333333333, 'SQ': 0.5, 'RQ': 0.3333333333333333}
-    """
-    quality = PanopticQuality(things)
-    list(image_by_image(quality.update_state, truths=truths, predictions=predictions))
-    return quality.result()

@@ -224,20 +224,8 @@ class InstancePanopticQuality(StreamingMatching):
     """Panoptic quality sum_iou / (tp + fp/2 + fn/2) of predicted instances of one class.
 
     Kirillov et al., "Panoptic Segmentation", CVPR 2019; an IoU of exactly `threshold` matches
-    here, where the paper asks for more than 0.5. The counts of all images are pooled; without any
-    true or predicted instance the result is 1.0. Runs inside a graph, under XLA and with dynamic
-    shapes.
-
-    Args:
-        threshold: the smallest IoU of a matched pair, from 0.5 to 1.
-        max_instances: how many instances of an image take part, those with the smallest ids, from
-            1 to 8192; memory grows with its square. Further ones count as not matched.
-        ignore_label: pixels with this label in `y_true` are void, or None.
-        name: name of the metric; None takes that of the class in snake case.
-        dtype: dtype of the metric; the counts themselves are float32.
-
-    Raises:
-        ValueError: if an argument lies outside its range.
+    here, where the paper asks for more than 0.5. Arguments, pooling and the result without any
+    instance are those of `InstanceAveragePrecision`.
 
     Example:
         >>> from keras_rpe.metrics import InstancePanopticQuality

@@ -9,11 +9,19 @@ from keras_rpe.metrics import (
     Detections,
     GroundTruth,
     MaskAveragePrecision,
-    average_recall,
-    mask_average_precision,
 )
 from keras_rpe.metrics.detection import area_under_curve, match_greedily, precision_at_recalls
 from keras_rpe.models import Instances
+
+
+def updated(metric, truths, predictions):
+    for true, pred in zip(truths, predictions):
+        metric.update_state(true, pred)
+    return metric
+
+
+def result(metric, true, pred):
+    return updated(metric, [true], [pred]).result()
 
 
 def matched(iou, thresholds=(0.5,), ignored=None, crowd=None):
@@ -47,9 +55,7 @@ def test_areas_by_hand():
 
 
 def expect_recall(truths, predictions, numbers):
-    recall = AverageRecall(numbers)
-    for true, pred in zip(truths, predictions):
-        recall.update_state(true, pred)
+    recall = updated(AverageRecall(numbers), truths, predictions)
     figures = recall.result()
     for k in numbers:
         _, expected, _ = coco_evaluation(truths, predictions, use_classes=False, max_detections=k)
@@ -79,15 +85,13 @@ def test_excluded_void_leaves_the_masks():
     labels = np.array([[1, 1, 255, 255, 0, 2]])
     truth = GroundTruth(labels, ignore_label=255)
     pred = np.array([[[1, 1, 1, 1, 0, 0]], [[0, 0, 1, 1, 0, 0]]], bool)
-    recall = AverageRecall((2,), exclude_void=True)
-    recall.update_state(truth, pred)
-    assert recall.result() == {"AR@2": 0.5, "AR50@2": 0.5}
-    recall = AverageRecall((2,))
-    recall.update_state(truth, pred)  # IoU 1/2 with mask 1
-    assert recall.result() == {"AR@2": pytest.approx(0.05), "AR50@2": 0.5}
+    without = AverageRecall((2,), exclude_void=True)
+    assert result(without, truth, pred) == {"AR@2": 0.5, "AR50@2": 0.5}
+    # IoU 1/2 with mask 1.
+    assert result(AverageRecall((2,)), truth, pred) == {"AR@2": pytest.approx(0.05), "AR50@2": 0.5}
     # A mask without another pixel than void ones is not asked for.
     hidden = GroundTruth(np.array([[[True, False]]]), void=np.array([[True, False]]))
-    assert average_recall([hidden], [np.zeros((1, 2), int)], exclude_void=True)["AR@1"] == 1.0
+    assert result(AverageRecall(exclude_void=True), hidden, np.zeros((1, 2), int))["AR@1"] == 1.0
 
 
 def test_maps_stacks_and_instances_are_the_same():
@@ -96,14 +100,20 @@ def test_maps_stacks_and_instances_are_the_same():
     scores = np.array([0.2, 0.7], np.float32)
     instances = Instances(pred, scores, np.zeros((2, 4), int), np.ones(2, int))
     stacked = Detections(pred == np.array([1, 2])[:, None, None], scores)
-    expected = average_recall([labels], [Detections(pred, scores)], (1, 2))
+    recall = AverageRecall((1, 2))
+
+    def anew(true, pred):
+        recall.reset_state()
+        return result(recall, true, pred)
+
+    expected = anew(labels, Detections(pred, scores))
     assert expected["AR50@1"] == 0.5
     assert expected["AR50@2"] == 1.0
-    assert average_recall([labels], [instances], (1, 2)) == expected
+    assert anew(labels, instances) == expected
     true = labels == np.array([3, 9])[:, None, None]
-    assert average_recall([true], [stacked], (1, 2)) == expected
+    assert anew(true, stacked) == expected
     # Masks alone come in the order of their rank.
-    assert average_recall([true], [stacked.masks[::-1]], (1, 2)) == expected
+    assert anew(true, stacked.masks[::-1]) == expected
 
 
 def test_reset_and_own_thresholds():
@@ -116,15 +126,8 @@ def test_reset_and_own_thresholds():
     assert recall.result() == {"AR@1": 0.0}
 
 
-def streamed(truths, predictions, *args, **kwargs):
-    precision = MaskAveragePrecision(*args, **kwargs)
-    for true, pred in zip(truths, predictions):
-        precision.update_state(true, pred)
-    return precision
-
-
 def expect_precision(truths, predictions, **kwargs):
-    found = streamed(truths, predictions, **kwargs)
+    found = updated(MaskAveragePrecision(**kwargs), truths, predictions)
     expected, _, labels = coco_evaluation(truths, predictions, **kwargs)
     by_class = found.class_results()
     asked = (expected > -1).all(axis=(0, 1))
@@ -241,7 +244,7 @@ def voc_reference(truths, predictions, threshold):
 @given(seed=st.integers(0, 2**32 - 1), ignored=st.booleans())
 def test_voc_equals_plain_loops(seed, ignored):
     truths, predictions = random_images(seed, ignored=ignored)
-    found = streamed(truths, predictions, "voc")
+    found = updated(MaskAveragePrecision("voc"), truths, predictions)
     for threshold, name in ((0.5, "AP50"), (0.7, "AP70")):
         expected = voc_reference(truths, predictions, threshold)
         by_class = [values[name] for values in found.class_results().values()]
@@ -255,10 +258,10 @@ def test_duplicates_are_wrong_and_a_crowd_takes_all():
     masks = np.array([[[1, 1, 0, 0, 0, 0]]] * 2 + [[[0, 0, 0, 1, 0, 0]]] * 3, bool)
     pred = Detections(masks, np.arange(5, 0, -1), np.ones(5, int))
     crowd = GroundTruth(labels, [1, 1], crowd=[False, True])
-    assert mask_average_precision([crowd], [pred])["AP"] == 1.0  # the duplicate comes after
+    assert result(MaskAveragePrecision(), crowd, pred)["AP"] == 1.0  # the duplicate comes after
     worse = Detections(masks[[2, 0, 1]], [3, 1, 2], [1, 1, 1])
-    assert mask_average_precision([crowd], [worse], "voc")["AP"] == 1.0
-    assert mask_average_precision([GroundTruth(labels, [1, 1])], [worse], "voc")["AP"] == 0.25
+    assert result(MaskAveragePrecision("voc"), crowd, worse)["AP"] == 1.0
+    assert result(MaskAveragePrecision("voc"), GroundTruth(labels, [1, 1]), worse)["AP"] == 0.25
 
 
 def test_a_small_part_of_void_excuses_a_coco_prediction():
@@ -266,10 +269,10 @@ def test_a_small_part_of_void_excuses_a_coco_prediction():
     truth = GroundTruth(np.array([[1, 0, 0, 0]]), [1], void=void)
     masks = np.array([[[0, 0, 1, 1]], [[1, 0, 0, 0]]], bool)
     pred = Detections(masks, [0.9, 0.8], [1, 1])
-    assert mask_average_precision([truth], [pred])["AP"] == 1.0
-    assert mask_average_precision([truth], [pred], "voc")["AP"] == 1.0
+    assert result(MaskAveragePrecision(), truth, pred)["AP"] == 1.0
+    assert result(MaskAveragePrecision("voc"), truth, pred)["AP"] == 1.0
     without = GroundTruth(truth.masks, [1])
-    assert mask_average_precision([without], [pred], "voc")["AP"] == 0.5
+    assert result(MaskAveragePrecision("voc"), without, pred)["AP"] == 0.5
 
 
 def test_nothing_true():
@@ -309,7 +312,5 @@ def test_bad_images_are_refused():
         (truth, Detections(labels.T, [0.5], [1]), r"\(1, 2\) and \(2, 1\)"),
         (truth, labels * 1.0, "`masks`.*float64"),
     ):
-        with pytest.raises(ValueError, match=f"^Image 1: .*{message}"):
-            mask_average_precision([truth, true], [pred, found])
-    with pytest.raises(ValueError, match="equally many.*only 1 in `predictions`"):
-        average_recall([labels, labels], [labels])
+        with pytest.raises(ValueError, match=message):
+            MaskAveragePrecision().update_state(true, found)

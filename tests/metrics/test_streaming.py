@@ -102,15 +102,9 @@ def test_updates_in_a_compiled_graph_equal_the_data_set(jit_compile):
     assert float(metric.sum_iou) == pytest.approx(m.sum_iou, rel=1e-5)
     metric.reset_state()
     assert [float(v) for v in metric.variables] == [0.0] * 4
-
-
-def test_sample_weights_weigh_images():
-    true, pred = np.array([random_pair(seed) for seed in range(3)]).swapaxes(0, 1)
-    metric = InstanceAveragePrecision()
-    metric.update_state(true, pred, sample_weight=[2, 0, 1])
-    first, last = matching(true[0], pred[0]), matching(true[2], pred[2])
-    assert float(metric.tp) == 2 * first.tp + last.tp
-    assert float(metric.fn) == 2 * first.fn + last.fn
+    true, pred = np.array([random_pair(seed) for seed in range(2)]).swapaxes(0, 1)
+    metric.update_state(true, pred, sample_weight=[2, 0])
+    assert float(metric.tp) == 2 * matching(true[0], pred[0]).tp
 
 
 @pytest.mark.parametrize(
@@ -308,58 +302,19 @@ def test_scores_in_a_compiled_model_with_mixed_precision():
         logs = model.evaluate(scores, true, batch_size=3, verbose=0, return_dict=True)
     finally:
         keras.mixed_precision.set_dtype_policy("float32")
+    copy = keras.metrics.deserialize(keras.metrics.serialize(metric))
+    assert type(copy) is SemanticMeanIoU
+    assert copy.get_config() == metric.get_config()
+    assert copy.total_cm.shape == metric.total_cm.shape
     expected = class_iou(true, pred, 3, 255)
     assert logs[metric.name] == pytest.approx(np.mean(list(expected.values())), rel=1e-6)
 
 
-def test_mean_iou_with_dynamic_shapes():
-    metric = SemanticMeanIoU(6)
-    spec = tf.TensorSpec((None, None, None), tf.uint8)
-
-    @tf.function(input_signature=[spec, spec])
-    def update(true, pred):
-        metric.update_state(true, pred)
-
-    true, pred = class_maps(3)
-    update(true, pred)
-    update(true[:1, :2], pred[:1, :2])
-    expected = class_iou([*true, true[0, :2]], [*pred, pred[0, :2]], 6)
-    assert metric.class_iou() == pytest.approx(expected)
-
-
-def test_config_round_trip_of_mean_iou():
-    metric = SemanticMeanIoU(21, 255, sparse_y_pred=False, name="miou")
-    copy = keras.metrics.deserialize(keras.metrics.serialize(metric))
-    assert type(copy) is SemanticMeanIoU
-    assert copy.get_config() == metric.get_config()
-    assert (copy.true_classes, copy.ignore_label, copy.sparse_y_pred) == (21, 255, False)
-    assert copy.total_cm.shape == metric.total_cm.shape
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ((0,), "`num_classes`.*0"),
-        ((3, 0.5), r"`ignore_label` must be"),
-    ],
-)
-def test_bad_numbers_of_classes_are_refused(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        SemanticMeanIoU(*arguments)
-
-
-@pytest.mark.parametrize(
-    ("true", "pred", "sparse", "message"),
-    [
-        (
-            np.zeros((1, 2, 2), int),
-            np.zeros((1, 2, 2, 5)),
-            False,
-            r"\(1, 2, 2, 3\).*\(1, 2, 2, 5\)",
-        ),
-        (np.zeros((1, 2, 2), int), np.zeros((1, 2, 2)), True, r"`y_pred` must hold integers"),
-    ],
-)
-def test_bad_class_maps_are_refused(true, pred, sparse, message):
-    with pytest.raises(ValueError, match=message):
-        SemanticMeanIoU(3, sparse_y_pred=sparse).update_state(true, pred)
+def test_bad_class_maps_are_refused():
+    zeros = np.zeros((1, 2, 2), int)
+    with pytest.raises(ValueError, match=r"\(1, 2, 2, 3\).*\(1, 2, 2, 5\)"):
+        SemanticMeanIoU(3, sparse_y_pred=False).update_state(zeros, np.zeros((1, 2, 2, 5)))
+    with pytest.raises(ValueError, match=r"`y_pred` must hold integers"):
+        SemanticMeanIoU(3).update_state(zeros, zeros * 1.0)
+    with pytest.raises(ValueError, match="`num_classes`.*0"):
+        SemanticMeanIoU(0)
