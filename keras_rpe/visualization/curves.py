@@ -186,12 +186,10 @@ def _read_csv(path: Path) -> dict[str, list[str | None]]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
+        if any(None in row for row in rows):
+            raise csv.Error("rows longer than its first")
     except (csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"`history` must be a CSV log. Received: {path}: {error}") from error
-    if any(None in row for row in rows):
-        raise ValueError(
-            f"`history` must be a CSV log. Received: {path} with rows longer than its first"
-        )
     return {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
 
 

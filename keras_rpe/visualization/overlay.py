@@ -33,6 +33,17 @@ def instance_colors(ids: np.ndarray) -> np.ndarray:
     return hsv2rgb(np.stack([hue, saturation, value], axis=-1)[None])[0]
 
 
+def check_labels(labels: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Return labels as an integer array of this shape, or raise `ValueError`."""
+    array = np.asarray(labels)
+    if array.shape != shape or array.dtype.kind not in "iu":
+        raise ValueError(
+            f"`labels` must be integers of the shape {shape}. "
+            f"Received: labels of shape {array.shape} and dtype {array.dtype}"
+        )
+    return array
+
+
 def overlay_instances(image: Any, labels: Any, alpha: float = 0.4) -> np.ndarray:
     """Draw instances over their image, each in a color of its own with its boundary.
 
@@ -60,12 +71,7 @@ def overlay_instances(image: Any, labels: Any, alpha: float = 0.4) -> np.ndarray
         ((16, 20, 3), 'uint8', np.uint8(0))
     """
     picture = displayed_image(image)
-    labels = np.asarray(labels)
-    if labels.shape != picture.shape[:2] or labels.dtype.kind not in "iu":
-        raise ValueError(
-            f"`labels` must be integers of the image's shape {picture.shape[:2]}. "
-            f"Received: labels of shape {labels.shape} and dtype {labels.dtype}"
-        )
+    labels = check_labels(labels, picture.shape[:2])
     check_number("alpha", alpha, "[0, 1]")
     ids, inverse = np.unique(labels, return_inverse=True)
     colors = instance_colors(ids)[inverse.reshape(labels.shape)]

@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_rpe.arguments import check_integer, check_number
 from keras_rpe.optional_import import optional_import
-from keras_rpe.visualization.overlay import instance_colors
+from keras_rpe.visualization.overlay import check_labels, instance_colors
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,9 +52,7 @@ View = tuple[float, float]
 def sphere_scatter(
     *embeddings: Any,
     labels: Any = None,
-    colors: Any = None,
     titles: Sequence[str] | None = None,
-    columns: int | None = None,
     view: View | None = None,
     side: int = 320,
 ) -> np.ndarray:
@@ -68,18 +66,17 @@ def sphere_scatter(
         *embeddings: Unit vectors, each `(..., 3)` of one shape: the embedding of an image before
             and after each loop of mean shift, for example.
         labels: Integers of the points' shape, shared by all spheres; each instance has the color
-            that it has in `overlay_instances`, and 0, the background, is gray.
-        colors: Colors instead of labels, `(..., 3)`, uint8 RGB or floats in [0, 1]. With neither,
-            a point has the color that `embedding_colors` gives it.
+            that it has in `overlay_instances`, and 0, the background, is gray. `None`: a point has
+            the color that `embedding_colors` gives it.
         titles: A title for each sphere, or `None`.
-        columns: Spheres in a row; `None`: all of them.
         view: From where the spheres are seen, degrees (azimuth, elevation) with the third axis
             upwards; `None`: from where the least is hidden.
-        side: Side of the square of a sphere in pixels, from 100 to 4000.
+        side: Side of the square of a sphere in pixels, from 100 to 4000, of all spheres at most
+            20,000.
 
     Returns:
-        uint8 RGB `(rows · (side + title), columns · side, 3)`, where a strip of titles is 9 % of
-        the side high.
+        uint8 RGB `(side + strip, spheres · side, 3)`, where the strip of titles is 9 % of the side
+        high.
 
     Raises:
         ValueError: If an argument is not as above.
@@ -96,14 +93,8 @@ def sphere_scatter(
         >>> sphere_scatter(before, np.sign(before) / 3**0.5, labels=labels, side=200).shape
         (200, 400, 3)
     """
-    points, shape = _checked_embeddings(embeddings)
-    if labels is not None and colors is not None:
-        raise ValueError("`colors` must be None if labels are given. Received: both")
-    if columns is not None:
-        check_integer("columns", columns)
-    columns = min(columns or len(points), len(points))
-    rows = math.ceil(len(points) / columns)
-    check_integer("side", side, 100, max(100, min(4000, _MAX_PICTURE // max(rows, columns))))
+    points, shape = _checked_points("embeddings", embeddings, 1, (3,))
+    check_integer("side", side, 100, max(100, min(4000, _MAX_PICTURE // len(points))))
     names = None if titles is None else [str(title) for title in titles]
     if names is not None and len(names) != len(points):
         raise ValueError(
@@ -111,28 +102,19 @@ def sphere_scatter(
             f"Received: {len(names)} titles"
         )
     chosen = _checked_view(view)
-    if labels is not None:
-        shared = _label_colors(_checked_labels(labels, shape))
-    elif colors is not None:
-        shared = _checked_colors(colors, shape)
-    else:
-        shared = None
+    shared = None if labels is None else _label_colors(labels, shape)
     dots = [_merged(x, np.clip((x + 1) / 2, 0, 1) if shared is None else shared) for x in points]
     if chosen is None:
         places, _, shares = (np.concatenate(parts) for parts in zip(*dots))
         chosen = _view_of(places, shares**0.5)
-    strip = round(0.09 * side) if names else 0
-    width, height = columns * side, rows * (side + strip)
+    width, height = len(points) * side, side + (round(0.09 * side) if names else 0)
     figure = pixel_figure(width, height)
     for index, one in enumerate(dots):
-        row, column = divmod(index, columns)
-        bottom = height - (row + 1) * (side + strip)
-        box = (column * side / width, bottom / height, side / width, side / height)
-        axes = add_ball(figure, box, chosen, side)
+        axes = add_ball(figure, (index / len(points), 0, side / width, side / height), chosen, side)
         _draw_dots(axes, one, one[0] @ _directions(chosen)[2] >= 0, side)
         if names:
             figure.text(
-                (column + 0.5) * side / width, (bottom + side) / height, names[index],
+                (index + 0.5) / len(points), side / height, names[index],
                 ha="center", va="bottom", size=0.055 * side, color=INK,
             )  # fmt: skip
     return figure_pixels(figure)
@@ -183,12 +165,12 @@ def trajectory_picture(
         >>> trajectory_picture(loops, labels=np.arange(2).repeat(50).reshape(2, 50) + 1).shape
         (521, 480, 3)
     """
-    points, shape = _checked_loops(loops)
+    points, shape = _checked_points("loops", loops, 2, (2, 3))
     groups = np.zeros(points.shape[1], "int64")
     colors = np.tile((0.0, 0.45, 0.7), (groups.size, 1))
     if labels is not None:
-        groups = _checked_labels(labels, shape)
-        colors = _label_colors(groups)
+        colors = _label_colors(labels, shape)
+        groups = np.ravel(labels)
     check_integer("max_paths", max_paths)
     check_integer("seed", seed, 0)
     check_integer("side", side, 150, 4000)
@@ -398,44 +380,32 @@ def _some(groups: np.ndarray, most: int, seed: int) -> np.ndarray:
     return by_group[np.argsort(rank, kind="stable")[:most]]
 
 
-def _checked_embeddings(embeddings: Sequence[Any]) -> tuple[list[np.ndarray], tuple[int, ...]]:
-    """Embeddings as points `(n, 3)`, and their shape without the last axis."""
-    arrays = [np.asarray(embedding, dtype="float64") for embedding in embeddings]
-    shape = arrays[0].shape if arrays else ()
-    same = all(x.shape == shape for x in arrays)
-    if not same or len(shape) < 2 or shape[-1] != 3 or 0 in shape:
-        raise ValueError(
-            "`embeddings` must be at least one array of unit vectors (..., 3), all of one shape. "
-            f"Received: shapes {[x.shape for x in arrays]}"
-        )
-    if not all(_is_unit(x) for x in arrays):
-        raise ValueError(
-            "`embeddings` must be vectors of length 1, within 0.01. Received: other vectors"
-        )
-    return [x.reshape(-1, 3) for x in arrays], shape[:-1]
-
-
-def _checked_loops(loops: Any) -> tuple[np.ndarray, tuple[int, ...]]:
-    """Points as `(loops + 1, n, D)`, and their shape in one loop."""
+def _checked_points(
+    name: str, arrays: Any, at_least: int, dims: tuple[int, ...]
+) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Arrays of points as one `(arrays, n, D)`, and their shape without the last axis."""
     try:
-        array = np.asarray(loops, dtype="float64")
+        points = np.asarray(arrays, dtype="float64")
+        received = f"shape {points.shape}"
     except ValueError:
-        shapes = [np.shape(one) for one in loops]
+        points, received = np.empty(0), "arrays of different shapes"
+    if (
+        points.ndim < 3
+        or len(points) < at_least
+        or points.size == 0
+        or points.shape[-1] not in dims
+    ):
         raise ValueError(
-            f"`loops` must hold arrays of one shape. Received: shapes {shapes}"
-        ) from None
-    if array.ndim < 3 or array.shape[0] < 2 or array.size == 0 or array.shape[-1] not in (2, 3):
-        raise ValueError(
-            "`loops` must be points (loops + 1, ..., D) of one loop at least, D = 2 or 3. "
-            f"Received: shape={array.shape}"
+            f"`{name}` must be {at_least} or more arrays of points (..., D), all of one shape, "
+            f"D = {' or '.join(map(str, dims))}. Received: {received}"
         )
-    if not (np.abs(array) <= 1e12).all():  # A comparison that NaN fails.
-        raise ValueError("`loops` must be in [-1e12, 1e12]. Received: values that are not")
-    if array.shape[-1] == 3 and not _is_unit(array):
+    if not (np.abs(points) <= 1e12).all():  # A comparison that NaN fails.
+        raise ValueError(f"`{name}` must be in [-1e12, 1e12]. Received: values that are not")
+    if points.shape[-1] == 3 and not _is_unit(points):
         raise ValueError(
-            "`loops` of D = 3 must be vectors of length 1, within 0.01. Received: other vectors"
+            f"`{name}` must have length 1 where D = 3, within 0.01. Received: other vectors"
         )
-    return array.reshape(array.shape[0], -1, array.shape[-1]), array.shape[1:-1]
+    return points.reshape(len(points), -1, points.shape[-1]), points.shape[1:-1]
 
 
 def _is_unit(points: np.ndarray) -> bool:
@@ -443,43 +413,20 @@ def _is_unit(points: np.ndarray) -> bool:
     return bool((np.abs(np.linalg.norm(points, axis=-1) - 1) <= 0.01).all())
 
 
-def _checked_labels(labels: Any, shape: tuple[int, ...]) -> np.ndarray:
-    array = np.asarray(labels)
-    if array.shape != shape or array.dtype.kind not in "iu":
-        raise ValueError(
-            f"`labels` must be integers of the shape {shape} of the points. "
-            f"Received: labels of shape {array.shape} and dtype {array.dtype}"
-        )
-    return array.reshape(-1).astype("int64")
-
-
-def _label_colors(labels: np.ndarray) -> np.ndarray:
-    return np.where(labels[:, None] == 0, _BACKGROUND, instance_colors(labels))
-
-
-def _checked_colors(colors: Any, shape: tuple[int, ...]) -> np.ndarray:
-    array = np.asarray(colors)
-    of_type = array.dtype == np.uint8 or array.dtype.kind == "f"
-    scaled = array / (255 if array.dtype == np.uint8 else 1) if of_type else np.full(1, np.nan)
-    if array.shape != (*shape, 3) or not ((scaled >= 0) & (scaled <= 1)).all():
-        raise ValueError(
-            f"`colors` must be RGB of the shape {(*shape, 3)}, as uint8 or floats in [0, 1]. "
-            f"Received: colors of shape {array.shape} and dtype {array.dtype}"
-        )
-    return scaled.reshape(-1, 3)
+def _label_colors(labels: Any, shape: tuple[int, ...]) -> np.ndarray:
+    ids = check_labels(labels, shape).reshape(-1)
+    return np.where(ids[:, None] == 0, _BACKGROUND, instance_colors(ids))
 
 
 def _checked_view(view: Any) -> View | None:
     if view is None:
         return None
-    try:
-        azimuth, elevation = view
-        return (
-            check_number("view", azimuth, "(-inf, inf)"),
-            check_number("view", elevation, "[-90, 90]"),
-        )
-    except (TypeError, ValueError):
+    if np.shape(view) != (2,):
         raise ValueError(
-            "`view` must be None or degrees (azimuth, elevation), the elevation in [-90, 90]. "
-            f"Received: view={view!r}"
-        ) from None
+            f"`view` must be None or degrees (azimuth, elevation). Received: view={view!r}"
+        )
+    azimuth, elevation = view
+    return (
+        check_number("view", azimuth, "(-inf, inf)"),
+        check_number("view", elevation, "[-90, 90]"),
+    )

@@ -60,38 +60,24 @@ def test_labels_have_the_colors_of_the_overlay_left_and_right():
     assert not left[:, 100:].any()
 
 
-def test_the_far_side_is_pale():
-    point = np.array([[0.6, 0.64, 0.48]])
-    near, far = (sphere_scatter(x, labels=[2], view=(0, 0), side=200) for x in (point, -point))
-    assert np.ptp(near.astype(int), axis=-1).max() > 200
-    assert 30 < np.ptp(far.astype(int), axis=-1).max() < 130
-
-
-def test_a_view_is_chosen_from_where_the_points_are_seen():
+def test_a_view_is_chosen_from_where_the_points_are_seen_and_the_far_side_is_pale():
     points = np.array([[-0.6, -0.64, -0.48]])
     assert pixels_of(sphere_scatter(points, labels=[2], side=150), 2).any()
+    assert not pixels_of(sphere_scatter(points, labels=[2], view=(0, 0), side=150), 2).any()
 
 
-def test_colors_given_and_of_the_embedding_differ():
-    own = sphere_scatter(np.eye(3), view=(45, 35), side=150)
-    floats = sphere_scatter(np.eye(3), colors=np.eye(3), view=(45, 35), side=150)
-    ints = sphere_scatter(np.eye(3), colors=255 * np.eye(3, dtype="uint8"), view=(45, 35), side=150)
-    assert_array_equal(floats, ints)
-    assert (own != floats).any()
-
-
-def test_rows_columns_and_titles():
+def test_spheres_in_a_row_with_titles():
     x = np.eye(3)
     options = {"labels": [1, 2, 3], "view": (30, 30), "side": 150}
-    one, row = sphere_scatter(x, **options), sphere_scatter(x, x[::-1], x, **options)
+    row = sphere_scatter(x, x[::-1], x, **options)
     assert row.shape == (150, 450, 3)
-    assert_array_equal(row[:, :150], one)
-    assert (row[:, 150:300] != one).any()
-    grid = sphere_scatter(x, x[::-1], x, **options, columns=2, titles=["a", "", "c"])
-    strip = 14
-    assert grid.shape == (2 * (150 + strip), 300, 3)
-    assert grid[:strip, :150].min() < 128
-    assert grid[:strip, 150:].min() == grid[150 + strip :, 150:].min() == 255
+    assert_array_equal(row[:, :150], sphere_scatter(x, **options))
+    assert (row[:, 150:300] != row[:, :150]).any()
+    titled = sphere_scatter(x, x[::-1], x, **options, titles=["a", "", "c"])
+    assert_array_equal(titled[14:], row)
+    assert titled[:14, :150].min() < 128
+    assert titled[:14, 150:300].min() == 255
+    assert (sphere_scatter(x, view=(30, 30), side=150) != row[:, :150]).any()
 
 
 def test_many_points_at_one_place_are_a_larger_dot():
@@ -130,16 +116,6 @@ def test_paths_on_the_ball_on_rings_and_in_the_plane(loops):
     assert picture[200:].min() < 128  # The key.
 
 
-def test_what_moves_behind_the_ball_is_pale():
-    loops = np.array([[[0.6, 0.8, 0.0]], [[0.8, 0.0, 0.6]]])
-    front, behind = (
-        trajectory_picture(x, labels=[2], view=(0, 0), side=200)[:200].astype(int)
-        for x in (loops, loops * [-1, 1, 1])
-    )
-    assert np.ptp(front, axis=-1).max() > 200
-    assert 30 < np.ptp(behind, axis=-1).max() < 130
-
-
 def test_few_paths_are_shared_among_groups_and_drawn_by_the_seed():
     angles = np.concatenate([np.random.default_rng(0).uniform(0.0, 2.5, 2000), [4.0, 4.2]])
     labels = np.repeat([2, 3], [2000, 2])
@@ -166,18 +142,10 @@ def test_few_paths_are_shared_among_groups_and_drawn_by_the_seed():
         ((np.eye(3), np.eye(3)[:2]), {}, "embeddings"),
         ((np.eye(3),), {"labels": [1, 2]}, "labels"),
         ((np.eye(3),), {"labels": [1.0, 2.0, 3.0]}, "labels"),
-        ((np.eye(3),), {"labels": [1, 2, 3], "colors": np.eye(3)}, "colors"),
-        ((np.eye(3),), {"colors": np.eye(3)[:2]}, "colors"),
-        ((np.eye(3),), {"colors": 2 * np.eye(3)}, "colors"),
-        ((np.eye(3),), {"colors": np.full((3, 3), np.nan)}, "colors"),
-        ((np.eye(3),), {"colors": np.eye(3, dtype=int)}, "colors"),
         ((np.eye(3),), {"titles": ["a", "b"]}, "titles"),
-        ((np.eye(3),), {"columns": 0}, "columns"),
         ((np.eye(3),), {"view": (0, 91)}, "view"),
-        ((np.eye(3),), {"view": (np.nan, 0)}, "view"),
         ((np.eye(3),), {"view": 3}, "view"),
         ((np.eye(3),), {"side": 99}, "side"),
-        ((np.eye(3),), {"side": 300.0}, "side"),
         (100 * (np.eye(3),), {"side": 300}, "side"),
     ],
 )
@@ -193,9 +161,7 @@ def test_scatter_refuses(points, options, word):
         (PATHS[:1], {}, "loops"),
         (np.zeros((2, 0, 3)), {}, "loops"),
         (np.ones((2, 5, 4)), {}, "loops"),
-        (np.ones((2, 5, 3)), {}, "loops"),
         (np.full((2, 5, 2), np.nan), {}, "loops"),
-        (np.full((2, 5, 2), 1e300), {}, "loops"),
         ([np.eye(3), np.eye(2)], {}, "loops"),
         (PATHS, {"labels": [1, 2]}, "labels"),
         (PATHS, {"max_paths": 0}, "max_paths"),
