@@ -117,7 +117,7 @@ def coco_evaluation(truths, predictions, *, use_classes=True, max_detections=100
     labels = sorted(set().union(*labels)) if use_classes else [1]
     true, pred = [], []
     for image, (truth, found) in enumerate(zip(truths, predictions)):
-        flags = zip(stack(truth), truth.classes, truth.is_crowd, truth.is_ignored)
+        flags = zip(stack(truth), truth.classes, truth.crowd, truth.ignored)
         for pixels, label, crowd, ignored in flags:
             flag = {"iscrowd": int(crowd), "not_asked": int(ignored)}
             true.append(annotation(len(true) + 1, image, pixels, label, **flag))

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from functools import reduce
-from operator import add
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import tee
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_rpe.arguments import check_integer
-from keras_rpe.metrics.matching import Matching, check_ignore_label, check_thresholds, matching
+from keras_rpe.metrics.matching import check_ignore_label, check_thresholds, matching_dataset
 
 
 def _read_pair(index: int, pair: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -125,17 +124,20 @@ class InstanceEvaluation(keras.callbacks.Callback):
             ValueError: If a pair is not as `data` asks for, or a prediction differs from its
                 labels in shape.
         """
-        images: list[list[Matching]] = []
-        for index, pair in enumerate(self.data):
-            image, labels = _read_pair(index, pair)
-            predicted = keras.ops.convert_to_numpy(self.model.predict_instances(image).labels)
-            try:
-                images.append(matching(labels, predicted, self.thresholds, self.ignore_label))
-            except ValueError as error:
-                raise ValueError(f"Image {index}: {error}") from None
-        if not images:
-            raise ValueError("`data` must hold at least one pair (image, labels). Received: none")
-        pooled = [reduce(add, column) for column in zip(*images)]
+
+        def label_maps() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            for index, pair in enumerate(self.data):
+                image, labels = _read_pair(index, pair)
+                predicted = self.model.predict_instances(image).labels
+                yield labels, keras.ops.convert_to_numpy(predicted)
+
+        true, pred = tee(label_maps())  # which are read in turns, so that one image is held
+        pooled = matching_dataset(
+            (labels for labels, _ in true),
+            (labels for _, labels in pred),
+            self.thresholds,
+            self.ignore_label,
+        )
         figures = [f for m in pooled for f in (m.average_precision, m.panoptic_quality)]
         return dict(zip(self.names, figures))
 

@@ -163,19 +163,15 @@ def boundary_counts(
     matchers = [BoundaryMatcher(truth, max_distance) for truth in truths]
     counts = np.zeros((len(thresholds), 4), np.int64)
     counts[:, 1] = np.count_nonzero(truths)
-    previous = raw = None
+    last_size = None
     for index, threshold in enumerate(thresholds):
         mask = prediction >= threshold
         size = np.count_nonzero(mask)
-        if size == raw:  # the maps shrink: equally many pixels are the same pixels
+        if size == last_size:  # the maps shrink: equally many pixels are the same pixels
             counts[index] = counts[index - 1]
             continue
-        raw = size
+        last_size = size
         lines = np.flatnonzero(thin(mask))
-        if previous is not None and np.array_equal(lines, previous):
-            counts[index] = counts[index - 1]
-            continue
-        previous = lines
         right = np.zeros(prediction.size, bool)
         for matcher in matchers:
             found, hit = matcher.match(lines)

@@ -152,9 +152,9 @@ class AverageRecall:
         true, pred = as_ground_truth(true), as_detections(pred)
         order = pred.ranked()[: self.max_proposals[-1]]
         overlaps = mask_overlaps(true, pred, order, without_void=self.exclude_void)
-        ignored = true.is_crowd | true.is_ignored | overlaps.lost_true
+        ignored = true.crowd | true.ignored | overlaps.lost_true
         matched, ignored_match = match_greedily(
-            overlaps.iou(true.is_crowd), self.thresholds, ignored, true.is_crowd
+            overlaps.iou(true.crowd), self.thresholds, ignored, true.crowd
         )
         hits = np.cumsum(matched & ~ignored_match, axis=1)
         if hits.shape[1]:
@@ -273,9 +273,8 @@ class MaskAveragePrecision:
     def reset_state(self) -> None:
         """Forget all images."""
         self._num_true: dict[int, int] = defaultdict(int)
-        self._scores: dict[int, list[np.ndarray]] = defaultdict(list)
-        self._right: dict[int, list[np.ndarray]] = defaultdict(list)
-        self._wrong: dict[int, list[np.ndarray]] = defaultdict(list)
+        # Scores (n,) and right and wrong predictions (thresholds, n) of each class and image.
+        self._found: dict[int, list[tuple[np.ndarray, ...]]] = defaultdict(list)
 
     def update_state(self, true: GroundTruth, pred: Detections | Any) -> None:
         """Add an image.
@@ -296,11 +295,9 @@ class MaskAveragePrecision:
         classes, scores = classes[order], scores[order]
         coco = self.protocol == "coco"
         overlaps = mask_overlaps(true, pred, order, without_void=not coco)
-        ignored = (
-            true.is_crowd | true.is_ignored | overlaps.lost_true | self._other(overlaps.area_true)
-        )
+        ignored = true.crowd | true.ignored | overlaps.lost_true | self._other(overlaps.area_true)
         excused = overlaps.lost_pred | self._other(overlaps.area_pred)
-        iou, crowd = overlaps.iou(true.is_crowd), true.is_crowd
+        iou, crowd = overlaps.iou(true.crowd), true.crowd
         with_void = coco and true.void is not None
         if with_void:
             iou = np.column_stack([iou, overlaps.void_share()])
@@ -318,9 +315,9 @@ class MaskAveragePrecision:
                 crowd[columns],
             )
             self._num_true[label] += int(np.count_nonzero(~ignored[columns]))
-            self._scores[label].append(scores[rows])
-            self._right[label].append(matched & ~ignored_match)
-            self._wrong[label].append(~matched & ~excused[rows])
+            self._found[label].append(
+                (scores[rows], matched & ~ignored_match, ~matched & ~excused[rows])
+            )
 
     def _other(self, areas: np.ndarray) -> np.ndarray:
         """Which masks have an area outside of `area_range`."""
@@ -332,11 +329,10 @@ class MaskAveragePrecision:
         measure = precision_at_recalls if self.protocol == "coco" else area_under_curve
         values = {}
         for label in sorted(label for label, number in self._num_true.items() if number):
-            order = np.argsort(-np.concatenate(self._scores[label]), kind="stable")
-            right = np.concatenate(self._right[label], axis=1)[:, order]
-            wrong = np.concatenate(self._wrong[label], axis=1)[:, order]
+            scores, right, wrong = (np.concatenate(a, axis=-1) for a in zip(*self._found[label]))
+            order = np.argsort(-scores, kind="stable")
             values[label] = np.array(
-                [measure(r, w, self._num_true[label]) for r, w in zip(right, wrong)]
+                [measure(r[order], w[order], self._num_true[label]) for r, w in zip(right, wrong)]
             )
         return values
 
@@ -354,7 +350,9 @@ class MaskAveragePrecision:
         by_class = list(self._by_class().values())
         if by_class:
             return self._named(np.mean(by_class, axis=0))
-        nothing_predicted = not any(len(s) for scores in self._scores.values() for s in scores)
+        nothing_predicted = not any(
+            len(scores) for found in self._found.values() for scores, *_ in found
+        )
         return self._named(np.full(len(self.thresholds), float(nothing_predicted)))
 
     def class_results(self) -> dict[int, dict[str, float]]:

@@ -164,10 +164,9 @@ class GroundTruth(_Masks):
         ignore_label: label of further void pixels in a label map, or None.
 
         ids: int64 (n,), the ids of the masks in ascending order.
-        is_crowd: boolean (n,), `crowd` or False.
-        is_ignored: boolean (n,), `ignored` or False.
 
-    Array-likes are accepted. Afterwards `classes` is an array (n,), and `void` has all void pixels.
+    Array-likes are accepted. Afterwards `classes` is an array (n,), `crowd` and `ignored` are
+    arrays (n,) even where they were None, and `void` has all void pixels.
 
     Raises:
         ValueError: if an array has another shape or type, a class is below 1, or `ignore_label` is
@@ -188,13 +187,11 @@ class GroundTruth(_Masks):
 
     masks: np.ndarray
     classes: np.ndarray | None = None
-    crowd: np.ndarray | None = None
-    ignored: np.ndarray | None = None
+    crowd: np.ndarray = None  # type: ignore[assignment]
+    ignored: np.ndarray = None  # type: ignore[assignment]
     void: np.ndarray | None = None
     ignore_label: int | None = None
     ids: np.ndarray = field(init=False, repr=False)
-    is_crowd: np.ndarray = field(init=False, repr=False)
-    is_ignored: np.ndarray = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         masks = _check_masks(self.masks)
@@ -216,8 +213,8 @@ class GroundTruth(_Masks):
         }
         ids, classes = _ids_and_classes(masks, {"classes": self.classes, **flags}, ignore_label)
         none = np.zeros(len(ids), bool)
-        self._set(masks=masks, ids=ids, classes=classes, void=void)
-        self._set(**{f"is_{name}": none if flag is None else flag for name, flag in flags.items()})
+        flags = {name: none if flag is None else flag for name, flag in flags.items()}
+        self._set(masks=masks, ids=ids, classes=classes, void=void, **flags)
 
 
 def as_ground_truth(true: GroundTruth | npt.ArrayLike) -> GroundTruth:

@@ -87,10 +87,10 @@ class PanopticQuality:
         true, pred = as_ground_truth(true), as_detections(pred)
         classes_true = required("classes", "true masks", true.classes)
         classes_pred = required("classes", "predictions", pred.classes)
-        if true.is_ignored.any():
+        if true.ignored.any():
             raise ValueError(
                 "`ignored` must be False for all segments. "
-                f"Received: {np.count_nonzero(true.is_ignored)} that are ignored"
+                f"Received: {np.count_nonzero(true.ignored)} that are ignored"
             )
         for name, masks in (("true", true), ("pred", pred)):
             if masks.masks.ndim == 3 and (masks.masks.sum(axis=0) > 1).any():
@@ -99,7 +99,7 @@ class PanopticQuality:
                     "Received: a pixel that lies in more than one of them"
                 )
         overlaps = mask_overlaps(true, pred, without_void=True)
-        crowd = true.is_crowd
+        crowd = true.crowd
         same = classes_pred[:, None] == classes_true
         iou = np.where(same & ~crowd, overlaps.iou(np.zeros_like(crowd)), 0.0)
         rows, columns = np.nonzero(iou > _THRESHOLD)

@@ -90,10 +90,8 @@ def test_a_model_that_does_not_embed_is_refused_before_training(tmp_path):
     [
         ({"images": []}, r"`images` must hold at least one image.*Received"),
         ({"images": 3}, r"`images` must be a list of images.*Received: int"),
-        ({"images": np.zeros((16, 16))}, r"Image 0 of `images`.*must be one image.*Received"),
         ({"images": [np.zeros((16, 16)), np.zeros((4, 4))]}, r"Image 1 of `images`.*Received"),
         ({"frequency": 0}, r"`frequency` must .*Received"),
-        ({"frequency": True}, r"`frequency` must .*Received"),
         ({"projection": "pca"}, r"`projection` must .*Received"),
         ({"seed": -1}, r"`seed` must .*Received"),
         ({"scale": 0}, r"`scale` must .*Received"),

@@ -53,21 +53,6 @@ def test_logs_the_figures_of_the_data_set():
     assert model.seen == [image.shape for image in images] * 2
 
 
-def test_a_tf_data_set_of_images_of_several_sizes():
-    data = random_data()
-    dataset = tf.data.Dataset.from_generator(
-        lambda: iter(data),
-        output_signature=(
-            tf.TensorSpec((None, None), tf.float32),
-            tf.TensorSpec((None, None), tf.uint8),
-        ),
-    )
-    from_dataset, _ = fit([InstanceEvaluation(dataset)], epochs=2)
-    from_list, _ = fit([InstanceEvaluation(data)], epochs=2)
-    assert from_dataset["val_ap50"] == from_list["val_ap50"]
-    assert from_dataset["val_pq50"] == from_list["val_pq50"]
-
-
 def test_callbacks_after_it_can_monitor_its_figures(tmp_path):
     path = tmp_path / "best.weights.h5"
     stop = keras.callbacks.EarlyStopping(monitor="val_ap50", mode="max", patience=1)
@@ -80,9 +65,16 @@ def test_callbacks_after_it_can_monitor_its_figures(tmp_path):
     assert path.is_file()
 
 
-def test_frequency_prefix_and_void_label():
+def test_a_tf_data_set_frequency_prefix_and_void_label():
     data = random_data()
-    evaluation = InstanceEvaluation(data, (0.55,), frequency=2, prefix="test_", ignore_label=2)
+    dataset = tf.data.Dataset.from_generator(
+        lambda: iter(data),
+        output_signature=(
+            tf.TensorSpec((None, None), tf.float32),
+            tf.TensorSpec((None, None), tf.uint8),
+        ),
+    )
+    evaluation = InstanceEvaluation(dataset, (0.55,), frequency=2, prefix="test_", ignore_label=2)
     history, model = fit([evaluation], epochs=5)
     images, labels = zip(*data)
     m = matching_dataset(labels, [i.astype(int) for i in images], 0.55, ignore_label=2)
@@ -127,10 +119,8 @@ def test_bad_data_are_refused_at_construction(data, message):
     ("kwargs", "message"),
     [
         ({"thresholds": (0.5, 0)}, r"`threshold` must be a number.*=0"),
-        ({"thresholds": ()}, r"at least one number"),
         ({"thresholds": (0.5, 0.5)}, r"`thresholds` must differ"),
         ({"frequency": 0}, r"`frequency` must be .*Received: frequency=0"),
-        ({"frequency": 1.5}, r"`frequency` must be"),
         ({"prefix": 3}, r"`prefix` must be a string"),
         ({"ignore_label": "void"}, r"`ignore_label` must be"),
     ],

@@ -10,7 +10,7 @@ from keras_rpe.metrics import (
     GroundTruth,
     MaskAveragePrecision,
 )
-from keras_rpe.metrics.detection import area_under_curve, match_greedily, precision_at_recalls
+from keras_rpe.metrics.detection import area_under_curve, precision_at_recalls
 from keras_rpe.models import Instances
 
 
@@ -22,27 +22,6 @@ def updated(metric, truths, predictions):
 
 def result(metric, true, pred):
     return updated(metric, [true], [pred]).result()
-
-
-def matched(iou, thresholds=(0.5,), ignored=None, crowd=None):
-    iou = np.array(iou, float)
-    no = np.zeros(iou.shape[1], bool)
-    crowd = no if crowd is None else np.array(crowd)
-    ignored = (no if ignored is None else np.array(ignored)) | crowd
-    found, excused = match_greedily(iou, np.array(thresholds), ignored, crowd)
-    return found.tolist(), excused.tolist()
-
-
-def test_the_best_free_mask_at_each_threshold_anew():
-    # At .8 the first prediction takes mask 0; at .5 likewise, so the second is left with mask 1.
-    iou = [[0.9, 0.6], [0.95, 0.55]]
-    assert matched(iou, (0.5, 0.8))[0] == [[True, True], [True, False]]
-
-
-def test_an_ignored_mask_is_taken_once_and_a_crowd_by_all():
-    iou = [[0.9], [0.9], [0.9]]
-    assert matched(iou, ignored=[True])[0] == [[True, False, False]]
-    assert matched(iou, crowd=[True]) == ([[True] * 3], [[True] * 3])
 
 
 RIGHT = np.array([1, 0, 0, 1], bool)
@@ -112,18 +91,8 @@ def test_maps_stacks_and_instances_are_the_same():
     assert anew(labels, instances) == expected
     true = labels == np.array([3, 9])[:, None, None]
     assert anew(true, stacked) == expected
-    # Masks alone come in the order of their rank.
+    # Masks only come in the order of their rank.
     assert anew(true, stacked.masks[::-1]) == expected
-
-
-def test_reset_and_own_thresholds():
-    recall = AverageRecall((1,), thresholds=[0.6, 0.8])
-    recall.update_state(np.array([[1, 1, 1]]), np.array([[1, 1, 0]]))
-    assert recall.result() == {"AR@1": 0.5}
-    recall.reset_state()
-    assert recall.result() == {"AR@1": 1.0}
-    recall.update_state(np.array([[0]]), np.array([[1]]))
-    assert recall.result() == {"AR@1": 0.0}
 
 
 def expect_precision(truths, predictions, **kwargs):
@@ -194,7 +163,7 @@ def voc_reference(truths, predictions, threshold):
             gt = [
                 [mask & ~void, bool(crowd), bool(crowd or ignored or (mask.any() and gone))]
                 for mask, c, crowd, ignored in zip(
-                    stack(true), true.classes, true.is_crowd, true.is_ignored
+                    stack(true), true.classes, true.crowd, true.ignored
                 )
                 for gone in [not (mask & ~void).any()]
                 if c == label

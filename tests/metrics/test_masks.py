@@ -16,8 +16,8 @@ def test_ids_of_a_map_with_and_without_tables():
     assert table.rows().toarray().tolist() == [[0, 0, 1, 0], [0] * 4, [1, 0, 0, 1]]
     stacked = GroundTruth(np.array([[[True, False]], [[True, True]]]), crowd=[False, True])
     assert stacked.rows().toarray().tolist() == [[1, 0], [1, 1]]
-    assert stacked.is_crowd.tolist() == [False, True]
-    assert stacked.is_ignored.tolist() == [False, False]
+    assert stacked.crowd.tolist() == [False, True]
+    assert stacked.ignored.tolist() == [False, False]
 
 
 def test_classes_from_a_map():

@@ -112,20 +112,19 @@ def test_threshold_grids_made_by_arange_reach_exact_fractions():
     assert [m.tp for m in matching(true, pred, grid)] == [1, 1, 1, 0]
 
 
-@pytest.mark.parametrize("shape", [(3, 4), (0, 4)])
-def test_nothing_true_and_nothing_predicted_is_perfect(shape):
-    m = matching(np.zeros(shape, int), np.zeros(shape, int))
+@pytest.mark.parametrize(
+    ("true", "pred", "score"),
+    [
+        (np.zeros((3, 4), int), np.zeros((3, 4), int), 1.0),
+        (np.zeros((0, 4), int), np.zeros((0, 4), int), 1.0),
+        ([[1, 2]], [[0, 0]], 0.0),
+        ([[0, 0]], [[1, 2]], 0.0),
+    ],
+)
+def test_figures_of_empty_maps(true, pred, score):
+    m = matching(true, pred)
     figures = (m.precision, m.recall, m.f1, m.average_precision)
-    assert (*figures, m.mean_matched_iou, m.mean_true_iou, m.panoptic_quality) == (1.0,) * 7
-
-
-@pytest.mark.parametrize("swap", [False, True])
-def test_one_empty_map_scores_zero(swap):
-    maps = [np.array([[1, 2]]), np.array([[0, 0]])]
-    m = matching(*(maps[::-1] if swap else maps))
-    assert (m.tp, m.fp, m.fn) == ((0, 2, 0) if swap else (0, 0, 2))
-    figures = (m.precision, m.recall, m.f1, m.average_precision)
-    assert (*figures, m.mean_matched_iou, m.mean_true_iou, m.panoptic_quality) == (0.0,) * 7
+    assert (*figures, m.mean_matched_iou, m.mean_true_iou, m.panoptic_quality) == (score,) * 7
 
 
 def test_huge_ids_and_thousands_of_instances_stay_cheap():
@@ -170,17 +169,13 @@ def test_bad_thresholds_are_refused(threshold):
         matching([[1]], [[1]], threshold)
 
 
-@pytest.mark.parametrize("ignore_label", [1.0, 2**31])
-def test_bad_ignore_labels_are_refused(ignore_label):
-    with pytest.raises(ValueError, match=r"`ignore_label` must be an integer"):
-        matching([[1]], [[1]], ignore_label=ignore_label)
-
-
 def test_a_negative_label_may_be_void_but_not_predicted():
     m = matching([[-1, -1, 3]], [[5, 5, 5]], ignore_label=-1)
     assert (m.tp, m.sum_iou) == (1, 1.0)
     with pytest.raises(ValueError, match=r"`labels_pred`"):
         matching([[-1]], [[-1]], ignore_label=-1)
+    with pytest.raises(ValueError, match=r"`ignore_label` must be an integer"):
+        matching([[1]], [[1]], ignore_label=1.0)
 
 
 def random_maps(seed, sizes=((6, 7), (5, 5), (1, 9), (8, 3))):
@@ -200,13 +195,7 @@ def test_pools_the_counts_of_all_images():
         assert pooled.sum_iou == pytest.approx(sum(m.sum_iou for m in single))
         assert pooled.threshold == threshold
     assert 0 < pooled.tp < pooled.n_true
-
-
-def test_generators_and_stacks_serve():
-    true, pred = random_maps(1, sizes=((4, 4),) * 3)
-    expected = matching_dataset(true, pred, (0.5, 0.8))
-    assert matching_dataset(iter(true), (p for p in pred), (0.5, 0.8)) == expected
-    assert matching_dataset(np.stack(true), np.stack(pred), (0.5, 0.8)) == expected
+    assert matching_dataset(iter(true), (p for p in pred), 0.7) == pooled
 
 
 def test_average_precision_pooled_and_by_image():

@@ -36,7 +36,7 @@ def reference(truths, predictions):
         pred_ids = {p for _, p in pixels} - {0}
         class_of = dict(zip(true.ids.tolist(), true.classes.tolist()))
         class_of_pred = dict(zip(pred.ids.tolist(), pred.classes.tolist()))
-        crowd = dict(zip(true.ids.tolist(), true.is_crowd.tolist()))
+        crowd = dict(zip(true.ids.tolist(), true.crowd.tolist()))
         void = {true.ignore_label}
         matched_true, matched_pred = set(), set()
         for t in true_ids:
@@ -112,7 +112,7 @@ def test_perfect_segments_score_one_and_stacks_serve(seed):
     truths, predictions = random_segments(seed)
     perfect = [Detections(t.masks, classes=t.classes) for t in truths]
     assert set(panoptic_quality(truths, perfect).values()) == {1.0}
-    stacked = [GroundTruth(stack(t), t.classes, t.is_crowd, void=t.void) for t in truths]
+    stacked = [GroundTruth(stack(t), t.classes, t.crowd, void=t.void) for t in truths]
     found = panoptic_quality(
         stacked, [Detections(stack(p), classes=p.classes) for p in predictions]
     )

@@ -1,6 +1,5 @@
 import subprocess
 import sys
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -56,12 +55,6 @@ def test_principal_axes_against_svd():
     projected /= np.percentile(np.abs(projected), 99.5)
     expected = 255 * (np.clip(projected, -1, 1) + 1) / 2
     np.testing.assert_allclose(colors.reshape(-1, 3), expected, atol=0.51)
-
-
-def test_groups_keep_different_colors_and_equal_embeddings_are_gray():
-    centers = np.eye(8)[:4]
-    colors = embedding_colors(centers[np.arange(16).reshape(4, 4) // 4])[0][:, 0].astype(float)
-    assert min(np.abs(b - a).max() for a, b in pairwise(colors)) > 60
     assert np.unique(embedding_colors(np.ones((3, 3, 8)))[0]).tolist() == [128]
 
 
@@ -99,10 +92,8 @@ def test_random_projection_depends_only_on_the_embedding_and_the_seed():
         ((np.ones((2, 2, 4)), np.ones((2, 2, 5))), {}, "embeddings"),
         ((np.ones((0, 2, 4)),), {}, "embeddings"),
         ((np.full((2, 2, 4), np.nan),), {}, "embeddings"),
-        ((1.0,), {}, "embeddings"),
         ((np.ones((2, 2, 5)),), {"projection": "pca"}, "projection"),
         ((np.ones((2, 2, 5)),), {"seed": -1}, "seed"),
-        ((np.ones((2, 2, 5)),), {"seed": 0.5}, "seed"),
     ],
 )
 def test_colors_refuse(maps, options, word):
@@ -129,6 +120,9 @@ def test_loops_side_by_side(dim, embed_background):
     for index, colors in enumerate(maps, start=1):
         part = picture[:, 36 * index : 36 * index + 30]
         np.testing.assert_array_equal(part, colors.repeat(2, 0).repeat(2, 1)[:19, :30])
+    for word, options in (("scale", {"scale": 0}), ("projection", {"projection": "x"})):
+        with pytest.raises(ValueError, match=rf"`{word}` must .*Received"):
+            embedding_loops(model, image, **options)
     titled = embedding_loops(model, image)
     np.testing.assert_array_equal(titled[-19:], picture)
     assert titled[:-19].min() < 128
@@ -137,18 +131,3 @@ def test_loops_side_by_side(dim, embed_background):
     np.testing.assert_array_equal(
         large[:, 96 : 96 + 90], small[:, 36 : 36 + 30].repeat(3, 0).repeat(3, 1)
     )
-
-
-@pytest.mark.parametrize(
-    ("shape", "options", "word"),
-    [
-        ((3, 32, 32, 3), {}, "image"),
-        ((16, 16), {"scale": 0}, "scale"),
-        ((16, 16), {"scale": 2.0}, "scale"),
-        ((16, 16), {"projection": "x"}, "projection"),
-    ],
-)
-def test_loops_refuse(shape, options, word):
-    # The model is not asked for anything: the arguments are checked before.
-    with pytest.raises(ValueError, match=rf"`{word}` must .*Received"):
-        embedding_loops(None, np.zeros(shape), **options)

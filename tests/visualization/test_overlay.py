@@ -30,14 +30,11 @@ def test_overlay_stretches_percentiles():
     np.testing.assert_allclose(picture, np.repeat(expected[..., None], 3, -1), atol=0.51)
 
 
-def test_overlay_of_a_constant_image_is_black():
-    assert overlay_instances(np.full((9, 9), 65535, "uint16"), np.zeros((9, 9), int)).max() == 0
-
-
 def test_sparse_image_is_not_lost():
     image = np.zeros((100, 100))
     image[5, 5] = 3.0  # above the percentile 99.8
     assert overlay_instances(image, np.zeros((100, 100), int)).max() == 255
+    assert overlay_instances(np.full((9, 9), 65535, "uint16"), np.zeros((9, 9), int)).max() == 0
 
 
 def test_overlay_mixes_inside_and_is_opaque_on_inner_boundaries():
@@ -69,13 +66,6 @@ def test_neighboring_ids_look_different():
     for step in (1, 2):
         assert min(np.abs(b - a).max() for a, b in zip(colors, colors[step:])) > 60
     assert len({tuple(color) for color in colors}) > 300
-
-
-def test_color_depends_only_on_the_id():
-    one, two = np.zeros((8, 8), int), np.zeros((8, 8), int)
-    one[2:5, 2:5], two[2:5, 2:5], two[6, 6] = 2**31 - 1, 2**31 - 1, 4
-    a, b = (overlay_instances(np.zeros((8, 8)), labels) for labels in (one, two))
-    np.testing.assert_array_equal(a[2:5, 2:5], b[2:5, 2:5])
 
 
 @pytest.mark.parametrize(
