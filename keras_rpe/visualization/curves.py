@@ -143,20 +143,17 @@ def _training_losses(history: Any) -> tuple[np.ndarray, dict[tuple[bool, int], n
             "`history` must hold losses of the names embedding_loss, shift_1_loss, … of one epoch "
             f"at least. Received: {sorted(map(str, columns))}"
         )
-    length, *others = {values.size for values in losses.values()}
-    if others or not length:
+    if epochs is None:
+        epochs = np.arange(len(next(iter(losses.values()))))
+    numbers = _numbers("epoch", epochs)
+    sizes = {numbers.size, *(values.size for values in losses.values())}
+    if len(sizes) > 1 or not numbers.size:
         raise ValueError(
             "`history` must hold a loss for each epoch, of one epoch at least. "
-            f"Received: losses of {sorted([length, *others])} epochs"
+            f"Received: losses and epochs of the lengths {sorted(sizes)}"
         )
-    if not any(np.isfinite(values).any() for values in losses.values()):
-        raise ValueError("`history` must hold a finite loss. Received: none")
-    numbers = np.arange(length) if epochs is None else _numbers("epoch", epochs)
-    if numbers.size != length or not np.isfinite(numbers).all():
-        raise ValueError(
-            "`history` must number each of its epochs. "
-            f"Received: {numbers.size} numbers of {length} epochs"
-        )
+    if not np.isfinite(numbers).all() or not np.isfinite([*losses.values()]).any():
+        raise ValueError("`history` must hold a finite loss and number its epochs. Received: none")
     return numbers + 1, dict(sorted(losses.items()))
 
 
