@@ -28,9 +28,8 @@ _MAX_PAIRS = 50_000_000
 class BoundaryMatcher:
     """Matches predicted boundary maps to one true map, one after the other.
 
-    Predictions at neighboring thresholds share most of their pixels. Pixels that can reach each
-    other through allowed pairs form a component, which is matched on its own, and a component that
-    was in the previous prediction too is not solved again.
+    Pixels that can reach each other through allowed pairs form a component, which is matched on its
+    own. Predictions at neighboring thresholds share most components: each is solved once.
     """
 
     def __init__(self, truth: np.ndarray, max_distance: float) -> None:

@@ -36,10 +36,9 @@ def match_greedily(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Give each prediction, the best one first, the best true mask that is still free.
 
-    `iou` is (n_pred, n_true), `ignored` and `crowd` are (n_true,), and crowds are ignored too. A
-    prediction takes an ignored mask only where no other one of at least the threshold is free. A
-    crowd takes any number of predictions. Of equal IoU the later mask is taken. Returns boolean
-    arrays (thresholds, n_pred): which predictions have a partner, and which an ignored one.
+    A prediction takes an ignored mask, which crowds are too, only where no other one is free; a
+    crowd takes any number. Of equal IoU the later mask is taken. Returns boolean arrays
+    (thresholds, n_pred): which predictions have a partner, and which an ignored one.
     """
     limits = np.minimum(thresholds, _ALMOST_ONE)
     shape = (len(limits), len(iou))

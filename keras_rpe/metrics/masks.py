@@ -40,11 +40,7 @@ def _check_table(name: str, values: npt.ArrayLike, kinds: str, what: str) -> np.
 def _ids_and_classes(
     masks: np.ndarray, tables: dict[str, Any], ignore_label: int | None = None
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """The ids of checked masks, ascending, and their classes; each table has an entry a mask.
-
-    `tables["classes"]` may be a class map (H, W) or None. With another table, or one of classes,
-    the ids of a label map are 1..n.
-    """
+    """The ids of checked masks, ascending, and their classes; each table has an entry a mask."""
     classes = None if tables["classes"] is None else np.asarray(tables["classes"])
     class_map = classes is not None and classes.ndim == 2
     if classes is not None and not class_map:
@@ -138,7 +134,7 @@ class _Masks:
         return self.masks.shape[-2:]
 
     def rows(self) -> csr_array:
-        """The pixels of each mask as ones in a row of an int32 matrix (n, H * W)."""
+        """The pixels of each mask, see `_mask_rows`."""
         return _mask_rows(self.masks, self.ids)
 
     def _set(self, **values: Any) -> None:
@@ -289,11 +285,7 @@ class Detections(_Masks):
 
 
 def as_detections(pred: Any) -> Detections:
-    """Return `pred` as `Detections`.
-
-    It may be `Detections`, an object with `scores` and with `masks` or `labels`, such as
-    `Instances`, or bare masks.
-    """
+    """Return `Detections`, an object with `masks` or `labels`, or bare masks as `Detections`."""
     if isinstance(pred, Detections):
         return pred
     for name in ("masks", "labels"):
@@ -305,10 +297,7 @@ def as_detections(pred: Any) -> Detections:
 
 @dataclass(frozen=True, eq=False)
 class MaskOverlaps:
-    """Numbers of pixels of predicted and true masks, and of each pair of them.
-
-    With `without_void`, `shared` (n_pred, n_true) and the areas leave out void pixels.
-    """
+    """Numbers of pixels of predicted and true masks, and (n_pred, n_true) of pairs of them."""
 
     shared: np.ndarray
     area_pred: np.ndarray

@@ -131,11 +131,8 @@ class Matching:
 
 
 def check_threshold(threshold: Any, interval: str = "(0, 1]") -> float:
-    """Return an IoU threshold, rounded to six decimals, or raise `ValueError`.
-
-    The rounding makes `np.arange(0.5, 1, 0.05)` mean 0.6 where it holds 0.6000000000000001, so that
-    an IoU of exactly 3/5 reaches it.
-    """
+    """Return an IoU threshold, rounded to six decimals, or raise `ValueError`."""
+    # `np.arange(0.5, 1, 0.05)` holds 0.6000000000000001, which an IoU of exactly 3/5 is to reach.
     if isinstance(threshold, (float, np.floating)):
         threshold = round(float(threshold), 6)
     return check_number("threshold", threshold, interval)

@@ -31,18 +31,10 @@ def count_matches(
     max_instances: int = 512,
     ignore_label: int | None = None,
 ) -> tuple[Any, Any, Any, Any]:
-    """Match the instances of one image; runs in a graph, under XLA and with a dynamic size.
-
-    From an IoU of 0.5 on, the pairs that may match form chains of two instances, or stars of
-    three where both IoU are exactly 0.5 (an instance cut into two halves). Each chain or star
-    yields one match, so counting instances minus pairs replaces an assignment.
-
-    A negative id counts as background. Of each map the `max_instances` instances with the smallest
-    ids take part; any further ones count as not matched.
-
-    Returns:
-        The scalars `tp`, `fp`, `fn` (int32) and `sum_iou` (float32).
-    """
+    """The scalars tp, fp, fn (int32) and sum_iou (float32) of one image, in a graph of any size."""
+    # From an IoU of 0.5 on, the pairs that may match form chains of two instances, or stars of
+    # three where both IoU are exactly 0.5 (an instance cut into two halves). Each chain or star
+    # yields one match, so counting instances minus pairs replaces an assignment.
     true, pred = _widen(ops.reshape(labels_true, (-1,))), _widen(ops.reshape(labels_pred, (-1,)))
     if ignore_label is not None:
         counted = true != ignore_label
