@@ -51,7 +51,8 @@ def rgb_array(image: Any) -> np.ndarray:
         raise ValueError(
             f"`image` must hold booleans, integers or floats. Received: dtype={array.dtype}"
         )
-    array = array[..., :3].astype("float32")
+    with np.errstate(over="ignore"):  # What is too large is refused below.
+        array = array[..., :3].astype("float32")
     if not np.isfinite(array).all():
         raise ValueError("`image` must be finite in float32. Received: NaN or infinite pixels")
     return np.repeat(array, 3, axis=-1) if array.shape[-1] == 1 else array

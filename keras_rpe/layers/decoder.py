@@ -17,8 +17,7 @@ from keras_rpe.ops.labels import (
     label_areas,
     number_labels,
 )
-from keras_rpe.ops.maps import sample_nearest
-from keras_rpe.ops.precision import at_least_float32
+from keras_rpe.ops.maps import at_least_float32, sample_nearest
 
 Tensor = Any
 

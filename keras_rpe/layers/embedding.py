@@ -9,8 +9,7 @@ import keras
 from keras import ops
 
 from keras_rpe.arguments import check_integer, check_number
-from keras_rpe.ops.maps import coordinate_channels, rotate_by_position
-from keras_rpe.ops.precision import at_least_float32
+from keras_rpe.ops.maps import at_least_float32, coordinate_channels, rotate_by_position
 
 Tensor = Any
 

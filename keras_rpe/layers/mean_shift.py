@@ -9,9 +9,8 @@ import keras
 from keras import ops
 
 from keras_rpe.arguments import check_integer, check_number
-from keras_rpe.ops.maps import merge_windows, partition_windows, sample_nearest
+from keras_rpe.ops.maps import at_least_float32, merge_windows, partition_windows, sample_nearest
 from keras_rpe.ops.mean_shift import mean_shift
-from keras_rpe.ops.precision import at_least_float32
 from keras_rpe.ops.seeded_mean_shift import seeded_mean_shift
 
 Tensor = Any

@@ -18,8 +18,7 @@ from keras_rpe.ops.labels import (
     label_overlaps,
     shift_map,
 )
-from keras_rpe.ops.maps import sample_nearest
-from keras_rpe.ops.precision import at_least_float32
+from keras_rpe.ops.maps import at_least_float32, sample_nearest
 
 Tensor = Any
 

@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_rpe.arguments import check_integer, check_number
 from keras_rpe.losses.cosine_margin import CosineMarginLoss
-from keras_rpe.ops.precision import at_least_float32
+from keras_rpe.ops.maps import at_least_float32
 
 Tensor = Any
 

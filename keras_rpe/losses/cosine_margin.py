@@ -8,9 +8,8 @@ import keras
 from keras import ops
 
 from keras_rpe.arguments import check_choice, check_integer, check_number
-from keras_rpe.ops.maps import sample_nearest
+from keras_rpe.ops.maps import at_least_float32, sample_nearest
 from keras_rpe.ops.pair_loss import pair_margin_terms
-from keras_rpe.ops.precision import at_least_float32
 
 Tensor = Any
 

@@ -18,9 +18,8 @@ from keras_rpe.layers import (
 )
 from keras_rpe.losses import BoundaryCrossEntropy, BoundaryPairLoss
 from keras_rpe.models.backbones import pyramid
-from keras_rpe.models.task import Task, label_map, named, network
+from keras_rpe.models.task import Task, label_map, named, network, precise_dtype
 from keras_rpe.ops.boundaries import thin_boundaries
-from keras_rpe.ops.precision import precise_dtype
 from keras_rpe.results import Boundaries
 
 Tensor = Any

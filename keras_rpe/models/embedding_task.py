@@ -20,8 +20,7 @@ from keras_rpe.layers import (
 from keras_rpe.losses import CosineMarginLoss
 from keras_rpe.models.backbones import pyramid
 from keras_rpe.models.checks import VOID, CapacityCheck, ClassCheck, LabelCheck
-from keras_rpe.models.task import Task, label_map, named
-from keras_rpe.ops.precision import precise_dtype
+from keras_rpe.models.task import Task, label_map, named, precise_dtype
 
 Tensor = Any
 

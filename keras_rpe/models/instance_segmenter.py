@@ -12,8 +12,7 @@ from keras import ops
 from keras_rpe.layers import InstanceDecoder, MeanShiftRNN, SeededMeanShift, SphericalEmbedding
 from keras_rpe.metrics import average_precision
 from keras_rpe.models.embedding_task import EmbeddingTask
-from keras_rpe.models.task import compiled_function, network
-from keras_rpe.ops.precision import precise_dtype
+from keras_rpe.models.task import compiled_function, network, precise_dtype
 from keras_rpe.results import Instances, image_label_pairs
 
 Tensor = Any

@@ -22,8 +22,7 @@ from keras_rpe.layers import (
 )
 from keras_rpe.models.embedding_task import EmbeddingTask
 from keras_rpe.models.instance_segmenter import SEED_LOOPS
-from keras_rpe.models.task import compiled_function, network
-from keras_rpe.ops.precision import precise_dtype
+from keras_rpe.models.task import compiled_function, network, precise_dtype
 from keras_rpe.results import Proposals, check_max_proposals, image_label_pairs
 
 Tensor = Any

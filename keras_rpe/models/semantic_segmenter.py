@@ -10,8 +10,7 @@ from keras import ops
 from keras_rpe.arguments import check_integer, check_number
 from keras_rpe.layers import MeanShiftRNN, SphericalEmbedding
 from keras_rpe.models.embedding_task import EmbeddingTask
-from keras_rpe.models.task import network
-from keras_rpe.ops.precision import precise_dtype
+from keras_rpe.models.task import network, precise_dtype
 from keras_rpe.results import ClassMap
 
 Tensor = Any

@@ -29,19 +29,8 @@ def compiled_function(
 ) -> Callable[..., dict[str, Tensor]]:
     """Compile a function of float32 tensors, with one trace for all sizes.
 
-    Args:
-        function: The function.
-        shapes: The shape of each argument, `None` where it varies.
-
-    Returns:
-        A `tf.function` on TensorFlow; the function itself on other backends.
-
-    Example:
-        >>> import numpy as np
-        >>> from keras_rpe.models.task import compiled_function
-        >>> double = compiled_function(lambda x: {"twice": x * 2}, [(None, None)])
-        >>> float(double(np.ones((1, 1), "float32"))["twice"][0, 0])
-        2.0
+    `shapes` are those of its arguments, `None` where they vary. On other backends than TensorFlow
+    the function itself is returned.
     """
     if keras.backend.backend() != "tensorflow":
         return function
@@ -55,6 +44,12 @@ def compiled_function(
 def network(backbone: str | keras.Model, weights: str | None) -> keras.Model:
     """The network that a task was given, or one made by name."""
     return make_backbone(backbone, weights) if isinstance(backbone, str) else backbone
+
+
+def precise_dtype() -> str:
+    """The global dtype policy, or float32 where that computes in 16 bits."""
+    policy = keras.config.dtype_policy()
+    return "float32" if policy.compute_dtype in ("float16", "bfloat16") else str(policy.name)
 
 
 class _Function(keras.Operation):

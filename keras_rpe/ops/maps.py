@@ -1,4 +1,4 @@
-"""Operations on maps: resizing, sampling, windows and positions."""
+"""Operations on maps: precision, resizing, sampling, windows and positions."""
 
 from __future__ import annotations
 
@@ -6,10 +6,17 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
 Tensor = Any
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Cast float16 and bfloat16 to float32, and leave float32 and float64 as they are."""
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    return ops.cast(x, "float32") if dtype in ("float16", "bfloat16") else x
 
 
 def missing_to_multiple(length: Tensor | int, multiple: int) -> Tensor | int:

@@ -3,7 +3,6 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from harness import run_layer_test
 
 from keras_rpe.layers import BatchStatisticsNormalization
 from keras_rpe.models import InstanceSegmenter
@@ -105,46 +104,6 @@ def test_errors() -> None:
 
 def _images(*shape: int) -> np.ndarray:
     return np.random.default_rng(1).random(shape).astype("float32")
-
-
-def _normalized(x: np.ndarray, epsilon: float) -> np.ndarray:
-    x = x.astype("float64")
-    mean, variance = x.mean((0, 1, 2)), x.var((0, 1, 2))
-    return (x - mean) / np.sqrt(variance + epsilon)
-
-
-def test_layer(tmp_path: Path) -> None:
-    run_layer_test(
-        BatchStatisticsNormalization,
-        {"epsilon": 1e-3, "momentum": 0.9},
-        _images(2, 5, 6, 4),
-        tmp_path,
-    )
-
-
-@pytest.mark.parametrize("batch", [1, 3])
-def test_the_layer_normalises_by_the_batch(batch: int) -> None:
-    x = 50.0 + 7.0 * _images(batch, 4, 5, 2)
-    layer = BatchStatisticsNormalization(epsilon=1e-3)
-    result = layer(x, training=False)
-    np.testing.assert_allclose(result, _normalized(x, 1e-3), atol=1e-4)
-    np.testing.assert_array_equal(layer.moving_mean, np.zeros(2))
-
-
-def test_training_is_that_of_batch_normalization() -> None:
-    x = _images(2, 4, 5, 3)
-    ours, theirs = BatchStatisticsNormalization(), keras.layers.BatchNormalization()
-    np.testing.assert_allclose(ours(x, training=True), theirs(x, training=True), atol=1e-6)
-    for a, b in zip(ours.weights, theirs.weights):
-        np.testing.assert_allclose(a, b, atol=1e-7)
-
-
-def test_frozen_layers_use_the_batch_and_keep_their_statistics() -> None:
-    x = _images(2, 4, 5, 3)
-    layer = BatchStatisticsNormalization(epsilon=1e-3)
-    layer.trainable = False
-    np.testing.assert_allclose(layer(x, training=True), _normalized(x, 1e-3), atol=1e-4)
-    np.testing.assert_array_equal(layer.moving_variance, np.ones(3))
 
 
 def test_backbones_switch_on_and_off() -> None:
