@@ -25,7 +25,7 @@ def _scene(side: int = 64, step: int = 8, groups: int = 5) -> tuple[np.ndarray, 
 
 
 def test_harness(tmp_path) -> None:
-    x, _, scores = _scene(32)
+    x, _, scores = _scene(16)
     config = {"min_area": 6, "fragment_area": 9, "max_instances": 20, "similarity_threshold": 0.9}
     run_layer_test(
         InstanceDecoder,
@@ -33,6 +33,7 @@ def test_harness(tmp_path) -> None:
         [x, scores],
         tmp_path,
         apply=lambda layer, inputs: layer(*inputs),
+        policies=("mixed_float16",),
         trains=False,
     )
 

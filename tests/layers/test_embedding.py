@@ -9,7 +9,11 @@ FEATURES = np.random.default_rng(0).normal(size=(2, 7, 5, 8)).astype("float32")
 
 
 @pytest.mark.parametrize(
-    "config", [{"dim": 4}, {"dim": 16, "coordinates": True, "position_periods": [4.0, 9.0]}]
+    "config",
+    [
+        pytest.param({"dim": 4}, marks=pytest.mark.slow),
+        {"dim": 16, "coordinates": True, "position_periods": [4.0, 9.0]},
+    ],
 )
 def test_harness(config: dict, tmp_path) -> None:
     run_layer_test(SphericalEmbedding, config, FEATURES, tmp_path)

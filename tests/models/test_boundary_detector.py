@@ -27,58 +27,68 @@ def squares(height: int = 32, width: int = 40) -> tuple[np.ndarray, np.ndarray]:
     return images.clip(0, 255).astype("float32"), shares
 
 
-def test_outputs() -> None:
+@pytest.fixture(scope="module")
+def trained() -> BoundaryDetector:
+    """A detector that has learned the squares."""
+    keras.utils.set_random_seed(0)
+    model = tiny(margin=0.2, consensus=0.4, embedding_weight=0.5, border=3)
+    model.compile(keras.optimizers.Adam(1e-2), jit_compile=False)
+    dataset = tf.data.Dataset.from_tensors(squares()).repeat(40)
+    logs = model.fit(dataset, epochs=2, verbose=0).history
+    assert set(logs) == {"loss", "logits_loss", "embedding_2_loss", "embedding_4_loss"}
+    parts = np.sum([logs[f"embedding_{stride}_loss"] for stride in (2, 4)], axis=0)
+    np.testing.assert_allclose(logs["loss"], logs["logits_loss"] + 0.5 * parts, rtol=1e-3)
+    assert logs["embedding_2_loss"][1] < 0.6 * logs["embedding_2_loss"][0]
+    return model
+
+
+def test_outputs_and_the_joint_map_that_is_linear_in_all_embeddings() -> None:
     model = tiny()
-    images = RNG.integers(0, 255, (2, 27, 41, 3)).astype("uint8")
-    outputs = model(images)
-    assert {name: tuple(value.shape) for name, value in outputs.items()} == {
-        "logits": (2, 27, 41, 3),
-        "embedding_2": (2, 14, 22, 3),
-        "embedding_4": (2, 7, 11, 3),
+    images = RNG.integers(0, 255, (2, 16, 24, 3)).astype("float32")
+    outputs = {name: np.asarray(value) for name, value in model(images[:, :15, :21]).items()}
+    assert {name: value.shape for name, value in outputs.items()} == {
+        "logits": (2, 15, 21, 3),
+        "embedding_2": (2, 8, 12, 3),
+        "embedding_4": (2, 4, 6, 3),
     }
-    for stride in (2, 4):
-        length = np.linalg.norm(outputs[f"embedding_{stride}"], axis=-1)
+    outputs = {name: np.asarray(value) for name, value in model(images).items()}
+    joint = np.zeros((2, 16, 24))
+    for k, stride in enumerate((2, 4)):
+        embedding = outputs[f"embedding_{stride}"]
+        length = np.linalg.norm(embedding, axis=-1)
         # A cell in which no fused feature is active has no direction.
         assert ((np.abs(length - 1) < 1e-2) | (length == 0)).all()
         assert length.mean() > 0.9
-    found = model.serve(images.astype("float32"))
-    logits = np.asarray(outputs["logits"])
-    np.testing.assert_allclose(
-        found["boundaries"], (1 / (1 + np.exp(-logits))).mean(axis=-1), atol=1e-5
-    )
-
-
-def test_joint_map_is_linear_in_all_embeddings() -> None:
-    model = tiny()
-    images = RNG.integers(0, 255, (1, 16, 24, 3)).astype("float32")
-    outputs = {name: np.asarray(value) for name, value in model(images).items()}
-    joint = np.zeros((1, 16, 24))
-    for k, stride in enumerate((2, 4)):
-        large = keras.ops.image.resize(outputs[f"embedding_{stride}"], (16, 24))
+        large = keras.ops.image.resize(embedding, (16, 24))
         kernel, bias = model.get_layer(f"scores_{stride}").get_weights()
         scores = np.asarray(large) @ kernel[0, 0] + bias
         np.testing.assert_allclose(scores[..., 0], outputs["logits"][..., k], atol=1e-4)
         joint += scores[..., 1]
     np.testing.assert_allclose(joint, outputs["logits"][..., 2], atol=1e-4)
+    found = model.serve(images)["boundaries"]
+    expected = (1 / (1 + np.exp(-outputs["logits"]))).mean(axis=-1)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_learns_squares_and_logs_all_losses() -> None:
-    keras.utils.set_random_seed(0)
-    model = tiny()
-    model.compile(keras.optimizers.Adam(1e-2))
+def test_finds_the_squares_it_has_learned(trained) -> None:
     images, shares = squares()
-    dataset = tf.data.Dataset.from_tensors((images, shares)).repeat(40)
-    logs = model.fit(dataset, epochs=2, verbose=0).history
-    parts = {"logits_loss", "embedding_2_loss", "embedding_4_loss"}
-    assert set(logs) == parts | {"loss"}
-    np.testing.assert_allclose(logs["loss"], np.sum([logs[name] for name in parts], 0), rtol=1e-3)
-    assert logs["embedding_2_loss"][1] < 0.6 * logs["embedding_2_loss"][0]
     # By the statistics of the batch: the moving ones are not yet those of the data.
-    scores = np.asarray(model(images, training=True)["logits"]).mean(axis=-1)
+    scores = np.asarray(trained(images, training=True)["logits"]).mean(axis=-1)
     assert scores[shares > 0].mean() > scores[shares == 0].mean() + 1.0
-    found = model.predict_boundaries(images[0])
-    assert ((found.thinned == found.probabilities) | (found.thinned == 0)).all()
-    assert (found.thinned > 0).sum() < (found.probabilities > 0).sum()
+    found = trained.predict(images, verbose=0)
+    for k in range(2):
+        one = trained.predict_boundaries(images[k])
+        assert ((one.thinned == one.probabilities) | (one.thinned == 0) | _near_border(3)).all()
+        assert (one.thinned > 0).sum() < (one.probabilities > 0).sum()
+        np.testing.assert_allclose(found["thin"][k], one.thinned, atol=1e-5)
+    assert not found["thin"][:, [0, -1]].any()
+    assert found["boundaries"][:, 0].all()
+
+
+def _near_border(pixels: int) -> np.ndarray:
+    near = np.ones((32, 40), bool)
+    near[pixels:-pixels, pixels:-pixels] = False
+    return near
 
 
 def test_without_the_pair_loss_all_else_is_equal() -> None:
@@ -129,48 +139,31 @@ def test_one_step_under_xla_with_and_without_boundaries(policy: str) -> None:
         np.zeros((8, 9), "uint8"),
     ],
 )
-def test_predicts_any_image(image: np.ndarray) -> None:
-    model = tiny()
-    both = model.predict_boundaries(image)
+def test_predicts_any_image(trained, image: np.ndarray) -> None:
+    both = trained.predict_boundaries(image)
     for found in (both.probabilities, both.thinned):
         assert found.shape == image.shape[:2]
         assert found.dtype == np.float32
         assert 0.0 <= found.min() <= found.max() <= 1.0
     with pytest.raises(ValueError, match="`image` must be one image"):
-        model.predict_boundaries(np.zeros((3, 9, 9, 3)))
+        trained.predict_boundaries(np.zeros((3, 9, 9, 3)))
 
 
-def test_predict_gives_the_maps_of_a_batch() -> None:
-    model = tiny(border=3)
-    images, _ = squares()
-    found = model.predict(images, verbose=0)
-    for k in range(2):
-        one = model.predict_boundaries(images[k]).thinned
-        np.testing.assert_allclose(found["thin"][k], one, atol=1e-5)
-    assert not found["thin"][:, [0, -1]].any()
-    assert found["boundaries"][:, 0].all()
-
-
-def test_save_and_load_keep_everything(tmp_path) -> None:
-    model = tiny(margin=0.2, consensus=0.4, embedding_weight=0.5)
-    model.compile("adam")
+def test_save_and_load_keep_everything(trained, tmp_path) -> None:
     images, shares = squares()
-    model.fit(images, shares, verbose=0)
-    model.save(tmp_path / "model.keras")
+    trained.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
-    first, second = loaded.get_config(), model.get_config()
+    first, second = loaded.get_config(), trained.get_config()
     first.pop("backbone"), second.pop("backbone")
     assert first == second
-    expected = model.predict_boundaries(images[0]).probabilities
-    np.testing.assert_array_equal(loaded.predict_boundaries(images[0]).probabilities, expected)
-    assert int(loaded.optimizer.iterations) == 1
-    logs = loaded.train_on_batch(images, shares, return_dict=True)
-    parts = sum(logs[f"embedding_{stride}_loss"] for stride in (2, 4))
-    assert logs["loss"] == pytest.approx(logs["logits_loss"] + 0.5 * parts, rel=1e-3)
-
-    model.save_to_preset(tmp_path / "preset")
+    trained.save_to_preset(tmp_path / "preset")
     preset = BoundaryDetector.from_preset(tmp_path / "preset")
-    np.testing.assert_array_equal(preset.predict_boundaries(images[0]).probabilities, expected)
+    expected = trained.predict_boundaries(images[0]).probabilities
+    for model in (loaded, preset):
+        np.testing.assert_array_equal(model.predict_boundaries(images[0]).probabilities, expected)
+    assert int(loaded.optimizer.iterations) == 80
+    loaded.run_eagerly = True
+    assert loaded.train_on_batch(images, shares, return_dict=True)["embedding_4_loss"] > 0
     with pytest.warns(UserWarning, match="scores_4/kernel"):
         wider = BoundaryDetector.from_preset(tmp_path / "preset", embedding_dim=8)
     assert wider.get_layer("embed_4").dim == 8

@@ -44,7 +44,7 @@ def messages(model: Any, *maps: np.ndarray, epochs: int = 1) -> list[str]:
     "settings",
     [
         pytest.param({"jit_compile": True}, marks=pytest.mark.slow),
-        {"steps_per_execution": 2},
+        {"jit_compile": False, "steps_per_execution": 2},
     ],
 )
 def test_warns_once_of_more_instances_than_fit(settings: dict[str, Any]) -> None:
@@ -86,18 +86,32 @@ def test_counts_what_the_loss_compares(arguments: dict, labels: Any, expected: s
     assert expected in message
 
 
-def test_looks_at_every_16th_training_step(tmp_path) -> None:
+def test_looks_at_every_16th_training_step() -> None:
+    check = CapacityCheck(2, CosineMarginLoss())
+    cells = {"embedding": np.zeros((1, 16, 16, 2), "float32")}
+    step = check.after(lambda labels: check.observe({"embedding": labels}, cells))
+    step(tiles(1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        for _ in range(15):
+            step(tiles(9))
+    with pytest.warns(UserWarning, match="an image has 10"):  # The background is one.
+        step(tiles(9))
+
+
+def test_warns_in_training_only_and_of_a_loaded_model_too(tmp_path) -> None:
     model = tiny()
     model.compile("sgd", run_eagerly=True)
-    assert messages(model, *[tiles(1)], *[tiles(9)] * 15) == []
     model.save(tmp_path / "model.keras")
     images, labels = np.zeros((1, 32, 32, 3)), tiles(9)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         model.evaluate(images, labels, verbose=0)
-    with pytest.warns(UserWarning, match="an image has 9"):
-        model.train_on_batch(images, labels)
-    assert len(messages(keras.saving.load_model(tmp_path / "model.keras"), labels)) == 1
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    loaded.run_eagerly = True
+    for one in (model, loaded):
+        with pytest.warns(UserWarning, match="an image has 9"):
+            one.train_on_batch(images, labels)
 
 
 def test_margin_and_neighborhood_are_those_of_the_compiled_loss() -> None:
@@ -168,7 +182,12 @@ def maps(*classes: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "settings"), [(3, {"jit_compile": True}), (-2, {"run_eagerly": True})]
+    ("wrong", "settings"),
+    [
+        pytest.param(3, {"jit_compile": True}, marks=pytest.mark.slow),
+        (3, {"jit_compile": False}),
+        (-2, {"run_eagerly": True}),
+    ],
 )
 def test_a_class_beyond_those_of_the_model(wrong: int, settings: dict[str, Any]) -> None:
     model = tiny(SemanticSegmenter, num_classes=2, ignore_label=255)
@@ -183,7 +202,7 @@ def test_a_class_beyond_those_of_the_model(wrong: int, settings: dict[str, Any])
 @pytest.mark.filterwarnings("ignore:embedding_dim")
 def test_classes_of_instances() -> None:
     model = tiny(num_classes=2)
-    model.compile("sgd")
+    model.compile("sgd", run_eagerly=True)
     with pytest.raises(ValueError, match="Received: 7$"):
         model.fit(IMAGES, {"instances": maps(1), "classes": maps(7)}, verbose=0)
 

@@ -69,8 +69,13 @@ def test_gradient_equals_finite_differences(
         "block_size": 8,
     }
 
+    graph = tf.function(
+        lambda x, bandwidth: mean_shift(x, bandwidth, **kwargs),
+        input_signature=[tf.TensorSpec(x.shape, "float64"), tf.TensorSpec((), "float64")],
+    )
+
     def loss(x: np.ndarray, bandwidth: float) -> float:
-        return float(np.sum(np.asarray(mean_shift(x, bandwidth, **kwargs)) * target))
+        return float(np.sum(graph(x, bandwidth).numpy() * target))
 
     dx, dbandwidth = _gradients(x, 0.4, target, **kwargs)
     step = 1e-5
@@ -143,9 +148,8 @@ def test_no_quadratic_tensor_is_kept() -> None:
     assert 8 * block**2 <= largest <= n * block  # At least the tiles of a step.
 
 
-@pytest.mark.parametrize(("batch", "n"), [(3, 20), (2, 260)])
-def test_known_and_dynamic_shapes_agree(batch: int, n: int) -> None:
-    x = tf.constant(unit_points((batch, n, 4), spread=0.5))
+def test_known_and_dynamic_shapes_agree() -> None:
+    x = tf.constant(unit_points((2, 260, 4), spread=0.5))
 
     def step(x):
         with tf.GradientTape() as tape:
