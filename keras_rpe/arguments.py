@@ -9,19 +9,7 @@ from typing import Any
 
 
 def check_integer(name: str, value: Any, at_least: int = 1, at_most: int | None = None) -> int:
-    """Check an argument that takes an integer, which may be NumPy's.
-
-    Args:
-        name: Name of the argument.
-        value: What was given; a boolean is not accepted.
-        at_least: The smallest value accepted.
-        at_most: The largest value accepted; `None`: any.
-
-    Returns:
-        The value, as Python's `int`.
-
-    Raises:
-        ValueError: If it is not such an integer.
+    """Check an argument that takes an integer, NumPy's too, but not a boolean, and give an `int`.
 
     Example:
         >>> from keras_rpe.arguments import check_integer
@@ -40,18 +28,9 @@ def check_integer(name: str, value: Any, at_least: int = 1, at_most: int | None 
 
 
 def check_number(name: str, value: Any, interval: str = "(0, inf)") -> float:
-    """Check an argument that takes a finite number.
+    """Check an argument that takes a finite number, not a boolean, and give it as a `float`.
 
-    Args:
-        name: Name of the argument.
-        value: What was given; a boolean is not accepted.
-        interval: The values accepted, such as "[0, 1)": a square bracket includes its bound.
-
-    Returns:
-        The value, as Python's `float`.
-
-    Raises:
-        ValueError: If it is not such a number.
+    A square bracket of the interval includes its bound.
 
     Example:
         >>> from keras_rpe.arguments import check_number
@@ -73,18 +52,7 @@ def check_number(name: str, value: Any, interval: str = "(0, inf)") -> float:
 
 
 def check_numbers(name: str, values: Any, interval: str = "(0, inf)") -> tuple[float, ...]:
-    """Check an argument that takes one or more numbers, all different.
-
-    Args:
-        name: Name of the argument.
-        values: What was given.
-        interval: The values accepted, as in `check_number`.
-
-    Returns:
-        The numbers.
-
-    Raises:
-        ValueError: If they are not such numbers.
+    """Check an argument that takes one or more numbers, all different, and give them.
 
     Example:
         >>> from keras_rpe.arguments import check_numbers
@@ -105,14 +73,6 @@ def check_numbers(name: str, values: Any, interval: str = "(0, inf)") -> tuple[f
 
 def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
     """Check an argument that takes one of several values.
-
-    Args:
-        name: Name of the argument.
-        value: What was given.
-        choices: The values accepted.
-
-    Raises:
-        ValueError: If it is none of them.
 
     Example:
         >>> from keras_rpe.arguments import check_choice

@@ -16,23 +16,11 @@ MIN_SIDE = 8
 
 
 def rgb_array(image: Any) -> np.ndarray:
-    """Check one image and give it three channels.
+    """Check one image and give it three channels: float32 `(H, W, 3)`, values unchanged.
 
-    Args:
-        image: `(H, W)` gray, `(H, W, 1)` gray, `(H, W, 3)` RGB or `(H, W, 4)` RGBA (the alpha is
-            dropped); boolean, integers or floats of any finite range; sides of at least 8 pixels.
-
-    Returns:
-        float32 `(H, W, 3)`, values unchanged.
-
-    Raises:
-        ValueError: If the shape, the data type or a value is none of these.
-
-    Example:
-        >>> import numpy as np
-        >>> from keras_rpe.results import rgb_array
-        >>> rgb_array(np.zeros((10, 12), "uint16")).shape
-        (10, 12, 3)
+    It is `(H, W)` or `(H, W, 1)` gray, `(H, W, 3)` RGB or `(H, W, 4)` RGBA (the alpha is dropped),
+    boolean, integers or floats of any finite range, and at least 8 pixels high and wide. Anything
+    else raises a ValueError.
     """
     array = np.asarray(image)
     if array.ndim == 2:
@@ -61,24 +49,9 @@ def rgb_array(image: Any) -> np.ndarray:
 def image_label_pairs(
     images: Iterable[Any], labels: Iterable[Any]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Give images and their label maps that were checked, while they are taken.
+    """Give images, as `rgb_array` makes them, and their integer maps `(H, W)`, one after the other.
 
-    Args:
-        images: Images as `predict_instances` takes them.
-        labels: The integer map `(H, W)` of each.
-
-    Yields:
-        float32 `(H, W, 3)` and the map `(H, W)`.
-
-    Raises:
-        ValueError: If there are no images, not as many label maps, or one does not fit its image.
-
-    Example:
-        >>> import numpy as np
-        >>> from keras_rpe.results import image_label_pairs
-        >>> for image, truth in image_label_pairs([np.zeros((8, 9))], [np.eye(8, 9, dtype=int)]):
-        ...     image.shape, truth.shape
-        ((8, 9, 3), (8, 9))
+    A ValueError is raised if there are no images, not as many label maps, or one does not fit.
     """
     count = 0
     for image, label in zip_longest(images, labels):

@@ -37,10 +37,11 @@ class BoundaryDetector(Task):
     or not. A linear map of each embedding gives a boundary map, and one of all embeddings another;
     the result is their mean.
 
+    Arguments that are not listed are as in `InstanceSegmenter`.
+
     Args:
-        backbone: A name ("efficientnet_lite0", "vgg16", "resnet50"), or a Keras model from images
-            `(batch, H, W, 3)` in [0, 1] to features at strides that double, or a KerasHub or
-            KerasCV backbone.
+        backbone: A name ("efficientnet_lite0", "vgg16", "resnet50"), or a network as
+            `InstanceSegmenter` takes it.
         embedding_dim: Dimension D of the embeddings.
         branches: Stages that have an embedding, from the finest on; default: all but the coarsest.
             The coarser ones are context.
@@ -50,12 +51,8 @@ class BoundaryDetector(Task):
         consensus: Share of the annotators, in (0, 1], from which on a pixel is a boundary; pixels
             that fewer marked are left out of the training.
         negative_weight: Factor of the weight of pixels that are not a boundary.
-        fusion_filters: Width of the fused features.
         max_value: The value of pixels that stands for white.
         border: Over that many pixels from the sides of the image thinned boundaries fade to 0.
-        backbone_weights: Weights of a backbone made by name: `None`, "imagenet" or a path.
-        name: Name of the model.
-        trainable: Whether training changes the weights.
 
     Input shape:
         Images `(batch, H, W, 3)` of any size, RGB in [0, max_value].

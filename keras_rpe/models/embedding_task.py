@@ -32,20 +32,8 @@ _SAMPLES = 512
 class EmbeddingTask(Task):
     """Base of the task models with outputs `embedding`, `shift_1` … `shift_T` and `semantic`.
 
-    Args:
-        backbone: A Keras model from images to features.
-        embed: The embedding head.
-        mean_shift: The loops of the grouping, each with a loss of its own; `None`: none.
-        num_classes: Classes other than the background.
-        margin: Margin α of the loss.
-        neighborhood: Distance, in cells, up to which it pushes instances apart; `None`: any.
-        output_stride: Stride of the embedding map; `None`: the finest of the backbone.
-        embed_background: Whether the background is an instance of the pair loss and attracts
-            pixels in the mean shift.
-        fusion_filters: Width of the fused features.
-        percentiles: Percentiles of each image that become 0 and 1, or `None`.
-        ignore_label: Id of void pixels in the maps of the labels, or `None`.
-        **kwargs: Of `keras.Model`.
+    The arguments are those of `InstanceSegmenter`, with the heads in place of their settings:
+    `embed` is that of the embedding and `mean_shift` the loops of the grouping, or `None`.
 
     Attributes:
         pixel_network: The network from images, padded to whole strides, to embeddings before mean

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -257,7 +257,7 @@ class InstanceSegmenter(EmbeddingTask):
         Raises:
             ValueError: If there are no images, not as many label maps, or sizes differ.
         """
-        self.decoder, precision = optimize_thresholds(self, images, labels, iou_thresholds)
+        self.decoder, precision = best_decoder(self, images, labels, iou_thresholds)
         # Both have the old decoder in their graphs.
         self._compiled_serve = self.predict_function = None
         return precision
@@ -273,40 +273,27 @@ _CANDIDATES: dict[str, tuple[float, ...]] = {
 _MOST_ROUNDS = 3
 
 
-class _Grouped(NamedTuple):
-    embedding: Any
-    scores: Any
-    labels: np.ndarray
-
-
-def optimize_thresholds(
-    model: Any,
-    images: Iterable[Any],
-    labels: Iterable[Any],
-    iou_thresholds: Sequence[float] = (0.5, 0.6, 0.7, 0.8),
+def best_decoder(
+    model: Any, images: Iterable[Any], labels: Iterable[Any], iou_thresholds: Sequence[float]
 ) -> tuple[InstanceDecoder, float]:
-    """Find the decoder that segments images best.
+    """Find the decoder of `InstanceSegmenter.optimize_thresholds`, and its average precision.
 
     The thresholds are searched one after the other, again until none changes. The network and the
     grouping run once on each image, and their results stay in memory.
-
-    Args:
-        model: An `InstanceSegmenter`.
-        images: Images as `InstanceSegmenter.predict_instances` takes them.
-        labels: The instance map `(H, W)` of each. Pixels of the model's `ignore_label` are void.
-        iou_thresholds: The average precision is the mean over these.
-
-    Returns:
-        A decoder with the thresholds found, and its average precision.
-
-    Raises:
-        ValueError: If there are no images, not as many label maps, or sizes differ.
     """
-    grouped = _grouped(model, images, labels)
+
+    def group(image: Any) -> dict[str, Any]:
+        embedding, scores = model.embed(image)
+        return {"embedding": model.shift(embedding, scores), "scores": scores}
+
+    run = compiled_function(group, [(None, None, None, 3)])
+    pairs = [(run(image[None]), truth) for image, truth in image_label_pairs(images, labels)]
+    grouped = [(result["embedding"], result["scores"]) for result, _ in pairs]
+    truths = [truth for _, truth in pairs]
     found: dict[tuple[float, ...], float] = {}
     config = model.decoder.get_config()
 
-    shapes = [(None, None, None, item.shape[-1]) for item in grouped[0][:2]]
+    shapes = [(None, None, None, array.shape[-1]) for array in grouped[0]]
     decode = compiled_function(
         lambda x, scores, *thresholds: {
             "labels": model.decoder(x, scores, **dict(zip(_CANDIDATES, thresholds)))["labels"]
@@ -323,16 +310,10 @@ def optimize_thresholds(
         thresholds = tuple(settings[name] for name in _CANDIDATES)
         if thresholds not in found:
             values = [np.float32(value) for value in thresholds]
-            labels = [
-                ops.convert_to_numpy(decode(item.embedding, item.scores, *values)["labels"])[0]
-                for item in grouped
-            ]
+            maps = [ops.convert_to_numpy(decode(*one, *values)["labels"])[0] for one in grouped]
             scores = average_precision(
-                [item.labels for item in grouped],
-                [
-                    one[: len(item.labels), : item.labels.shape[1]]
-                    for one, item in zip(labels, grouped)
-                ],
+                truths,
+                [one[: len(truth), : truth.shape[1]] for one, truth in zip(maps, truths)],
                 thresholds=iou_thresholds,
                 ignore_label=model.ignore_label,
             )
@@ -350,16 +331,3 @@ def optimize_thresholds(
         if best == before:
             break
     return InstanceDecoder.from_config({**config, **best}), precision(best)
-
-
-def _grouped(model: Any, images: Iterable[Any], labels: Iterable[Any]) -> list[_Grouped]:
-    def group(image: Any) -> dict[str, Any]:
-        embedding, scores = model.embed(image)
-        return {"embedding": model.shift(embedding, scores), "scores": scores}
-
-    compiled = compiled_function(group, [(None, None, None, 3)])
-    grouped: list[_Grouped] = []
-    for array, truth in image_label_pairs(images, labels):
-        result = compiled(array[None])
-        grouped.append(_Grouped(result["embedding"], result["scores"], truth))
-    return grouped

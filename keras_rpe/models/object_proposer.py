@@ -45,17 +45,12 @@ class ObjectProposer(EmbeddingTask):
     of shape, size and contrast. `calibrate` fits it to images with known instances; before, four
     features count equally. The paper ranks by features of shape and size as well.
 
+    Arguments that are not listed are as in `InstanceSegmenter`.
+
     Args:
-        backbone: A name ("efficientnet_lite0", "resnet50", "unet_small"), or a Keras model from
-            images `(batch, H, W, 3)` in [0, 1] to features at strides that double, or a KerasHub or
-            KerasCV backbone.
-        embedding_dim: Dimension D of the embedding.
-        iterations: Loops of mean shift in training, each with a loss of its own.
+        backbone: A name ("efficientnet_lite0", "resnet50", "unet_small"), or a network as
+            `InstanceSegmenter` takes it.
         bandwidths: Kernel widths δ of the mean shifts of prediction; training has the first.
-        window_size: Side of the windows of the mean shift of training, in cells of the embedding
-            map; `None`: whole images.
-        inference_seeds: Seeds at most, in each window, of the mean shift of prediction.
-        inference_window_size: Side of the windows when predicting; `None`: as in training.
         foreground_thresholds: Least foreground scores, in (0, 1), of the pixels of an instance.
         similarity_thresholds: Least similarities, in [0, 1], at which neighboring pixels belong
             together: higher ones give smaller instances.
@@ -63,19 +58,6 @@ class ObjectProposer(EmbeddingTask):
         max_instances: Instances of one scale at most; times the scales, at most 4096.
         max_proposals: Proposals of an image at most: length of the tables that are served.
         iou_threshold: Largest IoU of two proposals.
-        margin: Margin α of the loss.
-        neighborhood: Distance, in cells, up to which the loss pushes instances apart; `None`: any.
-        coordinates: Whether the embedding head sees each pixel's position in the whole image.
-        position_periods: Periods, in cells, of the rotation of the embedding with position, which
-            tells like objects at different places apart; `None`: none.
-        output_stride: Stride of the embedding map; default: the finest of the backbone.
-        embed_background: Whether the background is an instance of the pair loss.
-        fusion_filters: Width of the fused features.
-        percentiles: Percentiles of each image that become 0 and 1; `None`: images are in [0, 1].
-        ignore_label: Id of void pixels in the instance maps.
-        backbone_weights: Weights of a backbone made by name: `None`, "imagenet" or a path.
-        name: Name of the model.
-        trainable: Whether training changes the weights.
 
     Input shape:
         Images `(batch, H, W, C)` of any size and value range, C = 1, 3 or 4.

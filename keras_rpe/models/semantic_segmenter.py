@@ -25,30 +25,21 @@ class SemanticSegmenter(EmbeddingTask):
     groups are the classes of the image, the background being one. The embeddings shape the features
     in training, and prediction uses only the class scores.
 
+    Arguments that are not listed are as in `InstanceSegmenter`.
+
     Args:
         backbone: A name ("unet_small", which trains on a CPU, "efficientnet_lite0", "resnet50"), or
-            a Keras model from images `(batch, H, W, 3)` in [0, 1] to features at strides that
-            double, or a KerasHub or KerasCV backbone.
+            a network as `InstanceSegmenter` takes it.
         embedding_dim: Dimension D of the embedding. Up to 2 D classes of an image can be pushed
             apart at margin 0.5; training warns if there are more.
         num_classes: Classes other than the background.
         iterations: Loops of mean shift in training, each with a margin loss of its own; 0: none.
-        bandwidth: Kernel width δ of the mean shift.
-        window_size: Side of the windows of the mean shift, in cells of the embedding map; `None`:
-            whole images.
-        margin: Margin α of the loss.
         grouping_weight: Weight of each margin loss beside the cross-entropy; on scenes of digits
             0.1 was better than 0 and 1. With 0 there is no margin loss, the embeddings stay as
             they are, and everything else is equal.
-        coordinates: Whether the embedding head sees each pixel's position in the whole image.
         output_stride: Stride of the class scores before they are enlarged, and of the embedding
             map; default: the finest of the backbone.
-        fusion_filters: Width of the fused features.
-        percentiles: Percentiles of each image that become 0 and 1; `None`: images are in [0, 1].
         ignore_label: Id of void pixels in the class maps, which no loss counts; no class has it.
-        backbone_weights: Weights of a backbone made by name: `None`, "imagenet" or a path.
-        name: Name of the model.
-        trainable: Whether training changes the weights.
 
     Input shape:
         Images `(batch, H, W, C)` of any size and value range, C = 1, 3 or 4.

@@ -92,30 +92,8 @@ def label_map(labels: Any, images: Tensor) -> Tensor:
 def transfer_weights(source: keras.Model, target: keras.Model) -> ConversionReport:
     """Give a model the weights of another where their shapes agree.
 
-    Args:
-        source: A model whose weights are trained.
-        target: A model, of which another number of classes, another embedding or another backbone
-            is asked.
-
-    Returns:
-        What was matched, what of the target keeps its initial values, and what of the source is
-        not used.
-
-    Example:
-        >>> import keras
-        >>> from keras_rpe.models.task import transfer_weights
-        >>> def network(classes):
-        ...     inputs = keras.Input((4,))
-        ...     x = keras.layers.Dense(3, name="body")(inputs)
-        ...     return keras.Model(inputs, keras.layers.Dense(classes, name="head")(x))
-        >>> print(transfer_weights(network(2), network(5)))
-        2 weights matched, 2 left as they were, 2 arrays of the checkpoint unused
-          matched    body/kernel (4, 3) <- body/kernel
-          matched    body/bias (3,) <- body/bias
-          unchanged  head/kernel (3, 5)
-          unchanged  head/bias (5,)
-          unused     head/kernel (3, 2)
-          unused     head/bias (2,)
+    Returns what was matched, what of `target` keeps its initial values, and what of `source` is not
+    used.
     """
     report = ConversionReport()
     # Automatic names differ from model to model, so the order is the better guide where it agrees.

