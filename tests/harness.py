@@ -12,19 +12,23 @@ import numpy as np
 Inputs = np.ndarray | list[np.ndarray]
 
 
+def _apply(layer: keras.layers.Layer, x: Any) -> Any:
+    return layer(*x) if isinstance(x, (list, tuple)) else layer(x)
+
+
 def run_layer_test(
     layer_class: type[keras.layers.Layer],
     config: dict[str, Any],
     inputs: Inputs,
     tmp_path: Path,
     *,
-    apply: Callable[[keras.layers.Layer, Any], Any] = lambda layer, x: layer(x),
+    apply: Callable[[keras.layers.Layer, Any], Any] = _apply,
     policies: tuple[str, ...] = ("mixed_float16", "mixed_bfloat16"),
     half_tolerance: float = 2e-2,
     trains: bool = True,
     litert: bool = True,
 ) -> None:
-    """Run every check; `apply` says how the layer takes its inputs.
+    """Run every check; `apply` says how the layer takes its inputs: several as so many arguments.
 
     The batch, height and width of the inputs are dynamic in every graph, and the result must
     stay that of the eager call on the given arrays.
@@ -172,3 +176,17 @@ def _compare(result: Any, expected: Any, tolerance: float, what: str) -> None:
         np.testing.assert_allclose(
             a.astype("float64"), b.astype("float64"), atol=tolerance, err_msg=what
         )
+
+
+def largest_tensor(graph: Any) -> int:
+    """The most elements of a tensor of known shape in a graph of TensorFlow and in its loops."""
+    graphs, largest = [graph], 0
+    while graphs:
+        current = graphs.pop()
+        for op in current.get_operations():
+            known = [output.shape for output in op.outputs if output.shape.is_fully_defined()]
+            largest = max([largest, *(shape.num_elements() for shape in known)])
+            if op.type in ("While", "StatelessWhile"):
+                bodies = [op.get_attr(name).name for name in ("body", "cond")]
+                graphs += [current._get_function(name).graph for name in bodies]
+    return largest

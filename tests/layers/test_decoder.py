@@ -32,7 +32,6 @@ def test_harness(tmp_path) -> None:
         config,
         [x, scores],
         tmp_path,
-        apply=lambda layer, inputs: layer(*inputs),
         policies=("mixed_float16",),
         trains=False,
     )

@@ -30,15 +30,20 @@ def test_crop_harness(tmp_path) -> None:
         {},
         [IMAGES / 3000, IMAGES[:, :5, :7] / 3000],
         tmp_path,
-        apply=lambda layer, inputs: layer(*inputs),
     )
 
 
 def test_fusion_harness(tmp_path) -> None:
     maps = [RNG.normal(size=(2, 16 // f, 24 // f, 8)).astype("float32") for f in (1, 2, 4)]
-    policies = ("mixed_float16",)
-    config = {"filters": 6}
-    run_layer_test(FeatureFusion, config, maps, tmp_path, policies=policies, half_tolerance=6e-2)
+    run_layer_test(
+        FeatureFusion,
+        {"filters": 6},
+        maps,
+        tmp_path,
+        apply=lambda layer, x: layer(x),
+        policies=("mixed_float16",),
+        half_tolerance=6e-2,
+    )
 
 
 def test_fusion_gives_the_maps_of_all_stages() -> None:

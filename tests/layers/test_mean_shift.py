@@ -15,12 +15,6 @@ def _clusters(height: int = 9, width: int = 11, depth: int = 4) -> np.ndarray:
 _WEIGHTS = np.random.default_rng(0).random((2, 18, 22)).astype("float32")
 
 
-def _harness(layer: type, config: dict, x: np.ndarray, weights: np.ndarray | None, **kwargs):
-    inputs = x if weights is None else [x, weights]
-    apply = (lambda layer, x: layer(x)) if weights is None else (lambda layer, xs: layer(*xs))
-    run_layer_test(layer, config, inputs, apply=apply, **kwargs)
-
-
 @pytest.mark.parametrize(
     ("config", "weights"),
     [
@@ -31,14 +25,12 @@ def _harness(layer: type, config: dict, x: np.ndarray, weights: np.ndarray | Non
 )
 def test_harness(config: dict, weights: np.ndarray | None, tmp_path) -> None:
     config = {"iterations": 2, "bandwidth": 0.3, "block_size": 16, **config}
-    policies = ("mixed_float16",)
-    _harness(
+    run_layer_test(
         MeanShiftRNN,
         config,
-        _clusters(),
-        weights,
-        tmp_path=tmp_path,
-        policies=policies,
+        _clusters() if weights is None else [_clusters(), weights],
+        tmp_path,
+        policies=("mixed_float16",),
         half_tolerance=0.1,
     )
 
@@ -156,14 +148,12 @@ def _quarters(height: int = 9, width: int = 11, depth: int = 4, seed: int = 0) -
     ],
 )
 def test_seeded_harness(config: dict, weights: np.ndarray | None, tmp_path) -> None:
-    policies = ("mixed_float16",)
-    _harness(
+    run_layer_test(
         SeededMeanShift,
         config,
-        _quarters(),
-        weights,
-        tmp_path=tmp_path,
-        policies=policies,
+        _quarters() if weights is None else [_quarters(), weights],
+        tmp_path,
+        policies=("mixed_float16",),
         trains=False,
     )
 

@@ -115,7 +115,6 @@ def test_harness(tmp_path) -> None:
         {"max_instances": 4, "max_proposals": 7, "iou_threshold": 0.9},
         list(scene()),
         tmp_path,
-        apply=lambda layer, inputs: layer(*inputs),
         policies=("mixed_float16",),
         trains=False,
     )

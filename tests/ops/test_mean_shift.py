@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from harness import largest_tensor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import dense_mean_shift, unit_points
@@ -134,18 +135,7 @@ def test_no_quadratic_tensor_is_kept() -> None:
         return tape.gradient(loss, x)
 
     graph = step.get_concrete_function(tf.TensorSpec((1, n, 8))).graph
-    graphs, largest = [graph], 0
-    while graphs:
-        current = graphs.pop()
-        for op in current.get_operations():
-            for output in op.outputs:
-                if output.shape.is_fully_defined():
-                    largest = max(largest, output.shape.num_elements())
-            for attribute in ("body", "cond"):
-                if op.type in ("While", "StatelessWhile"):
-                    name = op.get_attr(attribute).name
-                    graphs.append(current._get_function(name).graph)
-    assert 8 * block**2 <= largest <= n * block  # At least the tiles of a step.
+    assert 8 * block**2 <= largest_tensor(graph) <= n * block  # At least the tiles of a step.
 
 
 def test_known_and_dynamic_shapes_agree() -> None:
