@@ -108,9 +108,11 @@ class TestFiles:
             ("serving", "tensorflow_serving.apis.predict_pb2"),
         ],
     )
-    def test_missing_extra_is_named(self, kind, module, request, monkeypatch):
-        is_server = kind == "serving"
-        place = "grpc://host:8500/n" if is_server else request.getfixturevalue(kind)
+    def test_missing_extra_is_named(self, kind, module, tmp_path, monkeypatch):
+        places = {"litert": tmp_path / "model.tflite", "onnx": tmp_path / "model.onnx"}
+        place = places.get(kind, "grpc://host:8500/n")
+        if kind in places:
+            place.write_bytes(b"")
         monkeypatch.setitem(sys.modules, module, None)
         with pytest.raises(ImportError, match=rf"keras-rpe\[{kind}\]"):
             load_served(place)
