@@ -93,18 +93,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _flushed(1)
     except KeyboardInterrupt:
         return 130
-    except ConnectionError as error:
-        print_error(one_line(error))
-        return 1
-    except OSError as error:
-        names = [str(name) for name in (error.filename, error.filename2) if name]
-        print_error(": ".join([error.strerror or one_line(error), *names]))
-        return 1
-    except (ValueError, ImportError) as error:
-        print_error(one_line(error))
-        return 1
-    except MemoryError as error:
-        print_error(f"out of memory: {one_line(error)}")
+    except (OSError, ValueError, ImportError, MemoryError) as error:
+        message = one_line(error)
+        if isinstance(error, MemoryError):
+            message = f"out of memory: {message}"
+        elif (
+            isinstance(error, OSError) and error.strerror and not isinstance(error, ConnectionError)
+        ):
+            names = [str(name) for name in (error.filename, error.filename2) if name]
+            message = ": ".join([error.strerror, *names])
+        print_error(message)
         return 1
     return 0
 

@@ -15,13 +15,11 @@ from keras_rpe_cli.options import (
     OutOption,
     PresetOption,
     check_model_choice,
-    check_targets,
-    find_files,
-    load_detector,
-    output_folder,
+    load_task,
+    process_images,
     write_all,
 )
-from keras_rpe_cli.report import counted, import_keras_rpe, one_line, print_error, progress_bar
+from keras_rpe_cli.report import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,45 +43,23 @@ def boundaries(
     crests and 0 elsewhere: the map that benchmarks of boundaries take.
     """
     check_model_choice(preset, model)
-    import_keras_rpe()
-    files, failures = find_files(inputs)
-    check_targets(files, lambda file: _targets(file, out, thin))
-    done = 0
-    with output_folder(out):
-        network = load_detector(preset, model)
-        with progress_bar("detecting", len(files)) as advance:
-            for file in files:
-                written = _detect_file(network, file, _targets(file, out, thin))
-                failures += not written
-                done += written
-                advance()
+    endings = [".png", "_thin.png"] if thin else [".png"]
+
+    def process(network: BoundaryDetector, file: Path, image: np.ndarray) -> str:
+        if image.dtype.kind != "u":
+            raise ValueError(f"{file} holds values of type {image.dtype}, not of 8 or 16 bits.")
+        found = detect(network, image)
+        targets = [out / f"{file.stem}{ending}" for ending in endings]
+        maps = (found.probabilities, found.thinned)
+        write_all({target: partial(_write_png, values) for target, values in zip(targets, maps)})
+        return str(targets[0])
+
+    load = partial(load_task, preset, model, "BoundaryDetector")
+    done, failures = process_images(inputs, out, endings, load, process)
     found = f"boundaries of {counted(done, 'image')}, written to {out}"
     typer.echo(found if done else "no image was done")
     if failures:
         raise typer.Exit(1)
-
-
-def _targets(file: Path, out: Path, thin: bool) -> list[Path]:
-    names = [f"{file.stem}.png", f"{file.stem}_thin.png"]
-    return [out / name for name in names[: 1 + thin]]
-
-
-def _detect_file(network: BoundaryDetector, file: Path, targets: list[Path]) -> bool:
-    """Detect the boundaries in one file and write them; whether that was possible."""
-    from keras_rpe.data import ImageFileError, read_image
-
-    try:
-        image = read_image(file)
-        if image.dtype.kind != "u":
-            raise ImageFileError(f"{file} holds values of type {image.dtype}, not of 8 or 16 bits.")
-        found = detect(network, image)
-    except ValueError as error:
-        print_error(one_line(error))
-        return False
-    maps = (found.probabilities, found.thinned)
-    write_all({target: partial(_write_png, values) for target, values in zip(targets, maps)})
-    typer.echo(f"{file}: {targets[0]}")
-    return True
 
 
 def detect(network: BoundaryDetector, image: np.ndarray) -> Boundaries:

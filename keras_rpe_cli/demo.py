@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from keras_rpe_cli.options import load_segmenter, output_folder, segment_image, write_all
+from keras_rpe_cli.options import load_task, output_folder, segment_image, write_all
 from keras_rpe_cli.report import counted
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def demo(
     embeddings before and after each loop of mean shift.
     """
     with output_folder(out):
-        network = load_segmenter(preset, None)
+        network = load_task(preset, None, "InstanceSegmenter")
 
         from skimage.color import gray2rgb
 

@@ -18,10 +18,7 @@ from keras_rpe_cli.options import (
     ModelOption,
     PresetOption,
     check_model_choice,
-    load_detector,
-    load_segmenter,
     load_task,
-    other_task,
     read_names,
     segment_image,
 )
@@ -32,9 +29,14 @@ if TYPE_CHECKING:
 
     from keras_rpe.data import BoundaryPair, LabelledImages
     from keras_rpe.metrics import Matching
-    from keras_rpe.models import BoundaryDetector, InstanceSegmenter, Task
+    from keras_rpe.models import BoundaryDetector, InstanceSegmenter
 
+_CLASSES = {"instances": "InstanceSegmenter", "boundaries": "BoundaryDetector"}
 _IOUS = (0.5, 0.6, 0.7, 0.8, 0.9)
+_FIGURES = (
+    *("average_precision", "precision", "recall", "f1", "mean_matched_iou", "panoptic_quality"),
+    *("tp", "fp", "fn"),
+)
 _NAMES = (
     *("ods", "ods_threshold", "ods_precision", "ods_recall"),
     *("ois", "ois_precision", "ois_recall", "ap"),
@@ -50,7 +52,7 @@ def evaluate_boundaries(
     threshold: Sequence[float] | None,
 ) -> dict[str, Any]:
     """Detect the boundaries in a part of BSDS500 and print the figures of its benchmark."""
-    from keras_rpe.data import find_boundary_pairs
+    from keras_rpe.data import find_boundary_pairs, read_image
     from keras_rpe.data.labelled_images import chosen
     from keras_rpe.metrics import boundary_benchmark
     from keras_rpe.metrics.boundaries import check_boundary_thresholds
@@ -60,7 +62,7 @@ def evaluate_boundaries(
     pairs = list(chosen(found, read_names(names)).values())
     annotators = _checked(pairs)
     figures = boundary_benchmark(
-        _thinned(network, pairs),
+        (detect(network, read_image(pair.image)).thinned for pair in pairs),
         _Drawn(pairs),
         thresholds=cuts,
         progress=sys.stderr.isatty(),
@@ -106,13 +108,6 @@ def _checked(pairs: Sequence[BoundaryPair]) -> int:
     return count
 
 
-def _thinned(network: BoundaryDetector, pairs: Sequence[BoundaryPair]) -> Iterator[np.ndarray]:
-    from keras_rpe.data import read_image
-
-    for pair in pairs:
-        yield detect(network, read_image(pair.image)).thinned
-
-
 class _Drawn:
     """The maps of the annotators of each image, read in turn; the length is for the progress."""
 
@@ -146,12 +141,13 @@ def evaluate_instances(
     matchings, seconds = match_images(network, found, thresholds)
     seconds_per_image = seconds / len(found)
     columns = ["IoU from", "AP", "precision", "recall", "F1", "mean IoU", "PQ", "TP", "FP", "FN"]
-    rows = [
-        [str(f) if isinstance(f, int) else f"{f:.3f}" for f in _figures(m).values()]
-        for m in matchings
+    figures = [
+        {"iou": m.threshold, **{name: getattr(m, name) for name in _FIGURES}} for m in matchings
     ]
-    for row, m in zip(rows, matchings):
-        row[0] = f"{m.threshold:g}"
+    rows = [
+        [f"{iou:g}", *(str(f) if isinstance(f, int) else f"{f:.3f}" for f in others)]
+        for iou, *others in (row.values() for row in figures)
+    ]
     print_table(str(folder), columns, rows)
     first = matchings[0]
     typer.echo(
@@ -163,7 +159,7 @@ def evaluate_instances(
         "instances": first.n_true,
         "predicted": first.n_pred,
         "seconds_per_image": seconds_per_image,
-        "thresholds": [_figures(m) for m in matchings],
+        "thresholds": figures,
     }
 
 
@@ -190,21 +186,6 @@ def match_images(
             pooled.append(matching(labels, predicted, thresholds))
             advance()
     return [reduce(add, column) for column in zip(*pooled)], seconds
-
-
-def _figures(m: Matching) -> dict[str, float]:
-    return {
-        "iou": m.threshold,
-        "average_precision": m.average_precision,
-        "precision": m.precision,
-        "recall": m.recall,
-        "f1": m.f1,
-        "mean_matched_iou": m.mean_matched_iou,
-        "panoptic_quality": m.panoptic_quality,
-        "tp": m.tp,
-        "fp": m.fp,
-        "fn": m.fn,
-    }
 
 
 def evaluate(
@@ -256,26 +237,21 @@ def evaluate(
     check_model_choice(preset, model)
     if json_file is not None and (not json_file.parent.is_dir() or json_file.is_dir()):
         raise ValueError(f"--json needs a file in an existing folder. Received: {json_file}")
-    load = {None: load_task, "instances": load_segmenter, "boundaries": load_detector}[task]
-    network: Task = load(preset, model)
-    from keras_rpe.models import BoundaryDetector, InstanceSegmenter
-
-    if isinstance(network, BoundaryDetector):
-        _check_not_given("boundaries", {"--images": images, "--instances": instances})
+    given = {"--images": images, "--instances": instances, "--split": split}
+    classes = [_CLASSES[task]] if task else list(_CLASSES.values())
+    network = load_task(preset, model, *classes)
+    kind = next(name for name, cls in _CLASSES.items() if cls == type(network).__name__)
+    for option in ["--split"] if kind == "instances" else ["--images", "--instances"]:
+        if given[option] is not None:
+            raise ValueError(
+                f"{option} does not go with a model for {kind}. Received: {given[option]}"
+            )
+    if kind == "boundaries":
         figures = evaluate_boundaries(network, folder, names, split or "val", threshold)
-    elif not isinstance(network, InstanceSegmenter):
-        raise other_task(network, preset, model, "an InstanceSegmenter or a BoundaryDetector")
     else:
-        _check_not_given("instances", {"--split": split})
         globs = images or "images/*", instances or "instances/*"
         figures = evaluate_instances(network, folder, names, *globs, threshold)
     if json_file is not None:
         from keras_rpe.written_file import write_file
 
         write_file(json_file, json.dumps(figures, indent=2) + "\n")
-
-
-def _check_not_given(task: str, options: dict[str, str | None]) -> None:
-    for name, value in options.items():
-        if value is not None:
-            raise ValueError(f"{name} does not go with a model for {task}. Received: {value}")

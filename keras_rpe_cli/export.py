@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from keras_rpe_cli.options import load_preset_or_model
+from keras_rpe_cli.options import load_model
 from keras_rpe_cli.report import import_keras_rpe
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def export(
     chosen = format or _FORMATS_BY_ENDING.get(out.suffix, "tf_saved_model")
     import_keras_rpe()
     samples = None if images is None else _read_samples(images)
-    model = load_preset_or_model(source)
+    model = load_model(source)
     path = model.export(out, chosen, quantize, samples, max_pixels)
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     size = sum(file.stat().st_size for file in files)

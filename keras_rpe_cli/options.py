@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from keras_rpe_cli.report import import_keras_rpe, one_line, print_error
+from keras_rpe_cli.report import import_keras_rpe, one_line, print_error, progress_bar
 
 if TYPE_CHECKING:
-    from keras_rpe.models import BoundaryDetector, Instances, InstanceSegmenter, Task
+    import numpy as np
+
+    from keras_rpe.models import Instances, InstanceSegmenter
 
 InputsArgument = Annotated[
     list[str], typer.Argument(metavar="INPUTS", help="Images, folders of images, or globs.")
@@ -43,67 +45,46 @@ def check_model_choice(preset: str | None, model: Path | None) -> None:
         raise ValueError(f"--model needs an existing .keras file. Received: {model}")
 
 
-def load_preset_or_model(text: str) -> Task:
-    """Load the model of an argument: the name of a preset, its folder, or a `.keras` file."""
-    if Path(text).suffix == ".keras":
-        return load_task(None, Path(text))
-    return load_task(text, None)
+def load_model(source: str, *classes: str) -> Any:
+    """Load a preset by its name or folder, or a `.keras` file, if it is of one of the classes."""
+    is_file = Path(source).suffix == ".keras"
+    return load_task(None if is_file else source, Path(source) if is_file else None, *classes)
 
 
-def load_task(preset: str | None, model: Path | None) -> Task:
-    """Load the model of `--preset` or `--model`, of any task and not compiled.
+def load_task(preset: str | None, model: Path | None, *classes: str) -> Any:
+    """Load the model of `--preset` or `--model`, not compiled.
+
+    Args:
+        preset: Value of the option.
+        model: Value of the option.
+        classes: Names of the task models that the command takes; without any, it takes all.
 
     Raises:
-        ValueError: If there is no such model, or its files are damaged.
+        ValueError: If there is no such model, its files are damaged, or it is of another class.
     """
     check_model_choice(preset, model)
     import_keras_rpe()
     from keras_rpe.models import PresetError, Task, load_keras_file
 
     if preset is not None:
-        return Task.from_preset(preset)
-    assert model is not None
-    try:
-        loaded = load_keras_file(model)
-    except PresetError as error:
-        raise ValueError(f"--model {model} cannot be used: {error}") from error
-    if not isinstance(loaded, Task):
-        raise ValueError(f"--model {model} must be a Task. Received: a {type(loaded).__name__}")
-    loaded.source = str(model)
+        option = f"--preset {preset}"
+        loaded: Any = Task.from_preset(preset)
+    else:
+        option = f"--model {model}"
+        try:
+            loaded = load_keras_file(str(model))
+        except PresetError as error:
+            raise ValueError(f"{option} cannot be used: {error}") from error
+    name = type(loaded).__name__
+    if not isinstance(loaded, Task) or (classes and name not in classes):
+        command = f", which `keras-rpe {_COMMANDS[name]}` takes" if name in _COMMANDS else ""
+        raise ValueError(
+            f"{option} must be of class {' or '.join(classes) or 'Task'}. "
+            f"Received: one of class {name}{command}"
+        )
+    if model is not None:
+        loaded.source = str(model)
     return loaded
-
-
-def load_segmenter(preset: str | None, model: Path | None) -> InstanceSegmenter:
-    """Load the model of `--preset` or `--model`, which must be an `InstanceSegmenter`."""
-    task = load_task(preset, model)
-    from keras_rpe.models import InstanceSegmenter
-
-    if not isinstance(task, InstanceSegmenter):
-        raise other_task(task, preset, model, "an InstanceSegmenter")
-    return task
-
-
-def load_detector(preset: str | None, model: Path | None) -> BoundaryDetector:
-    """Load the model of `--preset` or `--model`, which must be a `BoundaryDetector`."""
-    task = load_task(preset, model)
-    from keras_rpe.models import BoundaryDetector
-
-    if not isinstance(task, BoundaryDetector):
-        raise other_task(task, preset, model, "a BoundaryDetector")
-    return task
-
-
-def other_task(task: Task, preset: str | None, model: Path | None, needed: str) -> ValueError:
-    """The error that says that a model is of another task than the command takes.
-
-    With neither `preset` nor `model`, the model is the one of an export.
-    """
-    name = type(task).__name__
-    option = f"--preset {preset}"
-    if preset is None:
-        option = f"the exported model {task.source}" if model is None else f"--model {model}"
-    command = f", which `keras-rpe {_COMMANDS[name]}` takes" if name in _COMMANDS else ""
-    return ValueError(f"{option} must be {needed}. Received: one of class {name}{command}")
 
 
 def segment_image(model: InstanceSegmenter, image: Any, name: str) -> Instances:
@@ -113,49 +94,53 @@ def segment_image(model: InstanceSegmenter, image: Any, name: str) -> Instances:
         warnings.simplefilter("always", UserWarning)
         instances = model.predict_instances(image)
     for warning in caught:
-        message = " ".join(str(warning.message).split())
-        typer.echo(f"warning: {name}: {message}", err=True)
+        typer.echo(f"warning: {name}: {one_line(warning.message)}", err=True)
     return instances
 
 
-def find_files(inputs: list[str]) -> tuple[list[Path], int]:
-    """List the files that the inputs stand for, once each; report and count those without any.
+def process_images(
+    inputs: list[str],
+    out: Path,
+    endings: Sequence[str],
+    load: Callable[[], Any],
+    process: Callable[[Any, Path, np.ndarray], str],
+) -> tuple[int, int]:
+    """Read all images that the inputs stand for, once each, and process them one by one.
+
+    What is wrong with an input or an image is printed, and does not stop the others.
+
+    Args:
+        inputs: Images, folders, or globs.
+        out: Folder for the results.
+        endings: The result files may have the name of the image without its ending, and these.
+        load: Gives the model.
+        process: Called with the model, the path of an image and its pixels; what it returns is
+            printed.
+
+    Returns:
+        How many images were processed, and how many inputs and images were not.
 
     Raises:
-        typer.Exit: If there is no file at all.
+        ValueError: If results would overwrite each other or an input.
+        typer.Exit: If there is no image at all.
     """
-    from keras_rpe.data import ImageFileError, find_images
+    import_keras_rpe()
+    from keras_rpe.data import ImageFileError, find_images, read_image
 
-    files: dict[Path, Path] = {}
+    found: dict[Path, Path] = {}
     failures = 0
     for text in inputs:
         try:
             for file in find_images(text):
-                files.setdefault(file.resolve(), file)
+                found.setdefault(file.resolve(), file)
         except ImageFileError as error:
             print_error(one_line(error))
             failures += 1
-    if not files:
+    if not found:
         raise typer.Exit(1)
-    return list(files.values()), failures
-
-
-def check_targets(files: list[Path], targets: Callable[[Path], list[Path]]) -> None:
-    """Refuse images whose results would overwrite each other or an input.
-
-    Args:
-        files: The images.
-        targets: Gives the files that may be written for an image.
-
-    Example:
-        >>> from pathlib import Path
-        >>> from keras_rpe_cli.options import check_targets
-        >>> check_targets([Path("a.jpg"), Path("b.jpg")], lambda file: [file.with_suffix(".png")])
-    """
     taken: dict[str, Path] = {}
-    inputs = {file.resolve() for file in files}
-    for file in files:
-        for target in targets(file):
+    for file in found.values():
+        for target in (out / f"{file.stem}{ending}" for ending in endings):
             # Some file systems take A.png and a.png for one name.
             other = taken.setdefault(str(target).lower(), file)
             if other is not file:
@@ -163,11 +148,26 @@ def check_targets(files: list[Path], targets: Callable[[Path], list[Path]]) -> N
                     "INPUTS must differ in the names of their results, which are theirs without "
                     f"ending. Received: {other} and {file}, both with the result {target.name}"
                 )
-            if target.resolve() in inputs:
+            if target.resolve() in found:
                 raise ValueError(
                     f"--out must be a folder where no result overwrites an input, but the result "
                     f"of {file} would overwrite {target}."
                 )
+    done = 0
+    with output_folder(out):
+        model = load()
+        with progress_bar("processing", len(found)) as advance:
+            for file in found.values():
+                try:
+                    line = process(model, file, read_image(file))
+                except ValueError as error:
+                    print_error(one_line(error))
+                    failures += 1
+                else:
+                    typer.echo(f"{file}: {line}")
+                    done += 1
+                advance()
+    return done, failures
 
 
 def write_all(files: Mapping[Path, Callable[[Path], object]]) -> None:
@@ -190,20 +190,7 @@ def write_all(files: Mapping[Path, Callable[[Path], object]]) -> None:
 
 @contextmanager
 def output_folder(path: Path) -> Iterator[None]:
-    """Make the folder of `--out` to write into, and remove it again if nothing was written.
-
-    Raises:
-        ValueError: If it, or one above it, is a file.
-        OSError: If it cannot be made or written.
-
-    Example:
-        >>> folder = tempfile.mkdtemp()
-        >>> with output_folder(Path(folder) / "a" / "b"):
-        ...     (Path(folder) / "a" / "b").is_dir()
-        True
-        >>> (Path(folder) / "a").exists()
-        False
-    """
+    """Make the folder of `--out` to write into, and remove it again if nothing was written."""
     for folder in (path, *path.parents):
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"--out needs a folder, but {folder} is a file.")
@@ -226,12 +213,7 @@ def output_folder(path: Path) -> Iterator[None]:
 
 
 def read_names(names: Path | None) -> set[str] | None:
-    """Read the names that are lines of the file of `--names`; without it, `None`.
-
-    Raises:
-        ValueError: If the file is not text, or is empty.
-        OSError: If it cannot be read.
-    """
+    """Read the names that are lines of the file of `--names`; without it, `None`."""
     if names is None:
         return None
     try:

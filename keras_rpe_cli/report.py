@@ -11,23 +11,18 @@ from contextlib import contextmanager
 import typer
 
 
-def one_line(error: BaseException) -> str:
-    r"""Give the message of an error as one line.
+def one_line(message: object) -> str:
+    r"""Give the message of an error or a warning as one line.
 
     Example:
         >>> one_line(ValueError("no\n  space "))
         'no space'
     """
-    return " ".join(str(error).split()) or type(error).__name__
+    return " ".join(str(message).split()) or type(message).__name__
 
 
 def counted(number: int, noun: str) -> str:
-    """Put a number before a noun.
-
-    Example:
-        >>> counted(1, "image"), counted(0, "image")
-        ('1 image', '0 images')
-    """
+    """Put a number before a noun, in the plural if need be."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
@@ -59,13 +54,7 @@ _LONGEST_NAME = 40  # A path that is longer may be broken.
 
 
 def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    """Print a table on stdout, as wide as its terminal, or 100 characters elsewhere.
-
-    Args:
-        title: What stands above it.
-        columns: Heads of the columns.
-        rows: Text of the cells, row by row. Numbers, and names in the first column, are not broken.
-    """
+    """Print a table on stdout, as wide as its terminal, or 100 characters elsewhere."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -91,9 +80,6 @@ def import_keras_rpe() -> None:
 
     TensorFlow writes some notes before its level of logging has an effect, straight to the file
     descriptor, so that is turned away during the import.
-
-    Raises:
-        ImportError: If TensorFlow or Keras is missing or broken; what they wrote is shown.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if "keras_rpe" not in sys.modules:

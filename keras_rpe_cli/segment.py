@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Callable
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -17,14 +18,12 @@ from keras_rpe_cli.options import (
     OutOption,
     PresetOption,
     check_model_choice,
-    check_targets,
-    find_files,
-    load_segmenter,
-    output_folder,
+    load_task,
+    process_images,
     segment_image,
     write_all,
 )
-from keras_rpe_cli.report import counted, import_keras_rpe, one_line, print_error, progress_bar
+from keras_rpe_cli.report import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,52 +54,34 @@ def segment(
     in OUT/instances.csv.
     """
     check_model_choice(preset, model)
-    import_keras_rpe()
-    files, failures = find_files(inputs)
-    endings = ("labels.png", "labels.tif", "overlay.png")
-    check_targets(files, lambda file: [out / f"{file.stem}_{ending}" for ending in endings])
-    with output_folder(out):
-        table = _InstanceTable(out / "instances.csv")
-        network = load_segmenter(preset, model)
-        images, instances = 0, 0
-        try:
-            with progress_bar("segmenting", len(files)) as advance:
-                for file in files:
-                    count = _segment_file(network, file, out, suffix, overlay, table)
-                    failures += count is None
-                    images, instances = images + (count is not None), instances + (count or 0)
-                    advance()
-        finally:
-            # Also after Ctrl-C or on a full disk: the table lists the images that are done.
-            if images:
-                table.write()
-    text = f"{counted(instances, 'instance')} in {counted(images, 'image')}"
-    typer.echo(f"{text}, written to {out}" if images else "no image was segmented")
+    table = out / "instances.csv"
+    rows = _read_rows(table)
+    done: list[int] = []
+
+    def process(network: InstanceSegmenter, file: Path, image: np.ndarray) -> str:
+        result = segment_image(network, image, str(file))
+        _write_results(image, result, file.stem, out, suffix, overlay)
+        columns = zip(result.areas, result.scores, result.classes, result.boxes)
+        # Bottom and right are the first row and column beyond.
+        rows[file.stem] = [
+            [file.stem, str(number), str(area), f"{score:.4f}", str(kind), *map(str, box)]
+            for number, (area, score, kind, box) in enumerate(columns, start=1)
+        ]
+        done.append(len(result))
+        return counted(len(result), "instance")
+
+    endings = ("_labels.png", "_labels.tif", "_overlay.png")
+    load = partial(load_task, preset, model, "InstanceSegmenter")
+    try:
+        _, failures = process_images(inputs, out, endings, load, process)
+    finally:
+        # Also after Ctrl-C or on a full disk: the table lists the images that are done.
+        if done:
+            _write_rows(table, rows)
+    text = f"{counted(sum(done), 'instance')} in {counted(len(done), 'image')}"
+    typer.echo(f"{text}, written to {out}" if done else "no image was segmented")
     if failures:
         raise typer.Exit(1)
-
-
-def _segment_file(
-    network: InstanceSegmenter,
-    file: Path,
-    out: Path,
-    suffix: str,
-    overlay: bool,
-    table: _InstanceTable,
-) -> int | None:
-    """Segment one file and write its results; its number of instances, or None if it is bad."""
-    from keras_rpe.data import read_image
-
-    try:
-        image = read_image(file)
-        result = segment_image(network, image, str(file))
-    except ValueError as error:
-        print_error(one_line(error))
-        return None
-    _write_results(image, result, file.stem, out, suffix, overlay)
-    table.add(file.stem, result)
-    typer.echo(f"{file}: {counted(len(result), 'instance')}")
-    return len(result)
 
 
 def _write_results(
@@ -119,44 +100,30 @@ def _write_results(
     write_all(files)
 
 
-class _InstanceTable:
-    """A CSV file with a row for every instance of every image of a folder of results.
+def _read_rows(path: Path) -> dict[str, list[list[str]]]:
+    """The rows of a table of instances for each image, which stay unless it is segmented again."""
+    found: dict[str, list[list[str]]] = {}
+    if not path.exists():
+        return found
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.reader(file))
+    except (OSError, ValueError, csv.Error):
+        rows = []
+    if not rows or rows[0] != _COLUMNS or any(len(row) != len(_COLUMNS) for row in rows):
+        raise ValueError(
+            f"{path} exists and is not a table that `keras-rpe segment` wrote, choose another "
+            "folder with --out."
+        )
+    for row in rows[1:]:
+        found.setdefault(row[0], []).append(row)
+    return found
 
-    The rows that the file has already stay, except those of images that are added again.
-    """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._rows: dict[str, list[list[str]]] = {}
-        if not path.exists():
-            return
-        try:
-            with path.open(newline="", encoding="utf-8") as file:
-                rows = list(csv.reader(file))
-        except (OSError, ValueError, csv.Error):
-            rows = []
-        if not rows or rows[0] != _COLUMNS or any(len(row) != len(_COLUMNS) for row in rows):
-            raise ValueError(
-                f"{path} exists and is not a table that `keras-rpe segment` wrote, choose another "
-                "folder with --out."
-            )
-        for row in rows[1:]:
-            self._rows.setdefault(row[0], []).append(row)
+def _write_rows(path: Path, rows: dict[str, list[list[str]]]) -> None:
+    from keras_rpe.written_file import write_file
 
-    def add(self, image: str, instances: Instances) -> None:
-        """Put in the rows of an image; bottom and right are the first row and column beyond."""
-        columns = zip(instances.areas, instances.scores, instances.classes, instances.boxes)
-        self._rows[image] = [
-            [image, str(number), str(area), f"{score:.4f}", str(kind), *map(str, box)]
-            for number, (area, score, kind, box) in enumerate(columns, start=1)
-        ]
-
-    def write(self) -> None:
-        from keras_rpe.written_file import write_file
-
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(_COLUMNS)
-        for rows in self._rows.values():
-            writer.writerows(rows)
-        write_file(self._path, text.getvalue())
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([_COLUMNS, *chain.from_iterable(rows.values())])
+    write_file(path, text.getvalue())

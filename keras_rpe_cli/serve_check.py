@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,17 +14,15 @@ from keras_rpe_cli.demo import demo_image
 from keras_rpe_cli.options import (
     ModelOption,
     PresetOption,
-    load_preset_or_model,
+    load_model,
     load_task,
-    other_task,
 )
 from keras_rpe_cli.report import import_keras_rpe, print_error, print_table
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from keras_rpe.export import ServedModel
-    from keras_rpe.models import BoundaryDetector, InstanceSegmenter, Task
+    from keras_rpe.models import Boundaries, Instances
 
 
 def serve_check(
@@ -57,89 +55,68 @@ def serve_check(
     import_keras_rpe()
     from keras_rpe.data import read_image
     from keras_rpe.export import load_served
-    from keras_rpe.models import BoundaryDetector, InstanceSegmenter
 
     pixels = demo_image() if image is None else read_image(image)
     served = load_served(out)
     network = _keras_model(out, preset, model)
-    if isinstance(network, BoundaryDetector):
-        found = _compare_boundaries(network, served, pixels, runs)
-    elif not isinstance(network, InstanceSegmenter):
-        raise other_task(network, preset, model, "an InstanceSegmenter or a BoundaryDetector")
-    else:
-        found = _compare_instances(network, served, pixels, runs)
+    predict = "predict_instances"
+    compare: Callable[[Any, Any], Comparison] = _compare_instances
+    if type(network).__name__ == "BoundaryDetector":
+        predict, compare = "predict_boundaries", _compare_boundaries
+    expected, *keras_times = _timed(getattr(network, predict), pixels, runs)
+    found, *served_times = _timed(getattr(served, predict), pixels, runs)
+    counted, counts, agreement, sentence = compare(expected, found)
     rows = [
-        ["Keras model", *found.keras, ""],
-        [out, *found.served, f"{found.agreement:.4f}"],
+        [name, str(count), *(f"{value:.2f} s" for value in seconds), text]
+        for name, count, seconds, text in (
+            ("Keras model", counts[0], keras_times, ""),
+            (out, counts[1], served_times, f"{agreement:.4f}"),
+        )
     ]
-    print_table(
-        f"{pixels.shape[1]} x {pixels.shape[0]} pixels",
-        ["", found.counted, "first run", "further runs", "agreement"],
-        rows,
-    )
-    typer.echo(found.sentence)
-    if found.agreement < least_iou:
-        print_error(f"the agreement, {found.agreement:.4f}, is below --least-iou {least_iou}")
+    title = f"{pixels.shape[1]} x {pixels.shape[0]} pixels"
+    print_table(title, ["", counted, "first run", "further runs", "agreement"], rows)
+    typer.echo(sentence)
+    if agreement < least_iou:
+        print_error(f"the agreement, {agreement:.4f}, is below --least-iou {least_iou}")
         raise typer.Exit(1)
 
 
-class _Comparison(NamedTuple):
-    """Cells of the table: a count and seconds of each model, and how well the two agree."""
-
-    counted: str
-    keras: list[str]
-    served: list[str]
-    agreement: float
-    sentence: str
+# What is counted, how many of it in each, the agreement of the two, and a sentence.
+Comparison = tuple[str, tuple[int, int], float, str]
 
 
-def _compare_instances(
-    network: InstanceSegmenter, served: ServedModel, pixels: np.ndarray, runs: int
-) -> _Comparison:
+def _compare_instances(expected: Instances, found: Instances) -> Comparison:
     from keras_rpe.metrics import matching
 
-    expected, *keras_times = _timed(network.predict_instances, pixels, runs)
-    found, *served_times = _timed(served.predict_instances, pixels, runs)
-    pair = matching(expected.labels, found.labels, 0.5)
+    iou = matching(expected.labels, found.labels, 0.5).mean_true_iou
+    agreement = iou if len(expected) else float(len(found) == 0)
     same = bool((expected.labels == found.labels).all())
-    return _Comparison(
-        "instances",
-        _cells(len(expected), keras_times),
-        _cells(len(found), served_times),
-        pair.mean_true_iou if len(expected) else float(len(found) == 0),
-        "labels are identical" if same else "labels differ",
-    )
+    sentence = "labels are identical" if same else "labels differ"
+    return "instances", (len(expected), len(found)), agreement, sentence
 
 
-def _compare_boundaries(
-    network: BoundaryDetector, served: ServedModel, pixels: np.ndarray, runs: int
-) -> _Comparison:
+def _compare_boundaries(expected: Boundaries, found: Boundaries) -> Comparison:
     import numpy as np
 
-    result, *keras_times = _timed(network.predict_boundaries, pixels, runs)
-    answer, *served_times = _timed(served.predict_boundaries, pixels, runs)
-    expected, found = result.probabilities, answer.probabilities
-    greater = float(np.maximum(expected, found).sum())
-    return _Comparison(
-        "pixels from 0.5",
-        _cells(int((expected >= 0.5).sum()), keras_times),
-        _cells(int((found >= 0.5).sum()), served_times),
-        float(np.minimum(expected, found).sum()) / greater if greater else 1.0,
-        f"boundaries differ by at most {np.abs(expected - found).max():.2g}",
-    )
+    a, b = expected.probabilities, found.probabilities
+    greater = float(np.maximum(a, b).sum())
+    agreement = float(np.minimum(a, b).sum()) / greater if greater else 1.0
+    sentence = f"boundaries differ by at most {np.abs(a - b).max():.2g}"
+    return "pixels from 0.5", (int((a >= 0.5).sum()), int((b >= 0.5).sum())), agreement, sentence
 
 
-def _keras_model(out: str, preset: str | None, model: Path | None) -> Task:
+def _keras_model(out: str, preset: str | None, model: Path | None) -> Any:
     from keras_rpe.export import read_record
 
+    classes = "InstanceSegmenter", "BoundaryDetector"
     if preset is not None or model is not None:
-        return load_task(preset, model)
+        return load_task(preset, model, *classes)
     record = None if "://" in out else read_record(out)
     if record is None or record.source is None:
         raise ValueError(
             f"{out} does not say which Keras model it was exported from: give --preset or --model."
         )
-    return load_preset_or_model(record.source)
+    return load_model(record.source, *classes)
 
 
 def _timed(predict: Callable[[Any], Any], image: np.ndarray, runs: int) -> tuple[Any, float, float]:
@@ -154,7 +131,3 @@ def _timed(predict: Callable[[Any], Any], image: np.ndarray, runs: int) -> tuple
             result = predict(image)
             seconds.append(time.perf_counter() - start)
     return result, seconds[0], median(seconds[1:])
-
-
-def _cells(count: int, seconds: list[float]) -> list[str]:
-    return [str(count), *(f"{value:.2f} s" for value in seconds)]

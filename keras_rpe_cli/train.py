@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import math
 import platform
 import re
 import shlex
-import time
+import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from keras_rpe_cli.options import load_segmenter, output_folder
-from keras_rpe_cli.report import counted, import_keras_rpe, one_line, progress_bar
+from keras_rpe_cli.options import load_task, output_folder
+from keras_rpe_cli.report import counted, import_keras_rpe, one_line
 
 if TYPE_CHECKING:
     from keras_rpe.data import LabelledImages
@@ -109,6 +106,7 @@ def train(
         raise typer.BadParameter("needs --backbone", param_hint="--backbone-weights")
     import_keras_rpe()
     from keras_rpe.arguments import check_number
+    from keras_rpe.callbacks import TrainingState
     from keras_rpe.data import label_folder
     from keras_rpe.written_file import write_file
 
@@ -119,7 +117,7 @@ def train(
     training, validation = found.split(validation_split, seed)
     settings = {
         "folder": str(folder.resolve()),
-        "image_names": names_digest(found.names),
+        "image_names": _names_digest(found.names),
         "preset": str(Path(preset).resolve()) if preset and Path(preset).is_dir() else preset,
         "backbone": None if preset else backbone or "unet_small",
         "backbone_weights": backbone_weights,
@@ -139,23 +137,27 @@ def train(
         model, epoch = _model(run)
         write_file(out / _SETTINGS, json.dumps(settings, indent=2) + "\n")
         write_file(out / "validation.txt", "".join(f"{name}\n" for name in validation.names))
-        if not _has_ended(run, epoch):
+        if epoch >= epochs:
+            typer.echo(f"all {epochs} epochs are done; train further with a larger --epochs")
+        elif TrainingState.is_stalled(out, patience):
+            typer.echo(
+                f"training has ended after epoch {epoch}: no better val_ap50 in {patience} epochs; "
+                "train further with a larger --patience"
+            )
+        else:
             if epoch:
                 typer.echo(f"continuing after epoch {epoch}")
-            _fit(run, model, epoch)
-        if not _preset_is_current(out):
-            _save_preset(run, model)
+            epoch = _fit(run, model, epoch)
+        written, best = out / "preset" / "metadata.json", out / "best.keras"
+        # A kill may come between the best model and its preset.
+        is_current = written.is_file() and best.is_file()
+        if not is_current or written.stat().st_mtime < best.stat().st_mtime:
+            _save_preset(run, model, epoch)
     typer.echo(f"best model: {out / 'preset'}")
     typer.echo(f"use it with: keras-rpe segment IMAGES --preset {out / 'preset'} --out RESULTS")
 
 
-def names_digest(names: Sequence[str]) -> str:
-    """Sum up the names of images: how many they are, and a hash of them.
-
-    Example:
-        >>> names_digest(["a", "b"])
-        '2 images (59900c43)'
-    """
+def _names_digest(names: Sequence[str]) -> str:
     digest = hashlib.blake2b("\n".join(sorted(names)).encode(), digest_size=4).hexdigest()
     return f"{len(names)} images ({digest})"
 
@@ -175,21 +177,20 @@ def _check_settings(run: Path, settings: dict[str, Any]) -> None:
     except (AttributeError, ValueError) as error:
         raise ValueError(f"{path} is damaged, choose another folder with --out.") from error
     names = {"folder": "FOLDER", "image_names": "a FOLDER of"}
-    differences = [
-        f"{names.get(key, '--' + key.replace('_', '-'))} {_shown(before.get(key))}, "
-        f"not {_shown(value)}"
+    shown = {
+        key: ["left out" if it is None else it for it in (before.get(key), value)]
         for key, value in settings.items()
         if before.get(key) != value
+    }
+    differences = [
+        f"{names.get(key, '--' + key.replace('_', '-'))} {old}, not {new}"
+        for key, (old, new) in shown.items()
     ]
     if differences:
         raise ValueError(
             f"The run in {run} was started with {'; '.join(differences)}: repeat its settings, or "
             "choose another folder with --out."
         )
-
-
-def _shown(value: Any) -> Any:
-    return "left out" if value is None else value
 
 
 def _model(run: _Run) -> tuple[InstanceSegmenter, int]:
@@ -204,7 +205,7 @@ def _model(run: _Run) -> tuple[InstanceSegmenter, int]:
     if restored is not None:
         return restored
     if run.settings["preset"] is not None:
-        model = load_segmenter(run.settings["preset"], None)
+        model = load_task(run.settings["preset"], None, "InstanceSegmenter")
         if model.num_classes > 1:
             raise ValueError(
                 "--preset must be of a model with one class, as label images hold no classes. "
@@ -222,34 +223,21 @@ def _model(run: _Run) -> tuple[InstanceSegmenter, int]:
     return model, 0
 
 
-def _has_ended(run: _Run, epoch: int) -> bool:
-    """Whether nothing is left to train; says why."""
-    from keras_rpe.callbacks import TrainingState
-
-    if epoch >= run.epochs:
-        typer.echo(f"all {run.epochs} epochs are done; train further with a larger --epochs")
-        return True
-    if TrainingState.is_stalled(run.out, run.patience):
-        typer.echo(
-            f"training has ended after epoch {epoch}: no better val_ap50 in {run.patience} epochs; "
-            "train further with a larger --patience"
-        )
-        return True
-    return False
-
-
-def _fit(run: _Run, model: InstanceSegmenter, epoch: int) -> None:
-    """Train until the last epoch, or until val_ap50 stalls."""
+def _fit(run: _Run, model: InstanceSegmenter, epoch: int) -> int:
+    """Train until the last epoch, or until val_ap50 stalls; the number of epochs then."""
     import keras
     import tensorflow as tf
 
     from keras_rpe.callbacks import InstanceEvaluation, TrainingState
+    from keras_rpe.written_file import write_file
 
     settings = run.settings
+    # A small folder still makes `_MIN_STEPS` steps of an epoch.
+    repeats = math.ceil(_MIN_STEPS * settings["batch_size"] / len(run.training))
     dataset = run.training.crops(
         settings["crop_size"],
         settings["batch_size"],
-        repeats=settings["repeats"] or _repeats(len(run.training), settings["batch_size"]),
+        repeats=settings["repeats"] or repeats,
         # The epochs of a continued run get other crops than those before.
         seed=settings["seed"] + epoch,
     )
@@ -259,29 +247,35 @@ def _fit(run: _Run, model: InstanceSegmenter, epoch: int) -> None:
     )
     watched = [(image, labels) for image, labels, _ in run.validation[:_MAX_WATCHED]]
     log = run.out / "log.csv"
-    _cut_log(log, epoch)
-    report = _EpochReport(run.epochs, len(dataset))
+    if log.is_file():
+        # Of a run that was killed, the log may be ahead of the state.
+        lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
+        write_file(log, "".join(lines[: epoch + 1] if epoch else []))
     state = TrainingState(run.out, monitor="val_ap50", mode="max", patience=run.patience)
 
     def rate(epoch: int) -> float:
         fall = 0.5 + 0.5 * math.cos(math.pi * epoch / run.epochs)
         return settings["learning_rate"] * (0.01 + 0.99 * fall)
 
+    def check_loss(epoch: int, logs: dict[str, Any]) -> None:
+        if not math.isfinite(logs.get("loss", 0.0)):
+            raise ValueError(
+                f"The loss of epoch {epoch + 1} is not finite: start a new run with a lower "
+                "--learning-rate."
+            )
+
     try:
-        model.fit(
+        history = model.fit(
             dataset,
             epochs=run.epochs,
             initial_epoch=epoch,
-            verbose=0,
+            # A bar on a terminal, else a line for each epoch.
+            verbose=1 if sys.stdout.isatty() else 2,
             callbacks=[
                 keras.callbacks.LearningRateScheduler(rate),
-                InstanceEvaluation(watched),
                 # Before the state, which must not hold a model of a failed epoch.
-                keras.callbacks.LambdaCallback(
-                    on_epoch_begin=report.begin,
-                    on_train_batch_end=report.advance,
-                    on_epoch_end=report.end,
-                ),
+                keras.callbacks.LambdaCallback(on_epoch_end=check_loss),
+                InstanceEvaluation(watched),
                 keras.callbacks.CSVLogger(str(log), append=True),
                 state,
             ],
@@ -294,90 +288,12 @@ def _fit(run: _Run, model: InstanceSegmenter, epoch: int) -> None:
         # The sentence of an assertion in the data, out of what TensorFlow puts around it.
         found = re.search(r"assertion failed: \[b?['\"]?(.*?)['\"]?\]", str(error), re.DOTALL)
         raise ValueError(found.group(1) if found else one_line(error)[:300]) from error
-    finally:
-        report.close()
     if state.wait >= run.patience:
         typer.echo(f"no better val_ap50 in {run.patience} epochs")
+    return epoch + len(history.epoch)
 
 
-def _repeats(images: int, batch_size: int) -> int:
-    """Crops of each image in an epoch with which a small folder still makes `_MIN_STEPS` steps."""
-    return max(1, math.ceil(_MIN_STEPS * batch_size / images))
-
-
-class _EpochReport:
-    """A bar in every epoch and a line after it; ends a run whose loss is not finite."""
-
-    def __init__(self, epochs: int, steps: int) -> None:
-        self._epochs = epochs
-        self._steps = steps
-        self._start = 0.0
-        self._bar = ExitStack()
-        self._advance: Any = None
-
-    def begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._start = time.perf_counter()
-        bar = progress_bar(f"epoch {epoch + 1}/{self._epochs}", self._steps)
-        self._advance = self._bar.enter_context(bar)
-
-    def advance(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        self._advance()
-
-    def end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self.close()
-        logs = logs or {}
-        if not math.isfinite(logs.get("loss", 0.0)):
-            raise ValueError(
-                f"The loss of epoch {epoch + 1} is not finite: start a new run with a lower "
-                "--learning-rate."
-            )
-        parts = [
-            f"{name.removesuffix('_loss')} {logs[name]:.4f}"
-            for name in sorted(logs)
-            if name.endswith("_loss") and not name.startswith("val_")
-        ]
-        figures = [f"{name} {logs[name]:.3f}" for name in logs if name.startswith("val_")]
-        typer.echo(
-            f"epoch {epoch + 1}/{self._epochs}  loss {logs.get('loss', math.nan):.4f} "
-            f"({', '.join(parts)})  {'  '.join(figures)}  {time.perf_counter() - self._start:.0f} s"
-        )
-
-    def close(self) -> None:
-        self._bar.close()
-
-
-def _cut_log(path: Path, epochs: int) -> None:
-    """Leave only those epochs in the log of a run that its state has."""
-    from keras_rpe.written_file import write_file
-
-    rows = _log_rows(path)
-    if not rows:
-        path.unlink(missing_ok=True)
-        return
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(row for row in rows if int(row["epoch"]) < epochs)
-    write_file(path, text.getvalue())
-
-
-def _log_rows(path: Path) -> list[dict[str, str]]:
-    """The whole rows of a log, which ends anywhere where the run was killed."""
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [row for row in csv.DictReader(file) if str(row.get("epoch")).isdigit()]
-
-
-def _preset_is_current(out: Path) -> bool:
-    """Whether the preset was written after the best model: a kill may come between the two."""
-    preset, best = out / "preset" / "metadata.json", out / "best.keras"
-    if not preset.is_file() or not best.is_file():
-        return False
-    return preset.stat().st_mtime >= best.stat().st_mtime
-
-
-def _save_preset(run: _Run, model: InstanceSegmenter) -> None:
+def _save_preset(run: _Run, model: InstanceSegmenter, epochs: int) -> None:
     """Write the best model of the run as its preset, with figures of the images held out."""
     import keras
     import numpy as np
@@ -392,19 +308,18 @@ def _save_preset(run: _Run, model: InstanceSegmenter) -> None:
     matchings, _ = match_images(model, run.validation, _THRESHOLDS)
     figures = {f"AP at IoU {m.threshold:g}": round(m.average_precision, 4) for m in matchings}
     figures["PQ at IoU 0.5"] = round(matchings[0].panoptic_quality, 4)
-    start, weights = run.settings["preset"], run.settings["backbone_weights"]
+    initial = "random weights"
+    for key, kind in (("backbone_weights", "backbone weights"), ("preset", "preset")):
+        if run.settings[key]:
+            initial = f"{kind} {Path(run.settings[key]).name}"
     notes = {
         "task": "instance segmentation",
         "backbone": getattr(model.backbone, "name", ""),
-        "initialised_from": f"preset {Path(start).name}"
-        if start
-        else f"backbone weights {Path(weights).name}"
-        if weights
-        else "random weights",
+        "initialised_from": initial,
         "trained_on": f"{len(run.training)} images of {run.folder.resolve().name}",
         **run.licences,
         "seed": run.settings["seed"],
-        "epochs": len(_log_rows(run.out / "log.csv")),
+        "epochs": epochs,
         "versions": {
             "python": platform.python_version(),
             **{package.__name__: package.__version__ for package in (keras, tf, np, keras_rpe)},
@@ -423,12 +338,6 @@ def _save_preset(run: _Run, model: InstanceSegmenter) -> None:
 
 def commands(folder: Path, out: Path, settings: dict[str, Any], epochs: int) -> dict[str, str]:
     """The commands that train and evaluate again, with the settings that were used.
-
-    Args:
-        folder: Folder of the images.
-        out: Folder of the run.
-        settings: The settings of the run by the names of their options.
-        epochs: Number of the last epoch.
 
     Example:
         >>> from pathlib import Path

@@ -1,24 +1,34 @@
-"""What the tests of the commands share: a tiny preset, a small labelled folder, a runner."""
+"""What the tests of the commands share: tiny presets, a small labelled folder, a runner."""
 
+import io
 from collections.abc import Callable
+from contextlib import redirect_stdout
+from functools import cache
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-from cli_outcome import Outcome
+from command_line import Outcome
 
 from keras_rpe.data import write_image, write_labels
 from keras_rpe.models import BoundaryDetector, InstanceSegmenter
 from keras_rpe.models.backbones import unet_encoder
 from keras_rpe_cli import main
+from keras_rpe_cli.options import load_task
 
 Run = Callable[..., Outcome]
 
 
+# A model compiles for seconds: commands that only predict with one get the same again.
+_load_once = cache(load_task)
+
+
 @pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Run:
+def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run the command line in this process."""
+    for command in ("segment", "boundaries", "evaluate"):
+        monkeypatch.setattr(f"keras_rpe_cli.{command}.load_task", _load_once)
 
     def call(*arguments: object) -> Outcome:
         capfd.readouterr()
@@ -64,6 +74,15 @@ def boundary_preset(
     folder = tmp_path_factory.mktemp("boundary_presets") / "lines"
     tiny_detector.save_to_preset(folder, {"task": "boundary detection"})
     return folder
+
+
+@pytest.fixture(scope="session")
+def exported(tiny_preset: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A file of LiteRT that `export` wrote, and what it printed."""
+    path = tmp_path_factory.mktemp("exported") / "tiny.tflite"
+    with redirect_stdout(io.StringIO()) as printed:
+        assert main(["export", str(tiny_preset), str(path)]) == 0
+    return path, printed.getvalue()
 
 
 @pytest.fixture

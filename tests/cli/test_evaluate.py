@@ -4,16 +4,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from bad_images import BAD_IMAGES
 from bsds500_files import add
-from cli_outcome import assert_one_line_error
+from command_line import assert_one_line_error, bad_image
 
 from keras_rpe.data import read_boundaries, read_image, read_labels
 from keras_rpe.metrics import boundary_benchmark, matching_dataset
-from keras_rpe.models import BoundaryDetector, InstanceSegmenter
 
 
-def test_figures_are_pooled_over_the_images(run, labelled, tiny_preset, tmp_path):
+def test_figures_are_pooled_over_the_images(run, labelled, tiny_model, tiny_preset, tmp_path):
     (tmp_path / "names.txt").write_text("b\n\nd\n")
     outcome = run(
         "evaluate", labelled, "--preset", tiny_preset, "--names", tmp_path / "names.txt",
@@ -22,10 +20,10 @@ def test_figures_are_pooled_over_the_images(run, labelled, tiny_preset, tmp_path
     assert outcome.code == 0
     assert outcome.err == ""
     figures = json.loads((tmp_path / "figures.json").read_text())
-    model = InstanceSegmenter.from_preset(tiny_preset)
     true = [read_labels(labelled / "instances" / f"{n}.png") for n in "bd"]
     pred = [
-        model.predict_instances(read_image(labelled / "images" / f"{n}.png")).labels for n in "bd"
+        tiny_model.predict_instances(read_image(labelled / "images" / f"{n}.png")).labels
+        for n in "bd"
     ]
     expected = matching_dataset(true, pred, [0.1, 0.75])
     assert (figures["images"], figures["instances"]) == (2, 4)
@@ -54,7 +52,7 @@ def test_files_that_cannot_be_used(run, labelled, tiny_preset, tmp_path, command
     labels.with_suffix(".tif").unlink()
     labels.with_suffix(".old").rename(labels)
     (labelled / "images" / "a.png").unlink()
-    BAD_IMAGES["nan"](labelled / "images").rename(labelled / "images" / "a.tif")
+    bad_image(labelled / "images", "nan.tif").rename(labelled / "images" / "a.tif")
     assert_one_line_error(run(command, labelled, *words), "a.tif")
     assert not result.exists()
 
@@ -67,6 +65,8 @@ def test_bad_options(run, labelled, tiny_preset, tmp_path):
         (["--names", tmp_path / "names.txt"], "zebra"),
         (["--json", "no/such/folder.json"], "--json"),
         (["--images", "scans/*"], "scans/*"),
+        (["--task", "boundaries"], "must be of class BoundaryDetector"),
+        (["--split", "val"], "--split does not go with a model for instances"),
     ):
         assert_one_line_error(run("evaluate", labelled, "--preset", tiny_preset, *options), part)
 
@@ -81,20 +81,21 @@ def bsds(tmp_path: Path) -> Path:
     return folder
 
 
-def test_boundary_figures_are_those_of_the_benchmark(run, bsds, boundary_preset, tmp_path):
+def test_boundary_figures_are_those_of_the_benchmark(
+    run, bsds, tiny_detector, boundary_preset, tmp_path
+):
     cuts = (0.6, 0.3, 0.45)
     options = [word for cut in cuts for word in ("--threshold", cut)]
     file = tmp_path / "figures.json"
     outcome = run("evaluate", bsds, "--preset", boundary_preset, *options, "--json", file)
     assert (outcome.code, outcome.err) == (0, "")
     found = json.loads(file.read_text())
-    model = BoundaryDetector.from_preset(boundary_preset)
     images = [read_image(bsds / "images" / "val" / f"{name}.png") for name in ("boat", "plane")]
     truths = [
         [one.boundaries for one in read_boundaries(bsds / "groundTruth" / "val" / f"{name}.mat")]
         for name in ("boat", "plane")
     ]
-    maps = [model.predict_boundaries(image).thinned for image in images]
+    maps = [tiny_detector.predict_boundaries(image).thinned for image in images]
     expected = boundary_benchmark(maps, truths, thresholds=sorted(cuts), processes=1)
     assert (found["images"], found["annotations"]) == (2, 6)
     assert expected.ods > 0
@@ -134,21 +135,11 @@ def test_all_bad_files_are_named_before_the_first_is_done(run, bsds, boundary_pr
     assert not (tmp_path / "f.json").exists()
 
 
-@pytest.mark.parametrize(
-    ("options", "part"),
-    [
+def test_bad_options_for_boundaries(run, bsds, boundary_preset):
+    for options, part in (
         (["--threshold", "1.5"], "threshold"),
         (["--split", "train"], "train"),
         (["--instances", "masks/*"], "--instances does not go with a model for boundaries"),
-        (["--task", "instances"], "must be an InstanceSegmenter"),
-    ],
-)
-def test_bad_options_for_boundaries(run, bsds, boundary_preset, options, part):
-    assert_one_line_error(run("evaluate", bsds, "--preset", boundary_preset, *options), part)
-
-
-def test_segmenter_is_refused_and_takes_no_split(run, labelled, tiny_preset):
-    command = ("evaluate", labelled, "--preset", tiny_preset)
-    outcome = run(*command, "--task", "boundaries")
-    assert_one_line_error(outcome, "must be a BoundaryDetector", "InstanceSegmenter")
-    assert_one_line_error(run(*command, "--split", "val"), "--split", "instances")
+        (["--task", "instances"], "must be of class InstanceSegmenter"),
+    ):
+        assert_one_line_error(run("evaluate", bsds, "--preset", boundary_preset, *options), part)

@@ -1,18 +1,16 @@
 import numpy as np
 import pytest
-from cli_outcome import assert_one_line_error
+from command_line import assert_one_line_error
 from PIL import Image
 
 from keras_rpe.data import write_image
 from keras_rpe.export import read_record
 
 
-def test_litert_file(run, tiny_preset, tmp_path):
-    out = tmp_path / "tiny.tflite"
-    outcome = run("export", tiny_preset, out)
-    assert (outcome.code, outcome.err) == (0, "")
-    assert outcome.out == f"{out}: {out.stat().st_size / 1e6:.1f} MB\n"
-    assert read_record(out).source == str(tiny_preset)
+def test_litert_file(exported, tiny_preset):
+    path, printed = exported
+    assert printed == f"{path}: {path.stat().st_size / 1e6:.1f} MB\n"
+    assert read_record(path).source == str(tiny_preset)
 
 
 @pytest.mark.slow

@@ -1,67 +1,68 @@
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
-from cli_outcome import assert_one_line_error
+from command_line import assert_one_line_error
 
 from keras_rpe.data import write_image
-from keras_rpe.models import BoundaryDetector, InstanceSegmenter
+from keras_rpe.models import BoundaryDetector
 
 
 @pytest.fixture(scope="module")
-def exported(tiny_preset, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("exported")
-    model = InstanceSegmenter.from_preset(tiny_preset)
-    model.export(folder / "tiny")
-    model.export(folder / "tiny.tflite", format="litert")
-    return folder
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("exported")
 
 
-@pytest.fixture
-def image(tmp_path):
-    rng = np.random.default_rng(0)
-    coarse = rng.integers(0, 255, (6, 7, 3))
-    write_image(tmp_path / "a.png", np.kron(coarse, np.ones((8, 8, 1))).astype("uint8"))
-    return tmp_path / "a.png"
+@pytest.fixture(scope="module")
+def labels_file(exported) -> Path:
+    return exported[0]
 
 
-@pytest.mark.parametrize("name", ["tiny", "tiny.tflite"])
-def test_same_labels(run, exported, image, name):
-    outcome = run("serve-check", exported / name, image, "--runs", 1)
+@pytest.fixture(scope="module")
+def boundaries_file(boundary_preset, folder) -> Path:
+    model = BoundaryDetector.from_preset(boundary_preset)
+    return model.export(folder / "lines.tflite", format="litert")
+
+
+@pytest.fixture(scope="module")
+def image(folder) -> Path:
+    coarse = np.random.default_rng(0).integers(0, 255, (6, 7, 3))
+    write_image(folder / "a.png", np.kron(coarse, np.ones((8, 8, 1))).astype("uint8"))
+    return folder / "a.png"
+
+
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        ("labels", "labels are identical\n"),
+        ("boundaries", r"boundaries differ by at most (0|\d\.?\d*e-0[5-9])\n"),
+    ],
+)
+def test_the_same_model(run, image, request, kind, sentence):
+    outcome = run("serve-check", request.getfixturevalue(f"{kind}_file"), image, "--runs", 1)
     assert (outcome.code, outcome.err) == (0, "")
     assert "56 x 48 pixels" in outcome.out
-    assert "labels are identical" in outcome.out
-    agreements = re.findall(r"\b[01]\.\d{4}\b", outcome.out)
-    assert agreements == ["1.0000"]
+    assert re.search(sentence, outcome.out)
+    assert re.findall(r"\b[01]\.\d{4}\b", outcome.out) == ["1.0000"]
 
 
-def test_another_model_does_not_agree(run, exported, image):
-    outcome = run("serve-check", exported / "tiny", image, "--preset", "nuclei", "--runs", 1)
+def test_another_model_does_not_agree(run, labels_file, image):
+    outcome = run("serve-check", labels_file, image, "--preset", "nuclei", "--runs", 1)
     assert outcome.code == 1
     assert "below --least-iou" in outcome.err
 
 
-@pytest.fixture(scope="module")
-def exported_detector(boundary_preset, tmp_path_factory):
-    path = tmp_path_factory.mktemp("exported_detector") / "lines.tflite"
-    return BoundaryDetector.from_preset(boundary_preset).export(path, format="litert")
-
-
-def test_same_boundaries(run, exported_detector, image):
-    outcome = run("serve-check", exported_detector, image, "--runs", 1)
-    assert (outcome.code, outcome.err) == (0, "")
-    assert "56 x 48 pixels" in outcome.out
-    assert re.search(r"differ by at most (0|\d\.?\d*e-0[5-9])\n", outcome.out)
-    assert re.findall(r"\b[01]\.\d{4}\b", outcome.out) == ["1.0000"]
-
-
 @pytest.mark.slow
-def test_models_of_two_tasks(run, exported, exported_detector, image, tiny_preset, boundary_preset):
-    file = exported / "tiny.tflite"
-    outcome = run("serve-check", exported_detector, image, "--preset", tiny_preset, "--runs", 1)
-    assert_one_line_error(outcome, str(exported_detector), "no labels")
-    outcome = run("serve-check", file, image, "--preset", boundary_preset, "--runs", 1)
-    assert_one_line_error(outcome, str(file), "no boundaries")
+def test_models_of_two_tasks(
+    run, labels_file, boundaries_file, image, tiny_preset, boundary_preset
+):
+    for file, preset, part in (
+        (boundaries_file, tiny_preset, "no labels"),
+        (labels_file, boundary_preset, "no boundaries"),
+    ):
+        outcome = run("serve-check", file, image, "--preset", preset, "--runs", 1)
+        assert_one_line_error(outcome, str(file), part)
 
 
 def test_exports_that_cannot_be_checked(run, image, tmp_path):

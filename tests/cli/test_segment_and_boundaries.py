@@ -1,0 +1,241 @@
+"""`segment` and `boundaries`, which go through images and write files for each; and `demo`."""
+
+import csv
+import os
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from command_line import BAD_IMAGES, assert_one_line_error, bad_image, full_disk
+from PIL import Image
+
+from keras_rpe.data import read_image, read_labels
+from keras_rpe.models import InstanceSegmenter
+from keras_rpe_cli.demo import demo_image
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def names_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+@pytest.fixture(params=["segment", "boundaries"])
+def command(request, tiny_preset, boundary_preset) -> tuple[str, str, Path]:
+    preset = tiny_preset if request.param == "segment" else boundary_preset
+    return request.param, "--preset", preset
+
+
+def test_segment_writes_labels_overlay_and_table(run, labelled, tiny_model, tiny_preset, tmp_path):
+    out = tmp_path / "new" / "out"
+    outcome = run("segment", labelled / "images", "--preset", tiny_preset, "--out", out)
+    assert (outcome.code, outcome.err) == (0, "")
+    names = {f"{n}_{kind}.png" for n in "abcd" for kind in ("labels", "overlay")}
+    assert names_in(out) == names | {"instances.csv"}
+    rows = rows_of(out / "instances.csv")
+    total = 0
+    for name in "abcd":
+        image = read_image(labelled / "images" / f"{name}.png")
+        expected = tiny_model.predict_instances(image)
+        total += len(expected)
+        np.testing.assert_array_equal(read_labels(out / f"{name}_labels.png"), expected.labels)
+        assert read_image(out / f"{name}_overlay.png").shape == image.shape
+        mine = [row for row in rows if row["image"] == name]
+        assert [int(row["instance"]) for row in mine] == list(range(1, len(expected) + 1))
+        assert [int(row["area"]) for row in mine] == expected.areas.tolist()
+        boxes = [[int(row[k]) for k in ("top", "left", "bottom", "right")] for row in mine]
+        assert boxes == expected.boxes.tolist()
+        assert [int(row["class"]) for row in mine] == expected.classes.tolist()
+        scores = [float(row["score"]) for row in mine]
+        np.testing.assert_allclose(scores, expected.scores, atol=1e-4)
+    assert total > 0
+    assert f"{total} instances in 4 images" in outcome.out.splitlines()[-1]
+    assert len(outcome.out.splitlines()) == 5
+
+
+def test_boundaries_writes_both_maps(run, labelled, tiny_detector, boundary_preset, tmp_path):
+    out = tmp_path / "new" / "out"
+    outcome = run("boundaries", labelled / "images", "--preset", boundary_preset, "--out", out)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert names_in(out) == {f"{n}{kind}.png" for n in "abcd" for kind in ("", "_thin")}
+    for name in "abcd":
+        image = read_image(labelled / "images" / f"{name}.png")
+        maps = tiny_detector.predict_boundaries(image)
+        for kind, expected in (("", maps.probabilities), ("_thin", maps.thinned)):
+            found = read_image(out / f"{name}{kind}.png")
+            assert found.dtype == np.uint8
+            np.testing.assert_allclose(found / 255, expected, atol=0.51 / 255)
+        assert 0 < (found > 0).sum() < 0.7 * found.size
+    assert f"{labelled / 'images' / 'a.png'}: {out / 'a.png'}" in outcome.out
+    assert outcome.out.splitlines()[-1] == f"boundaries of 4 images, written to {out}"
+
+
+def test_model_file_glob_and_fewer_results(run, labelled, tiny_model, tiny_detector, tmp_path):
+    inputs = (labelled / "images" / "[ab].png", labelled / "images" / "a.png")
+    for verb, model, options, expected in (
+        ("segment", tiny_model, ("--suffix", "tif", "--no-overlay"),
+         {"a_labels.tif", "b_labels.tif", "instances.csv"}),
+        ("boundaries", tiny_detector, ("--no-thin",), {"a.png", "b.png"}),
+    ):  # fmt: skip
+        file, out = tmp_path / f"{verb}.keras", tmp_path / verb
+        model.save(file)
+        outcome = run(verb, *inputs, "--model", file, "--out", out, *options)
+        assert (outcome.code, outcome.err) == (0, "")
+        assert names_in(out) == expected
+
+
+def test_many_instances_become_tif(tmp_path):
+    from keras_rpe.models import Instances
+    from keras_rpe_cli.segment import _write_results
+
+    n = 65536
+    labels = np.zeros((300, 300), "int32")
+    labels.flat[:n] = np.arange(1, n + 1)
+    result = Instances(labels, np.ones(n), np.zeros((n, 4), int), np.ones(n, int))
+    _write_results(np.zeros((300, 300), "uint8"), result, "x", tmp_path, "png", False)
+    assert names_in(tmp_path) == {"x_labels.tif"}
+    assert read_labels(tmp_path / "x_labels.tif").max() == n
+
+
+def test_white_is_the_largest_value_of_16_bits(run, boundary_preset, tmp_path):
+    gray = np.random.default_rng(0).integers(0, 255, (24, 30)).astype("uint16")
+    Image.fromarray(gray.astype("uint8")).save(tmp_path / "a.png")
+    Image.fromarray(gray * 257).save(tmp_path / "b.png")
+    inputs = (tmp_path / "a.png", tmp_path / "b.png")
+    assert read_image(inputs[1]).dtype == np.uint16
+    outcome = run("boundaries", *inputs, "--preset", boundary_preset, "--out", tmp_path / "out")
+    assert outcome.code == 0
+    maps = [read_image(tmp_path / "out" / f"{name}.png").astype(int) for name in "ab"]
+    assert abs(maps[0] - maps[1]).max() <= 1
+    assert np.ptp(maps[0]) > 10
+
+
+def test_table_keeps_other_images_and_replaces_its_own(run, labelled, tiny_preset, tmp_path):
+    def segment(name: str) -> list[dict[str, str]]:
+        file = labelled / "images" / f"{name}.png"
+        outcome = run("segment", file, "--preset", tiny_preset, "--out", tmp_path / "out")
+        assert outcome.code == 0
+        return rows_of(tmp_path / "out" / "instances.csv")
+
+    first = segment("a")
+    both = segment("b")
+    assert both[: len(first)] == first
+    assert len(both) > len(first)
+    assert segment("a") == both
+    (tmp_path / "out" / "instances.csv").write_text("my,own\n1,2\n")
+    outcome = run("segment", labelled, "--preset", tiny_preset, "--out", tmp_path / "out")
+    assert_one_line_error(outcome, "instances.csv")
+    assert (tmp_path / "out" / "instances.csv").read_text() == "my,own\n1,2\n"
+
+
+def test_bad_images_do_not_stop_the_others(run, labelled, command, tmp_path):
+    bad = bad_image(labelled / "images", "truncated.png")
+    parts = ["missing.png", str(bad)]
+    if command[0] == "boundaries":
+        tifffile.imwrite(labelled / "images" / "float.tif", np.zeros((16, 16), "float32"))
+        parts.append("float.tif holds values of type float32")
+    verb, *preset = command
+    inputs = (labelled / "images", tmp_path / "missing.png")
+    outcome = run(verb, *inputs, *preset, "--out", tmp_path / "out")
+    assert outcome.code == 1
+    assert [line.split(":")[0] for line in outcome.err.splitlines()] == ["error"] * len(parts)
+    assert all(part in outcome.err for part in parts)
+    assert " 4 images, written to" in outcome.out
+    assert len(names_in(tmp_path / "out")) == 8 + (verb == "segment")
+
+
+def test_results_never_overwrite_inputs_or_each_other(run, labelled, command, tmp_path):
+    verb, *preset = command
+    folder = labelled / "images"
+    if verb == "segment":
+        (folder / "b.png").rename(folder / "a_overlay.png")
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    assert_one_line_error(run(verb, folder, *preset, "--out", folder), "would overwrite")
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+    name = "B_Thin.png" if verb == "boundaries" else "A.tif"
+    (folder / "d.png").rename(folder / name)
+    outcome = run(verb, folder, *preset, "--out", tmp_path / "out")
+    assert_one_line_error(outcome, "differ", f"{name[0].lower()}.png", name)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("verb", "full_at", "left"),
+    [
+        ("segment", "b_overlay.png", {"a_labels.png", "a_overlay.png", "instances.csv"}),
+        ("boundaries", "b.png", {"a.png", "a_thin.png"}),
+        ("boundaries", "b_thin.png", {"a.png", "a_thin.png"}),
+    ],
+)
+def test_disk_gets_full(
+    run, labelled, tiny_preset, boundary_preset, tmp_path, monkeypatch, verb, full_at, left
+):
+    real = os.replace
+
+    def fill(source: Path, target: Path) -> None:
+        if Path(target).name == full_at:
+            full_disk()
+        real(source, target)
+
+    monkeypatch.setattr("os.replace", fill)
+    out = tmp_path / "out"
+    preset = tiny_preset if verb == "segment" else boundary_preset
+    outcome = run(verb, labelled / "images", "--preset", preset, "--out", out)
+    assert_one_line_error(outcome, "No space left")
+    assert names_in(out) == left
+    if verb == "segment":
+        assert {row["image"] for row in rows_of(out / "instances.csv")} == {"a"}
+
+
+def test_ctrl_c_keeps_what_is_done(run, labelled, tiny_preset, tmp_path, monkeypatch):
+    real = InstanceSegmenter.predict_instances
+    calls = []
+
+    def interrupted(self: InstanceSegmenter, image: np.ndarray) -> object:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(self, image)
+
+    monkeypatch.setattr(InstanceSegmenter, "predict_instances", interrupted)
+    out = tmp_path / "out"
+    outcome = run("segment", labelled / "images", "--preset", tiny_preset, "--out", out)
+    assert outcome.code == 130
+    assert "Traceback" not in outcome.err
+    assert {row["image"] for row in rows_of(out / "instances.csv")} == {"a", "b"}
+
+
+def test_inputs_that_give_nothing_leave_nothing(run, tiny_preset, tmp_path):
+    (tmp_path / "none").mkdir()
+    inputs = [tmp_path / name for name in ("none", "*.jpg", "missing.png")]
+    inputs += [bad_image(tmp_path, name) for name in BAD_IMAGES]
+    for path in inputs:
+        outcome = run("segment", path, "--preset", tiny_preset, "--out", tmp_path / "new" / "out")
+        assert_one_line_error(outcome, str(path))
+        assert not (tmp_path / "new").exists()
+
+
+def test_demo_writes_pictures_and_labels(run, tiny_preset, tmp_path, monkeypatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the demo must not need the internet")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    stain = demo_image()[:96, :96]
+    monkeypatch.setattr("keras_rpe_cli.demo.demo_image", lambda: stain)
+    out = tmp_path / "demo"
+    outcome = run("demo", "--preset", tiny_preset, "--out", out)
+    assert (outcome.code, outcome.err) == (0, "")
+    labels = read_labels(out / "labels.png")
+    count = int(labels.max())
+    assert outcome.out.splitlines()[0].split() == [str(count), "instance" + "s" * (count != 1)]
+    assert labels.shape == stain.shape
+    np.testing.assert_array_equal(read_image(out / "image.png")[..., 0], stain)
+    assert read_image(out / "overlay.png").shape == (*stain.shape, 3)
+    assert read_image(out / "loops.png").shape[1] > 3 * stain.shape[1]
+    assert sorted(outcome.out.split()[2:]) == sorted(str(path) for path in out.iterdir())
