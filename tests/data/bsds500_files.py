@@ -1,7 +1,10 @@
-"""Write files in the layout of BSDS500."""
+"""Write files in the layout of BSDS500, and tar archives."""
 
 from __future__ import annotations
 
+import io
+import tarfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -54,3 +57,23 @@ def add(folder: Path, name: str, split: str = "train", annotators: int = 4, **si
     image = np.stack([segments[0] * 80, rows, columns], -1).astype(np.uint8)
     write_image(folder / "images" / split / f"{name}.png", image)
     write_truth(folder / "groundTruth" / split / f"{name}.mat", [annotator(s) for s in segments])
+
+
+def tar_file(
+    path: Path,
+    contents: Iterable[tuple[str, bytes]],
+    links: Iterable[tuple[str, str, bytes]] = (),
+    mode: str = "w",
+    form: int = tarfile.GNU_FORMAT,
+) -> Path:
+    """Write a tar archive of contents by name, then links by name, target and type."""
+    with tarfile.open(path, mode, format=form) as tar:
+        for name, content in contents:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+        for name, target, kind in links:
+            info = tarfile.TarInfo(name)
+            info.linkname, info.type = target, kind
+            tar.addfile(info)
+    return path

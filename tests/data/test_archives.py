@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import io
 import re
 import tarfile
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
+from bsds500_files import tar_file
 from PIL import Image
 from voc_layout import save_palette
 
@@ -92,43 +91,27 @@ def test_images_cut_short(tmp_path):
                 read_photo(StoredFile(path))
 
 
-def pack(path: Path, entries: list[tuple[str, bytes] | tarfile.TarInfo], form: int = 1) -> None:
-    with tarfile.open(path, "w", format=form) as tar:
-        for entry in entries:
-            if isinstance(entry, tarfile.TarInfo):
-                tar.addfile(entry)
-                continue
-            info = tarfile.TarInfo(entry[0])
-            info.size = len(entry[1])
-            tar.addfile(info, io.BytesIO(entry[1]))
-
-
-@pytest.fixture
-def archive(tmp_path) -> Path:
-    return tmp_path / "a.tar"
-
-
 @pytest.mark.parametrize("form", FORMATS)
-def test_wanted_files_are_found_where_they_lie(archive, form):
+def test_wanted_files_are_found_where_they_lie(tmp_path, form):
     contents = {f"voc/{number:03d}.txt": bytes([number]) * number for number in range(1, 40)}
-    pack(archive, [*contents.items(), ("voc/sub/a.txt", b"no"), ("README", b"no")], form)
+    others = [("voc/sub/a.txt", b"no"), ("README", b"no")]
+    archive = tar_file(tmp_path / "a.tar", [*contents.items(), *others], form=form)
     found = tar_index(archive, WANTED)
     assert {name: file.read() for name, file in found.items()} == contents
 
 
-def test_links_and_other_places_are_passed_over(archive, tmp_path):
-    links = []
-    for name, kind in (("e", tarfile.SYMTYPE), ("f", tarfile.LNKTYPE), ("g", tarfile.DIRTYPE)):
-        info = tarfile.TarInfo(f"voc/{name}.txt")
-        info.type, info.linkname = kind, "voc/a.txt"
-        links.append(info)
+def test_links_and_other_places_are_passed_over(tmp_path):
+    kinds = {"e": tarfile.SYMTYPE, "f": tarfile.LNKTYPE, "g": tarfile.DIRTYPE}
+    links = [(f"voc/{name}.txt", "voc/a.txt", kind) for name, kind in kinds.items()]
     outside = [(name, b"evil") for name in ("../voc/b.txt", "/voc/c.txt", "voc/../voc/d.txt")]
-    pack(archive, [("./voc/a.txt", b"one"), *outside, *links])
+    archive = tar_file(tmp_path / "a.tar", [("./voc/a.txt", b"one"), *outside], links)
     assert list(tar_index(archive, WANTED)) == ["voc/a.txt"]
 
 
-def test_archive_cut_short_anywhere(archive):
-    pack(archive, [(f"voc/{number}.txt", b"x" * 700) for number in range(4)])
+def test_archive_cut_short_anywhere(tmp_path):
+    archive = tar_file(
+        tmp_path / "a.tar", [(f"voc/{number}.txt", b"x" * 700) for number in range(4)]
+    )
     data = archive.read_bytes()
     with tarfile.open(archive) as tar:
         tar.getmembers()
@@ -142,8 +125,10 @@ def test_archive_cut_short_anywhere(archive):
     assert len(tar_index(archive, WANTED)) == 4
 
 
-def test_damaged_bytes_give_a_sentence_or_files_inside(archive):
-    pack(archive, [(f"voc/{number}.txt", b"x" * 600) for number in range(5)])
+def test_damaged_bytes_give_a_sentence_or_files_inside(tmp_path):
+    archive = tar_file(
+        tmp_path / "a.tar", [(f"voc/{number}.txt", b"x" * 600) for number in range(5)]
+    )
     data = archive.read_bytes()
     refused = 0
     rng = np.random.default_rng(0)
@@ -160,14 +145,15 @@ def test_damaged_bytes_give_a_sentence_or_files_inside(archive):
     assert refused > 10
 
 
-def test_archives_that_are_refused(archive, monkeypatch):
+def test_archives_that_are_refused(tmp_path, monkeypatch):
+    archive = tmp_path / "a.tar"
     with pytest.raises(ImageFileError, match="No such file"):
         tar_index(archive, WANTED)
     with tarfile.open(archive, "w:gz") as tar:
         tar.addfile(tarfile.TarInfo("voc/a.txt"))
     with pytest.raises(ImageFileError, match="as a tar archive without compression"):
         tar_index(archive, WANTED)
-    pack(archive, [("voc/a.txt", b"1"), ("./voc/a.txt", b"2")])
+    tar_file(archive, [("voc/a.txt", b"1"), ("./voc/a.txt", b"2")])
     with pytest.raises(ImageFileError, match=r"holds voc/a\.txt twice"):
         tar_index(archive, WANTED)
     monkeypatch.setattr(archives, "MAX_ENTRIES", 1)

@@ -144,17 +144,16 @@ def test_missing_package_is_named_with_its_command(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("entry", "words"),
     [
-        (polygon([1, 1, 5, 5]), r"id=5\) has a polygon of 4 numbers, not of at least 3"),
-        (polygon([*SQUARE, 3]), r"id=5\) has a polygon of 9 numbers"),
-        (polygon([*SQUARE, 3, "4"]), r"id=5\) has a polygon that is not a list of numbers"),
-        (polygon([*SQUARE, 3, 40]), r"id=5\) has a polygon far outside of its image"),
+        (polygon([1, 1, 5, 5]), r"id=5\) has a polygon of 4 numbers"),
+        (polygon([*SQUARE, 3]), "9 numbers"),
+        (polygon([*SQUARE, 3, "4"]), "not a list of numbers"),
+        (polygon([*SQUARE, 3, 40]), "far outside"),
         (polygon([*SQUARE, 3, float("nan")]), "far outside"),
         (polygon([*SQUARE, 3, 10**400]), "far outside"),
         (polygon(), r"id=5\) has no polygons and no run lengths"),
         (polygon(segmentation={"size": [16, 12], "counts": "P"}), r"\[16, 12\].*\[12, 16\]"),
         (polygon(SQUARE, image_id=9), r"id=5\) has the unknown image_id 9"),
         (polygon(SQUARE, category_id=2), r"id=5\) has the unknown category_id 2"),
-        (polygon(SQUARE, category_id=None), "category_id=None"),
         (polygon(SQUARE, iscrowd=2), "iscrowd=2"),
         (polygon(SQUARE, id="5"), r"annotations\[0\] .*id='5'"),
     ],
@@ -168,15 +167,6 @@ def test_entries_that_cannot_be_used(tmp_path, entry, words):
         coco_instances(write(tmp_path, [entry, entry]), tmp_path)
 
 
-def test_long_polygon_is_refused(tmp_path, monkeypatch):
-    path = write(tmp_path, [polygon(SQUARE)])
-    monkeypatch.setattr(coco, "_MAX_OUTLINE", 29)
-    with pytest.raises(ImageFileError, match=r"id=5\) has a polygon that is too long"):
-        coco_instances(path, tmp_path)
-    monkeypatch.setattr(coco, "_MAX_OUTLINE", 30)
-    coco_instances(path, tmp_path)
-
-
 @pytest.mark.parametrize(
     ("edit", "words"),
     [
@@ -188,12 +178,10 @@ def test_long_polygon_is_refused(tmp_path, monkeypatch):
         (lambda c: c["categories"].append({"id": 9, "name": "dog"}), "different names"),
         (lambda c: c["categories"][0].pop("name"), r"categories\[0\] .* has no name"),
         (lambda c: c["annotations"].append(3), r"annotations\[0\] is not a dictionary"),
-        (lambda c: c.update(images={}), "no list images"),
         (lambda c: c.pop("categories"), "no list categories"),
         *(
             (lambda c, fields=fields: c["images"][0].update(fields), rf"images\[0\] .*{words}")
             for fields, words in [
-                ({"id": None}, "id=None"),
                 ({"id": True}, "id=True"),
                 ({"id": 10**40}, "id=1000"),
                 ({"height": 7}, "height=7"),
@@ -201,15 +189,7 @@ def test_long_polygon_is_refused(tmp_path, monkeypatch):
                 ({"height": 2**20, "width": 2**20}, "more than the"),
                 *(
                     ({"file_name": name}, "file_name=")
-                    for name in (
-                        None,
-                        "",
-                        "a/../../b.jpg",
-                        "a\\..\\b.jpg",
-                        "/b.jpg",
-                        "C:b.jpg",
-                        "a\0",
-                    )
+                    for name in (None, "", "../b.jpg", "a\\..\\b.jpg", "/b.jpg", "C:b", "a\0")
                 ),
             ]
         ),
@@ -241,6 +221,13 @@ def test_damaged_files_give_a_sentence(tmp_path, monkeypatch):
             assert "\n" not in str(error)  # noqa: PT017
             refused += 1
     assert refused > 100
+    path.write_bytes(data)
+    coco_instances(path, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(coco, "_MAX_OUTLINE", 3)
+        write(tmp_path, [polygon(SQUARE)])
+        with pytest.raises(ImageFileError, match=r"id=5\) has a polygon that is too long"):
+            coco_instances(path, tmp_path)
     monkeypatch.setattr(coco, "MAX_BYTES", 10)
     with pytest.raises(ImageFileError, match="bytes, more than the 10"):
         coco_instances(path, tmp_path)
@@ -282,6 +269,8 @@ def test_chosen_panoptic_classes(panoptic):
     np.testing.assert_array_equal(some.classes, table[every.classes])
     kept = (some.classes > 0) | (some.classes == VOID)
     np.testing.assert_array_equal(some.instances, np.where(kept, every.instances, 0))
+    with pytest.raises(ValueError, match=r"2017\.json.*'dgo'"):
+        find(panoptic, "dgo")
 
 
 def segment(content: dict[str, Any], **fields: Any) -> None:
@@ -332,18 +321,3 @@ def test_colors_that_are_not_the_segments(panoptic):
     png.unlink()
     with pytest.raises(ImageFileError, match=r"2\.png does not exist"):
         find(panoptic)
-
-
-@pytest.mark.parametrize(
-    ("write", "find"), [(write_instances, coco_instances), (write_panoptic, coco_panoptic)]
-)
-def test_crops_have_the_chosen_classes(tmp_path, write, find):
-    write(tmp_path, 3)
-    (file,) = (tmp_path / "annotations").glob("*.json")
-    found = find(file, tmp_path / "val2017", class_names=["dog"])
-    assert found.class_names == ("dog",)
-    images, labels = next(iter(found.crops(32, batch_size=2)))
-    assert images.shape == (2, 32, 32, 3)
-    assert labels["classes"].numpy().max() <= 1
-    with pytest.raises(ValueError, match=r"2017\.json.*'dgo'"):
-        find(file, tmp_path / "val2017", class_names=["dgo"])
