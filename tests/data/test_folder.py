@@ -85,40 +85,28 @@ def test_all_bad_pairs_are_listed_at_once(pairs_folder):
         if labels is not None:
             tifffile.imwrite(pairs_folder / "instances" / f"{name}.tif", labels)
 
-    plain = np.ones((16, 20))
+    plain = np.ones((16, 20), "uint8")
     add("no_mask", None)
-    add("no_image", plain.astype("uint8"), image=False)
-    add("size", plain[:, :9].astype("uint8"))
-    add("float", plain.astype("float32"))
-    add("negative", (-plain).astype("int32"))
-    add("large", (plain * 2**31).astype("uint32"))
+    add("no_image", plain, image=False)
+    add("size", plain[:, :9])
+    add("negative", -plain.astype("int32"))
     add("channels", np.zeros((16, 20, 3), "uint8"))
-    add("broken", plain.astype("uint8"))
-    add("cut", plain.astype("uint8"))
-    add("small", plain[:5].astype("uint8"))
-    add("nan", plain.astype("uint8"))
+    add("broken", plain)
+    add("nan", plain)
     (pairs_folder / "images" / "broken.png").write_bytes(b"")
-    (pairs_folder / "images" / "small.png").unlink()
-    write_image(pairs_folder / "images" / "small.png", np.zeros((5, 20, 3), "uint8"))
     (pairs_folder / "images" / "nan.png").unlink()
     tifffile.imwrite(pairs_folder / "images" / "nan.tif", np.full((16, 20), np.nan, "float32"))
-    cut = pairs_folder / "images" / "cut.png"
-    cut.write_bytes(cut.read_bytes()[:-20])
     with pytest.raises(LabelFolderError) as caught:
         label_folder(pairs_folder)
     message = str(caught.value)
-    assert message.startswith("11 of 13 image pairs")
+    assert message.startswith("7 of 9 image pairs")
     for words in (
         "no_mask.png: it has no mask",
         "no_image.tif: it has no image",
         "size.tif: it has 16 x 9 pixels, but its image size.png has 16 x 20",
-        "float.tif: it holds values of type float32",
         "negative.tif: it holds negative ids",
-        "large.tif: it holds ids above 2**31 - 1",
         "channels.tif: it has 3 channels",
         "broken.png: it is empty (0 bytes)",
-        "cut.png: it cannot be read",
-        "small.png: it has 5 x 20 pixels, fewer than 8",
         "nan.tif: it holds NaN",
     ):
         assert words in message

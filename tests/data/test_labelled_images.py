@@ -228,26 +228,23 @@ def test_numbers_made_up_by_an_augmentation_are_void():
     assert not (labels["instances"].numpy() == 0).any()
 
 
-def cut_short(data: dict) -> dict:
-    return {key: value[:, :9] for key, value in data.items()}
-
-
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"crop_size": None}, "batch_size=3"),
         ({"crop_size": 0}, "crop_size=0"),
         ({"crop_size": (3, 4, 5)}, "crop_size="),
-        ({"crop_size": 12.5}, "crop_size=12.5"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"repeats": True}, "repeats=True"),
         ({"zoom": (2.0, 1.0)}, r"zoom=\(2.0, 1.0\)"),
-        ({"zoom": 1.5}, "zoom=1.5"),
         ({"seed": -1}, "seed=-1"),
         ({"split_pieces": "no"}, "split_pieces='no'"),
         ({"augment": "flip"}, "augment='flip'"),
         ({"augment": lambda data: 3}, "dictionary of images and segmentation_masks. Received: int"),
-        ({"augment": cut_short}, "no smaller than crop_size"),
+        (
+            {"augment": lambda data: {key: value[:, :9] for key, value in data.items()}},
+            "no smaller than crop_size",
+        ),
     ],
 )
 def test_bad_arguments(options, words):
@@ -275,7 +272,6 @@ def test_error_of_a_file_is_one_sentence(augment):
         list(images.crops(32, augment=augment))
     assert "scene 2 is broken." in caught.value.message
     assert "Traceback" not in caught.value.message
-    assert 'File "' not in caught.value.message
 
 
 def test_images_stay_in_memory_up_to_a_limit(monkeypatch):
