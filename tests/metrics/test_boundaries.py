@@ -29,24 +29,17 @@ def images():
     return predictions, truths
 
 
-@pytest.fixture(scope="module")
-def official(golden_root):
+def test_figures_of_the_official_benchmark(golden_root):
     folder = golden_root / "bsds_bench"
     if not folder.is_dir():
         pytest.skip(f"reference outputs not found in {folder}")
-    return folder, json.loads((folder / "expected.json").read_text())
-
-
-def official_image(folder, name):
-    prediction = np.asarray(Image.open(folder / "contours" / f"{name}.png")) / 255
-    annotations = loadmat(folder / "groundTruth" / f"{name}.mat")["groundTruth"][0]
-    return prediction, [one["Boundaries"][0, 0] > 0 for one in annotations]
-
-
-def test_figures_of_the_official_benchmark(official):
-    folder, expected = official
-    names = [image["image"] for image in expected["best_per_image"]]
-    predictions, truths = zip(*(official_image(folder, name) for name in names))
+    expected = json.loads((folder / "expected.json").read_text())
+    predictions, truths = [], []
+    for image in expected["best_per_image"]:
+        name = image["image"]
+        predictions.append(np.asarray(Image.open(folder / "contours" / f"{name}.png")) / 255)
+        annotations = loadmat(folder / "groundTruth" / f"{name}.mat")["groundTruth"][0]
+        truths.append([one["Boundaries"][0, 0] > 0 for one in annotations])
     figures = boundary_benchmark(predictions, truths, thresholds=5)
     for key in ("threshold", "recall", "precision"):
         ours = getattr(figures, {"threshold": "thresholds"}.get(key, key))
@@ -115,14 +108,10 @@ def test_every_image_has_its_own_best_threshold():
     assert figures.ods < figures.ois
     single = BoundaryFigures.from_counts(np.array([[[5, 10, 5, 5]]]), np.array([0.5]))
     assert (single.ods_threshold, single.ods_recall, single.ods_precision) == (0.5, 0.5, 1.0)
-
-
-def test_the_best_threshold_lies_between_two():
     counts = np.array([[[9, 10, 2, 10], [2, 10, 9, 10]]])
-    figures = BoundaryFigures.from_counts(counts, np.array([0.2, 0.4]))
-    assert figures.ods_threshold == pytest.approx(0.3, abs=0.002)
-    assert figures.ods == pytest.approx(0.55, abs=1e-3)
-    assert figures.ods_recall == pytest.approx(figures.ods_precision, abs=0.01)
+    between = BoundaryFigures.from_counts(counts, np.array([0.2, 0.4]))
+    assert between.ods_threshold == pytest.approx(0.3, abs=0.002)
+    assert between.ods == pytest.approx(0.55, abs=1e-3)
 
 
 def test_area_counts_nothing_outside_the_measured_recalls():
@@ -149,26 +138,17 @@ def test_bad_images_are_refused_by_their_number(prediction, truths, message):
         boundary_benchmark([good[0], prediction], [good[1], truths], 2, processes=1)
 
 
-def test_bad_lengths_are_refused(images):
+def test_bad_arguments_are_refused(images):
+    bad = {"thresholds": (0, None, [0.0, 1], [0.5, 0.5]), "processes": (0,), "max_distance": (1.0,)}
+    for name, values in bad.items():
+        for value in values:
+            with pytest.raises(ValueError, match=f"`{name}` must"):
+                boundary_benchmark(*images, **{name: value})
     predictions, truths = images
-    with pytest.raises(ValueError, match="`predictions` and `truths`.*only 2 in `truths`"):
+    with pytest.raises(ValueError, match="only 2 in `truths`"):
         boundary_benchmark(predictions, truths[:2], 2, processes=2)
     with pytest.raises(ValueError, match="`predictions` must hold at least one map"):
         boundary_benchmark([], [], processes=1)
-
-
-@pytest.mark.parametrize(
-    ("name", "values"),
-    [
-        ("thresholds", (0, None, [0.0, 1], [0.5, 0.5])),
-        ("processes", (0,)),
-        ("max_distance", (1.0,)),
-    ],
-)
-def test_bad_arguments_are_refused(images, name, values):
-    for value in values:
-        with pytest.raises(ValueError, match=f"`{name}` must"):
-            boundary_benchmark(*images, **{name: value})
 
 
 def random_images(number):
@@ -187,7 +167,7 @@ def test_processes_keep_the_order_and_take_images_as_they_are_needed():
         np.testing.assert_array_equal(answer, boundary_counts(*image, LEVELS, 0.1))
 
 
-def test_errors_among_the_images_and_in_a_process_come_through(monkeypatch):
+def test_errors_among_the_images_and_in_a_process_come_through(monkeypatch, tmp_path):
     started, popen = [], subprocess.Popen
     monkeypatch.setattr(
         subprocess, "Popen", lambda *a, **k: started.append(popen(*a, **k)) or started[-1]
@@ -202,16 +182,13 @@ def test_errors_among_the_images_and_in_a_process_come_through(monkeypatch):
     full = np.ones((400, 400))
     with pytest.raises(ValueError, match="`max_distance` must leave at most"):
         list(count_images([(full, full[None] > 0)], LEVELS, 0.5, 2))
-    assert started
-    assert all(process.poll() is not None for process in started)
-
-
-def test_a_process_that_ends_is_reported(monkeypatch, tmp_path):
     script = tmp_path / "ends.py"
     script.write_text("raise SystemExit(3)")
     monkeypatch.setattr(boundary_matching, "__file__", str(script))
     with pytest.raises(RuntimeError, match="ended before its work was done"):
         list(count_images(random_images(3), LEVELS, 0.1, 2))
+    assert started
+    assert all(process.poll() is not None for process in started)
 
 
 def test_processes_do_without_the_package():

@@ -128,74 +128,54 @@ def test_figures_of_empty_maps(true, pred, score):
 
 
 def test_huge_ids_and_thousands_of_instances_stay_cheap():
-    rng = np.random.default_rng(0)
-    ids = rng.choice(2**62, size=5000, replace=False) + 1
+    ids = np.random.default_rng(0).choice(2**62, size=5000, replace=False) + 1
     labels = np.repeat(ids, 4).reshape(100, 200)
     started = time.perf_counter()
-    m = matching(labels, labels[::-1, ::-1], threshold=0.9)
+    assert matching(labels, labels[::-1, ::-1], threshold=0.9).tp == 5000
     assert time.perf_counter() - started < 2.0
-    assert m.tp == 5000
 
 
 def test_matchings_add_up_at_one_threshold_only():
     labels, empty = np.array([[1, 2]]), np.array([[1, 0]])
     total = matching(labels, labels) + matching(labels, empty)
     assert (total.tp, total.fp, total.fn, total.n_true, total.n_pred) == (3, 0, 1, 4, 3)
-    with pytest.raises(ValueError, match=r"same `threshold`.*Received: thresholds 0.5 and 0.6"):
+    with pytest.raises(ValueError, match="0.5 and 0.6"):
         matching(labels, labels, 0.5) + matching(labels, labels, 0.6)
-    with pytest.raises(TypeError):
-        matching(labels, labels) + 1
+
+
+def test_a_negative_label_may_be_void():
+    m = matching([[-1, -1, 3]], [[5, 5, 5]], ignore_label=-1)
+    assert (m.tp, m.sum_iou) == (1, 1.0)
 
 
 @pytest.mark.parametrize(
-    ("true", "pred", "message"),
+    ("true", "pred", "options", "message"),
     [
-        ([[1.0]], [[1]], "`labels_true`.*float64"),
-        ([[1]], [[np.nan]], "`labels_pred`.*float64"),
-        ([[1, 2]], [[1]], r"\(1, 2\) and \(1, 1\)"),
-        ([[-1]], [[1]], "`labels_true`.*-1"),
-        ([[1]], [[-2]], "`labels_pred`.*-2"),
+        ([[1.0]], [[1]], {}, "`labels_true`.*float64"),
+        ([[1, 2]], [[1]], {}, r"\(1, 2\) and \(1, 1\)"),
+        ([[-1]], [[1]], {}, "`labels_true`.*-1"),
+        ([[-1]], [[-1]], {"ignore_label": -1}, "`labels_pred`.*-1"),
+        ([[1]], [[1]], {"ignore_label": 1.0}, "`ignore_label`.*1.0"),
+        *(([[1]], [[1]], {"threshold": value}, "`threshold`") for value in (0, 1.01, np.nan, [])),
     ],
 )
-def test_bad_maps_are_refused_in_one_sentence(true, pred, message):
+def test_bad_input_is_refused_in_one_sentence(true, pred, options, message):
     with pytest.raises(ValueError, match=message) as caught:
-        matching(true, pred)
+        matching(true, pred, **options)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("threshold", [0, 1.01, np.nan, "0.5", []])
-def test_bad_thresholds_are_refused(threshold):
-    with pytest.raises(ValueError, match="`threshold` must"):
-        matching([[1]], [[1]], threshold)
-
-
-def test_a_negative_label_may_be_void_but_not_predicted():
-    m = matching([[-1, -1, 3]], [[5, 5, 5]], ignore_label=-1)
-    assert (m.tp, m.sum_iou) == (1, 1.0)
-    with pytest.raises(ValueError, match=r"`labels_pred`"):
-        matching([[-1]], [[-1]], ignore_label=-1)
-    with pytest.raises(ValueError, match=r"`ignore_label` must be an integer"):
-        matching([[1]], [[1]], ignore_label=1.0)
-
-
-def random_maps(seed, sizes=((6, 7), (5, 5), (1, 9), (8, 3))):
-    rng = np.random.default_rng(seed)
-    true = [rng.integers(0, 4, size) for size in sizes]
-    pred = [np.where(rng.random(t.shape) < 0.2, 0, t) for t in true]
-    return true, pred
-
-
 def test_pools_the_counts_of_all_images():
-    true, pred = random_maps(0)
+    rng = np.random.default_rng(0)
+    true = [rng.integers(0, 4, size) for size in ((6, 7), (5, 5), (1, 9), (8, 3))]
+    pred = [np.where(rng.random(one.shape) < 0.2, 0, one) for one in true]
     for threshold in (0.5, 0.7):
         single = [matching(t, p, threshold) for t, p in zip(true, pred)]
-        pooled = matching_dataset(true, pred, threshold)
-        for field in ("tp", "fp", "fn", "n_true", "n_pred"):
-            assert getattr(pooled, field) == sum(getattr(m, field) for m in single)
-        assert pooled.sum_iou == pytest.approx(sum(m.sum_iou for m in single))
+        pooled = matching_dataset(iter(true), (one for one in pred), threshold)
+        for field in ("tp", "fp", "fn", "n_true", "n_pred", "sum_iou"):
+            assert getattr(pooled, field) == pytest.approx(sum(getattr(m, field) for m in single))
         assert pooled.threshold == threshold
-    assert 0 < pooled.tp < pooled.n_true
-    assert matching_dataset(iter(true), (p for p in pred), 0.7) == pooled
+        assert 0 < pooled.tp < pooled.n_true
 
 
 def test_average_precision_pooled_and_by_image():

@@ -28,7 +28,8 @@ def random_segments(seed, number=3):
 
 
 def reference(truths, predictions):
-    """Pixel by pixel: sums of IoU, TP, FP and FN of each class."""
+    """The figures of each class, counted pixel by pixel."""
+    # Sums of IoU, TP, FP and FN.
     counts = {}
     for true, pred in zip(truths, predictions):
         pixels = list(zip(true.masks.ravel().tolist(), pred.masks.ravel().tolist()))
@@ -61,49 +62,34 @@ def reference(truths, predictions):
         for t in true_ids - matched_true:
             if not crowd[t]:
                 counts.setdefault(class_of[t], [0, 0, 0, 0])[3] += 1
-    return counts
+    figures = {}
+    for label, (iou, tp, fp, fn) in sorted(counts.items()):
+        number = tp + fp / 2 + fn / 2
+        figures[label] = {"PQ": iou / number, "SQ": iou / tp if tp else 0.0, "RQ": tp / number}
+    return figures
 
 
-def figures(counts):
-    return {
-        c: {
-            "PQ": iou / (tp + fp / 2 + fn / 2),
-            "SQ": iou / tp if tp else 0.0,
-            "RQ": tp / (tp + fp / 2 + fn / 2),
-        }
-        for c, (iou, tp, fp, fn) in sorted(counts.items())
-    }
-
-
-def mean(by_class, name, labels):
-    values = [values[name] for label, values in by_class.items() if label in labels]
-    return np.mean(values) if values else 1.0
+def updated(quality, truths, predictions):
+    for true, pred in zip(truths, predictions):
+        quality.update_state(true, pred)
+    return quality
 
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_equals_a_count_pixel_by_pixel(seed):
     truths, predictions = random_segments(seed)
-    quality = PanopticQuality(things=(1, 3))
-    for true, pred in zip(truths, predictions):
-        quality.update_state(true, pred)
-    expected = figures(reference(truths, predictions))
+    quality = updated(PanopticQuality(things=(1, 3)), truths, predictions)
+    expected = reference(truths, predictions)
     found = quality.class_results()
     assert list(found) == list(expected)
     for label, values in expected.items():
         assert found[label] == pytest.approx(values)
     result = quality.result()
-    for name in ("PQ", "SQ", "RQ"):
-        assert result[name] == pytest.approx(mean(expected, name, {1, 2, 3, 4}))
-        assert result[f"{name}_th"] == pytest.approx(mean(expected, name, {1, 3}))
-        assert result[f"{name}_st"] == pytest.approx(mean(expected, name, {2, 4}))
-
-
-def panoptic_quality(truths, predictions):
-    quality = PanopticQuality()
-    for true, pred in zip(truths, predictions):
-        quality.update_state(true, pred)
-    return quality.result()
+    for suffix, labels in (("", {1, 2, 3, 4}), ("_th", {1, 3}), ("_st", {2, 4})):
+        for name in ("PQ", "SQ", "RQ"):
+            values = [expected[label][name] for label in labels & set(expected)]
+            assert result[name + suffix] == pytest.approx(np.mean(values) if values else 1.0)
 
 
 @settings(max_examples=20, deadline=None)
@@ -111,12 +97,12 @@ def panoptic_quality(truths, predictions):
 def test_perfect_segments_score_one_and_stacks_serve(seed):
     truths, predictions = random_segments(seed)
     perfect = [Detections(t.masks, classes=t.classes) for t in truths]
-    assert set(panoptic_quality(truths, perfect).values()) == {1.0}
+    assert set(updated(PanopticQuality(), truths, perfect).result().values()) == {1.0}
     stacked = [GroundTruth(stack(t), t.classes, t.crowd, void=t.void) for t in truths]
-    found = panoptic_quality(
-        stacked, [Detections(stack(p), classes=p.classes) for p in predictions]
+    found = [Detections(stack(p), classes=p.classes) for p in predictions]
+    assert updated(PanopticQuality(), stacked, found).result() == pytest.approx(
+        updated(PanopticQuality(), truths, predictions).result()
     )
-    assert found == pytest.approx(panoptic_quality(truths, predictions))
 
 
 def test_segments_mostly_in_void_are_no_false_positives():
@@ -125,9 +111,8 @@ def test_segments_mostly_in_void_are_no_false_positives():
     def wrong(pixels):
         pred = np.array([[1, 1, 1, 0, 0, 0, 0]])
         pred[0, pixels] = 2
-        quality = PanopticQuality()
-        quality.update_state(truth, Detections(pred, classes=[1, 1]))
-        return quality.result()["RQ"]
+        found = Detections(pred, classes=[1, 1])
+        return updated(PanopticQuality(), [truth], [found]).result()["RQ"]
 
     assert wrong([3, 4, 5]) == 1.0
     assert wrong([4, 5]) == pytest.approx(1 / 1.5)  # exactly half
