@@ -5,11 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.io
-from checkpoints.matconvnet_fixtures import (
-    Dagnn,
-    small_network,
-    write,
-)
+from checkpoints.matconvnet_fixtures import Dagnn, small_network, write
 
 from keras_rpe.checkpoints import CheckpointError, read_matconvnet
 
@@ -51,27 +47,16 @@ def test_one_channel_and_one_layer(tmp_path: Path, writer: str) -> None:
     net.norm("bn", net.conv("conv", "x", (3, 3, 1, 1), bias=True), 1)
     network = read_matconvnet(write(tmp_path / "net.mat", net.tree(), writer))
     shapes = {name: array.shape for name, array in network.params.items()}
-    assert shapes == {
-        "conv_f": (3, 3, 1, 1),
-        "conv_b": (1,),
-        "bn_w": (1,),
-        "bn_b": (1,),
-        "bn_m": (1, 2),
-    }
+    norm = {"bn_w": (1,), "bn_b": (1,), "bn_m": (1, 2)}
+    assert shapes == {"conv_f": (3, 3, 1, 1), "conv_b": (1,), **norm}
     net = Dagnn()
     net.conv("conv", "x", (3, 3, 2, 1))
-    network = read_matconvnet(write(tmp_path / "net.mat", net.tree(), writer))
-    assert network.params["conv_f"].shape == (3, 3, 2, 1)
-    assert network.average_image is None
-
-
-def test_numbers_stored_as_small_integers(tmp_path: Path) -> None:
     # MATLAB stores doubles that are whole in fewer bytes.
-    net = small_network()
-    net.params[0]["value"] = np.arange(216).reshape(3, 3, 3, 8).astype("uint8")
-    network = read_matconvnet(write(tmp_path / "net.mat", net.tree(), "v5"))
-    assert network.params["conv1_f"].dtype == "float32"
-    assert network.params["conv1_f"][2, 2, 2, 7] == 215.0
+    net.params[0]["value"] = np.arange(18).reshape(3, 3, 2, 1).astype("uint8")
+    network = read_matconvnet(write(tmp_path / "net.mat", net.tree(), writer))
+    assert network.params["conv_f"].dtype == "float32"
+    np.testing.assert_array_equal(network.params["conv_f"].ravel(), np.arange(18))
+    assert network.average_image is None
 
 
 @pytest.mark.parametrize(
@@ -80,18 +65,15 @@ def test_numbers_stored_as_small_integers(tmp_path: Path) -> None:
         (lambda net: net.params[0].update(value=np.ones((3, 3, 3, 7), "f4")), r"\(3, 3, 3, 7\) in"),
         (lambda net: net.params[1].update(value=np.ones((7, 1), "f4")), r"of \[7, 8, 8\] channels"),
         (lambda net: net.params[3].update(value=np.ones((3, 3), "f4")), r"\(3, 3\) in place of"),
-        (
-            lambda net: net.params[2].update(value=np.full((8, 1), 1e300)),
-            "float32 does not have",
-        ),
+        (lambda net: net.params[2].update(value=np.full((8, 1), 1e300)), "float32"),
         (lambda net: net.params[2].update(value="text"), "is not an array of numbers"),
         (lambda net: net.params[2].update(name="conv1_f"), "two parameters of the name 'conv1_f'"),
         (lambda net: net.params.pop(2), "lacks its parameter 'conv1_bn_b'"),
         (lambda net: net.layers[0].update(type=["a"]), "no text `type`"),
         (lambda net: net.layers[0].update(inputs=np.ones((2, 2))), "`inputs` of a layer are not"),
         (
-            lambda net: net.layers[0]["block"].update(size=np.array([[1e18, 1e18, 1e18, 1e18]])),
-            "has filters of the size",
+            lambda net: net.layers[0]["block"].update(size=np.full((1, 4), 1e18)),
+            "filters of the size",
         ),
         (lambda net: setattr(net, "average_image", np.ones((2, 2))), "average image has the shape"),
     ],

@@ -62,15 +62,6 @@ def test_values(tmp_path: Path, writer: str) -> None:
     assert net["one"]["a"] == 7
 
 
-def test_what_has_no_value_here_is_none(tmp_path: Path) -> None:
-    sparse = scipy.sparse.csc_array(np.eye(3))
-    scipy.io.savemat(tmp_path / "a.mat", {"a": {"c": [[1j]], "s": sparse, "n": [[1]]}})
-    a = read_matlab(tmp_path / "a.mat", ("a",))["a"]
-    assert a["c"] is None
-    assert a["s"] is None
-    assert a["n"] == 1
-
-
 def test_other_files(tmp_path: Path) -> None:
     path = tmp_path / "a.mat"
     refused(path, "there is no such file")
@@ -152,9 +143,14 @@ def test_sizes_that_are_not_there(tmp_path: Path) -> None:
         refused(path, reason)
 
 
-def test_objects_and_functions_are_passed_over(tmp_path: Path) -> None:
-    path = tmp_path / "net.mat"
-    for class_number in (17, 16):
+def test_what_has_no_value_here_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "a.mat"
+    sparse = scipy.sparse.csc_array(np.eye(3))
+    scipy.io.savemat(path, {"net": {"c": [[1j]], "s": sparse, "n": [[1]]}})
+    net = read_matlab(path, ("net",))["net"]
+    assert net["c"] is net["s"] is None
+    assert net["n"] == 1
+    for class_number in (17, 16):  # Objects and functions.
         body = _element(1, b"MCOS") + _element(1, b"DagNN")
         path.write_bytes(_HEADER + _matrix(class_number, [1, 1], b"net", body))
         assert read_matlab(path, ("net",))["net"] is None
@@ -162,91 +158,71 @@ def test_objects_and_functions_are_passed_over(tmp_path: Path) -> None:
             read_matconvnet(path)
 
 
-def _hdf5(path: Path, make: Callable[[h5py.File], Any], **options: Any) -> Path:
-    """A file of version 7.3 with a network, after what `make` does to it."""
+def _hdf5(path: Path, make: Callable[[h5py.Group], Any]) -> Path:
+    """A file of version 7.3 with a network whose `meta` is made anew."""
     write_v73(path, {"net": small_network().tree()})
-    with h5py.File(path, "r+", **options) as file:
-        make(file)
+    with h5py.File(path, "r+") as file:
+        del file["net/meta"]
+        make(file["net"])
     return path
 
 
-def _replace(make: Callable[[h5py.Group], Any]) -> Callable[[h5py.File], None]:
-    def change(file: h5py.File) -> None:
-        del file["net/meta"]
-        make(file["net"])
-
-    return change
-
-
-def _single(group: h5py.Group, **options: Any) -> None:
-    group.create_dataset("meta", **options).attrs["MATLAB_class"] = np.bytes_("single")
+def _single(group: h5py.Group, name: str = "meta", **options: Any) -> h5py.Dataset:
+    item = group.create_dataset(name, **options)
+    item.attrs["MATLAB_class"] = np.bytes_("single")
+    return item
 
 
 def _bomb(group: h5py.Group) -> None:
     """A chunk that inflates to 300 MB in place of its 4 kB."""
-    _single(group, shape=(1024,), dtype="f4", chunks=(1024,), compression="gzip")
-    group["meta"].id.write_direct_chunk((0,), zlib.compress(bytes(300_000_000), 1))
+    item = _single(group, shape=(1024,), dtype="f4", chunks=(1024,), compression="gzip")
+    item.id.write_direct_chunk((0,), zlib.compress(bytes(300_000_000), 1))
 
 
 def _mostly_missing(group: h5py.Group) -> None:
-    _single(group, shape=(2**22,), dtype="f4", chunks=(2**12,))
-    group["meta"][0] = 1.0
+    _single(group, shape=(2**22,), dtype="f4", chunks=(2**12,))[0] = 1.0
 
 
-def _wide(group: h5py.Group) -> None:
-    """Cells of a hundred references to the next one: a hundred to the tenth power of values."""
-    target = group.create_dataset("end", data=np.ones((1, 1), "f4"))
-    target.attrs["MATLAB_class"] = np.bytes_("single")
-    for level in range(10):
-        item = group.create_dataset("meta" if level == 9 else f"l{level}", (100, 1), h5py.ref_dtype)
-        item.attrs["MATLAB_class"] = np.bytes_("cell")
-        item[:] = np.full((100, 1), target.ref, h5py.ref_dtype)
-        target = item
+HUGE = {"shape": (2**40,), "dtype": "f4", "chunks": (1024,), "compression": "gzip"}
 
 
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (
-            lambda g: g.__setitem__("meta", h5py.ExternalLink("/etc/hosts", "x")),
-            "links of a kind",
-        ),
+        (lambda g: g.__setitem__("meta", h5py.ExternalLink("/etc/hosts", "x")), "links of a kind"),
         (lambda g: g.__setitem__("meta", g), "part of itself"),
         (
             lambda g: _single(g, shape=(4,), dtype="f4", external=[("/etc/passwd", 0, 16)]),
             "in other files",
         ),
-        (
-            lambda g: _single(g, shape=(2**40,), dtype="f4", chunks=(1024,), compression="gzip"),
-            "declares more than",
-        ),
+        (lambda g: _single(g, **HUGE), "declares more than"),
         (_mostly_missing, "array without data"),
         (lambda g: _single(g, data=np.ones(9), chunks=(3,), compression="lzf"), "unknown way"),
         (_bomb, "damaged piece"),
     ],
 )
 def test_hostile_hdf5(tmp_path: Path, make: Callable[[h5py.Group], Any], reason: str) -> None:
-    refused(_hdf5(tmp_path / "net.mat", _replace(make)), reason)
+    refused(_hdf5(tmp_path / "net.mat", make), reason)
 
 
 def test_values_with_many_references_are_read_once(tmp_path: Path) -> None:
-    assert (
-        len(read_matlab(_hdf5(tmp_path / "net.mat", _replace(_wide)), ("net",))["net"]["layers"])
-        == 5
-    )
+    def wide(group: h5py.Group) -> None:
+        # Cells of a hundred references to the next: a hundred to the tenth power of values.
+        target = _single(group, "end", data=np.ones((1, 1), "f4"))
+        for name in [*(f"l{level}" for level in range(9)), "meta"]:
+            item = group.create_dataset(name, (100, 1), h5py.ref_dtype)
+            item.attrs["MATLAB_class"] = np.bytes_("cell")
+            item[:] = np.full((100, 1), target.ref, h5py.ref_dtype)
+            target = item
+
+    net = read_matlab(_hdf5(tmp_path / "net.mat", wide), ("net",))["net"]
+    assert len(net["layers"]) == 5
 
 
 @pytest.mark.parametrize("options", [{}, {"shuffle": True, "fletcher32": True}])
 def test_arrays_in_pieces(tmp_path: Path, options: dict[str, Any]) -> None:
     # Pieces that the shape is no multiple of, in a tree of two levels.
     values = np.random.default_rng(0).normal(size=(3, 130, 70)).astype("f4")
-
-    def change(group: h5py.Group) -> None:
-        normalization = group.create_group("meta").create_group("normalization")
-        item = normalization.create_dataset(
-            "averageImage", data=values, chunks=(2, 4, 3), compression="gzip", **options
-        )
-        item.attrs["MATLAB_class"] = np.bytes_("single")
-
-    net = read_matlab(_hdf5(tmp_path / "net.mat", _replace(change)), ("net",))["net"]
-    np.testing.assert_array_equal(net["meta"]["normalization"]["averageImage"], values.T)
+    options = {"data": values, "chunks": (2, 4, 3), "compression": "gzip", **options}
+    path = _hdf5(tmp_path / "net.mat", lambda group: _single(group, **options))
+    np.testing.assert_array_equal(read_matlab(path, ("net",))["net"]["meta"], values.T)

@@ -50,7 +50,6 @@ class Row:
     seed: Callable[[], bytes]
     reader: Callable[[Path], Any]
     pack: Callable[[bytes], bytes] = bytes
-    error: type[Exception] = CheckpointError
 
 
 def torch_values() -> tuple[dict[str, Any], list[Storage]]:
@@ -158,7 +157,7 @@ def run(row: Row, folder: Path, count: int) -> dict[str, int]:
             try:
                 row.reader(path)
                 outcomes["read"] += 1
-            except row.error as error:
+            except CheckpointError as error:
                 message = str(error)
                 outcomes["refused"] += 1
             except BaseException as error:

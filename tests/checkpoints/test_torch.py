@@ -60,10 +60,6 @@ def test_dtypes(tmp_path: Path, write: Writer) -> None:
         np.testing.assert_array_equal(array, storage.values, strict=True)
         assert array.flags.writeable
         assert array.flags.c_contiguous
-
-
-@both_formats
-def test_bfloat16_becomes_float32(tmp_path: Path, write: Writer) -> None:
     expected = np.array([1, -2.5, np.inf, -0.0, 3e38], "f4")
     expected = (expected.view("u4") & 0xFFFF0000).view("f4")
     storage = Storage("0", (expected.view("u4") >> 16).astype("u2"), "torch.BFloat16Storage")
@@ -141,12 +137,7 @@ def test_protocol_four(tmp_path: Path) -> None:
         ),
         ({"a": tensor(FLOATS, 0, (2,), (1,), (False, {}, {"conj": True}))}, "conjugated or neg"),
         (call("torch._utils._rebuild_sparse_tensor", 1), "_rebuild_sparse_tensor', which is ref"),
-        (
-            Raw(
-                opcodes({"a": tensor(FLOATS)})[:-1] + opcodes("a") + opcodes(tensor(FLOATS)) + b"u"
-            ),
-            "twice",
-        ),
+        (Raw(opcodes({"a": tensor(FLOATS)})[:-1] + opcodes({"a": tensor(FLOATS)})[2:]), "twice"),
         (Raw(opcodes("storage") + b"Q"), "a persistent identifier that is not a storage"),
         (Raw(b"\x8f"), "damaged"),  # An empty set: an opcode that no state dict has.
         (Raw(b"c" + "é".encode() * 90 + b"\nx\n"), "names the global '\\xe9"),
@@ -167,16 +158,12 @@ def test_storages_must_have_the_size_that_is_declared(tmp_path: Path, write: Wri
     assert "has two storages under the key '0'" in refusal(tmp_path, write(twice, [FLOATS]))
 
 
-def test_limit_of_bytes(tmp_path: Path) -> None:
-    content = zip_file({"a": tensor(FLOATS)}, [FLOATS])
-    assert "above the limit of 95" in refusal(tmp_path, content, max_bytes=95)
-    assert read(tmp_path, content, max_bytes=96)["a"].nbytes == 96
+def test_damaged_zip_archives_and_the_limit_of_bytes(tmp_path: Path) -> None:
+    good = zip_file({"a": tensor(FLOATS)}, [FLOATS])
+    assert "above the limit of 95" in refusal(tmp_path, good, max_bytes=95)
+    assert read(tmp_path, good, max_bytes=96)["a"].nbytes == 96
     with pytest.raises(ValueError, match="max_bytes=0"):
         read_torch_file(tmp_path / "weights.pth", max_bytes=0)
-
-
-def test_damaged_zip_archives(tmp_path: Path) -> None:
-    good = zip_file({"a": tensor(FLOATS)}, [FLOATS])
     at = good.index(FLOATS.values.tobytes())
     assert "damaged" in refusal(tmp_path, good[: at + 5] + b"\xff" + good[at + 6 :])
     assert "without one data.pkl" in refusal(tmp_path, zipped({"a/version": b"3"}))
@@ -190,7 +177,6 @@ def test_damaged_zip_archives(tmp_path: Path) -> None:
 def test_other_files(tmp_path: Path) -> None:
     assert refusal(tmp_path, b"") == "is of another format"
     assert refusal(tmp_path, zip_file({"epoch": 1})) == "has no tensors"
-    assert refusal(tmp_path, older_file({})) == "has no tensors"
     assert refusal(tmp_path, b"\x89HDF\r\n") == "is of another format"
     assert "is of another format" in refusal(tmp_path, b"\x80\x02K\x01." * 3)
     for path in (tmp_path, tmp_path / "missing.pth"):
@@ -198,25 +184,24 @@ def test_other_files(tmp_path: Path) -> None:
             read_torch_file(path)
 
 
-class Calls:
-    """Runs a function when it is unpickled."""
+class Touch:
+    """Writes a file when it is unpickled."""
 
-    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
-        self.reduced = (function, arguments)
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return self.reduced
+        return eval, (f"open({str(self.path)!r}, 'w').close()",)
 
 
 def harmful_pickles(marker: Path) -> dict[str, bytes]:
     """Pickles that write the marker when they are unpickled, by every way there is."""
     touch = f"touch {marker}"
-    python = f"open({str(marker)!r}, 'w').close()"
     system = named("os.system").code
     arguments = opcodes((touch,))
     short = b"\x8c" + bytes([len(touch)]) + touch.encode()
     rebuild = named("torch._utils._rebuild_tensor_v2").code
-    found = {f"eval-{p}": pickle.dumps(Calls(eval, python), p) for p in (0, 2, 4)}
+    found = {f"eval-{p}": pickle.dumps(Touch(marker), p) for p in (0, 2, 4)}
     found["system"] = b"\x80\x02" + system + arguments + b"R."
     found["stack-global"] = b"\x80\x04\x8c\x02os\x8c\x06system\x93" + short + b"\x85R."
     found["inst"] = b"(S'" + touch.encode() + b"'\nios\nsystem\n."
