@@ -66,7 +66,7 @@ def tensor(
     return call("torch._utils._rebuild_tensor_v2", storage, offset, shape, strides, *tail)
 
 
-def opcodes(value: Any, older: bool = False) -> bytes:
+def opcodes(value: Any) -> bytes:
     """The opcodes, of protocol 2, that leave a value on the stack."""
     match value:
         case Raw(code):

@@ -67,33 +67,23 @@ LABELS = np.array([[1, 2, 0]])
 
 
 @pytest.mark.parametrize(
-    ("kwargs", "message"),
+    ("kind", "kwargs", "message"),
     [
-        ({"masks": LABELS * 1.0}, r"`masks`.*\(1, 3\) of float64"),
-        ({"masks": -LABELS}, "`masks`.*-2"),
-        ({"classes": [1]}, "`classes`.*Received: 1"),
-        ({"classes": [0, 1]}, "`classes`.*a class of 0"),
-        ({"classes": [1.0, 2.0]}, "`classes`.*float64"),
-        ({"crowd": [0, 1]}, "`crowd`.*int64"),
-        ({"classes": [1, 2], "ignored": [True]}, "`ignored`.*Received: 1"),
-        ({"void": np.zeros((3, 1), bool)}, r"`void`.*\(1, 3\)\. Received: shape \(3, 1\)"),
-        ({"classes": [1, 2], "ignore_label": 2}, "`ignore_label`.*2"),
+        (GroundTruth, {"masks": LABELS * 1.0}, r"`masks`.*\(1, 3\) of float64"),
+        (GroundTruth, {"masks": -LABELS}, "`masks`.*-2"),
+        (GroundTruth, {"classes": [1]}, "`classes`.*Received: 1"),
+        (GroundTruth, {"classes": [0, 1]}, "`classes`.*a class of 0"),
+        (GroundTruth, {"classes": [1.0, 2.0]}, "`classes`.*float64"),
+        (GroundTruth, {"crowd": [0, 1]}, "`crowd`.*int64"),
+        (GroundTruth, {"classes": [1, 2], "ignored": [True]}, "`ignored`.*Received: 1"),
+        (GroundTruth, {"void": np.zeros((3, 1), bool)}, r"`void`.*Received: shape \(3, 1\)"),
+        (GroundTruth, {"classes": [1, 2], "ignore_label": 2}, "`ignore_label`.*2"),
+        (Detections, {"scores": [0.5, np.nan]}, "`scores`.*nan"),
+        (Detections, {"scores": [0.5]}, "`scores`.*Received: 1"),
+        (Detections, {"scores": [0.5] * 2, "classes": [1] * 3}, "3 values here. Received: 2"),
     ],
 )
-def test_bad_true_masks_are_refused(kwargs, message):
+def test_bad_masks_are_refused(kind, kwargs, message):
     with pytest.raises(ValueError, match=message) as caught:
-        GroundTruth(**{"masks": LABELS, **kwargs})
+        kind(**{"masks": LABELS, **kwargs})
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("kwargs", "message"),
-    [
-        ({"scores": [0.5, np.nan]}, "`scores`.*nan"),
-        ({"scores": [0.5]}, "`scores`.*Received: 1"),
-        ({"scores": [0.5] * 2, "classes": [1] * 3}, "3 values here. Received: 2"),
-    ],
-)
-def test_bad_predictions_are_refused(kwargs, message):
-    with pytest.raises(ValueError, match=message):
-        Detections(LABELS, **kwargs)
