@@ -160,14 +160,11 @@ def voc_reference(truths, predictions, threshold):
         ranking, number = [], 0
         for true, pred in zip(truths, predictions):
             void = np.zeros(true.shape, bool) if true.void is None else true.void
-            gt = [
-                [mask & ~void, bool(crowd), bool(crowd or ignored or (mask.any() and gone))]
-                for mask, c, crowd, ignored in zip(
-                    stack(true), true.classes, true.crowd, true.ignored
-                )
-                for gone in [not (mask & ~void).any()]
-                if c == label
-            ]
+            gt = []
+            for mask, c, crowd, ignored in zip(stack(true), true.classes, true.crowd, true.ignored):
+                if c == label:
+                    gone = mask.any() and not (mask & ~void).any()
+                    gt.append((mask & ~void, crowd, bool(crowd or ignored or gone)))
             number += sum(not ignored for _, _, ignored in gt)
             taken = [False] * len(gt)
             found = [
