@@ -80,12 +80,7 @@ def test_values_stay_in_the_range_of_the_image():
     gray = np.repeat(images[..., :1], 3, -1)
     changed, _ = through_tf_data(default_augmentation(6), gray, checkers(4, 32))
     assert np.ptp(changed, axis=-1).max() < 1e-5 * (high - low)
-
-
-def test_black_image_stays_black():
-    changed, _ = through_tf_data(
-        default_augmentation(5), np.zeros((2, 16, 16, 3), "float32"), checkers(2, 16)
-    )
+    changed, _ = through_tf_data(default_augmentation(5), 0 * images, checkers(4, 32))
     assert not changed.any()  # NaN counts as any
 
 
@@ -140,9 +135,6 @@ def test_photos_are_mirrored_or_not_with_their_masks():
     assert 3 < sum(flips) < 13
     assert changed["images"].numpy().min() >= 0
     assert changed["images"].numpy().max() <= 255
-
-
-def test_seed_of_photos_repeats():
     one, two, other = (photo_augmentation(seed)(photos())["images"] for seed in (3, 3, 4))
     np.testing.assert_array_equal(one, two)
     assert not np.array_equal(one, other)

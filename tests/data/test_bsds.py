@@ -45,13 +45,10 @@ def equal(one: list, other: list) -> bool:
     )
 
 
-@pytest.mark.parametrize(
-    ("augment", "repeats", "batch_size"), [(False, 3, 8), (True, 3, 8), (True, 1, 100)]
-)
+@pytest.mark.parametrize(("augment", "repeats", "batch_size"), [(False, 3, 8), (True, 1, 100)])
 def test_shapes_values_and_length(folder, augment, repeats, batch_size):
-    dataset = bsds500(
-        folder, crop_size=(24, 16), batch_size=batch_size, repeats=repeats, augment=augment
-    )
+    options = {"batch_size": batch_size, "repeats": repeats, "augment": augment}
+    dataset = bsds500(folder, crop_size=(24, 16), **options)
     assert dataset.element_spec == (
         tf.TensorSpec((None, 24, 16, 3), tf.float32),
         tf.TensorSpec((None, 24, 16), tf.float32),
@@ -104,20 +101,13 @@ def test_parts_and_names(folder):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("crop_size", 0),
-        ("batch_size", 0),
-        ("repeats", True),
-        ("augment", "yes"),
-        ("zoom", (2, 1)),
-        ("seed", 1.5),
-        *(("names", value) for value in ("a", [])),
+        *(("crop_size", 0), ("batch_size", 0), ("repeats", True), ("augment", "yes")),
+        *(("zoom", (2, 1)), ("seed", 1.5), ("names", "a"), ("names", [])),
         *(("split", value) for value in ("all", (), ("train", "train"))),
     ],
 )
 def test_arguments_are_checked(folder, name, value):
-    with pytest.raises(
-        ValueError, match=f"^`{name}` must be .* Received: {re.escape(f'{name}={value!r}')}"
-    ):
+    with pytest.raises(ValueError, match=f"^`{name}` .*{re.escape(f'{name}={value!r}')}"):
         bsds500(folder, **{name: value})
     for options in ({"batch_size": 4, "augment": False}, {"batch_size": 1}):
         with pytest.raises(ValueError, match="crop_size=None"):
