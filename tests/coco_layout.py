@@ -12,6 +12,7 @@ from voc_layout import VOID_INDEX, save_jpeg, scene
 
 from keras_rpe.data import write_image
 
+Scenes = dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
 CATEGORIES = ((1, "person"), (18, "dog"), (44, "bottle"))
 """Their ids have gaps, as in COCO."""
 
@@ -49,16 +50,14 @@ def image_entry(key: int, file_name: str, mask: np.ndarray) -> dict[str, Any]:
     return {"id": key, "file_name": file_name, "height": mask.shape[0], "width": mask.shape[1]}
 
 
-def write_instances(
-    folder: Path, count: int = 4, split: str = "val2017", **size: int
-) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def write_instances(folder: Path, count: int = 4, split: str = "val2017") -> Scenes:
     """Write `annotations/instances_SPLIT.json` and the images, and return the scene of each name.
 
     Void outlines are crowds; odd objects are compressed run lengths and even ones are not.
     """
     images, annotations, scenes = [], [], {}
     for seed in range(1, count + 1):
-        image, instances, classes = scene(seed, classes=len(CATEGORIES), **size)
+        image, instances, classes = scene(seed, classes=len(CATEGORIES))
         name = f"{seed:012d}"
         scenes[name] = image, instances, classes
         images.append(image_entry(seed, f"{name}.jpg", instances))
@@ -75,16 +74,14 @@ def write_instances(
     return scenes
 
 
-def write_panoptic(
-    folder: Path, count: int = 4, split: str = "val2017", **size: int
-) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def write_panoptic(folder: Path, count: int = 4, split: str = "val2017") -> Scenes:
     """Write `annotations/panoptic_SPLIT.json`, its PNG files and the images.
 
     The lower half of the background is the stuff "sky", class 4; the upper half is not labelled.
     """
     images, annotations, scenes = [], [], {}
     for seed in range(1, count + 1):
-        image, instances, classes = scene(seed, classes=len(CATEGORIES), **size)
+        image, instances, classes = scene(seed, classes=len(CATEGORIES))
         sky = (instances == 0) & (np.indices(instances.shape)[0] >= instances.shape[0] // 2)
         classes = np.where(sky, len(CATEGORIES) + 1, np.where(instances == 0, 255, classes))
         instances = np.where((instances == 0) & ~sky, VOID_INDEX, instances)

@@ -109,10 +109,9 @@ def write(
 
 def _squeezed(array: np.ndarray) -> np.ndarray:
     """MATLAB keeps no dimension of 1 at the end beyond the second."""
-    shape = list(array.shape)
-    while len(shape) > 2 and shape[-1] == 1:
-        shape.pop()
-    return array.reshape(shape)
+    while array.ndim > 2 and array.shape[-1] == 1:
+        array = array[..., 0]
+    return array
 
 
 def _for_scipy(value: Any) -> Any:

@@ -209,9 +209,8 @@ def harmful_pickles(marker: Path) -> dict[str, bytes]:
     found["newobj"] = b"\x80\x02" + named("subprocess.Popen").code + opcodes(([touch],)) + b"\x81."
     found["storage"] = b"\x80\x02(" + opcodes("storage") + system + arguments + b"RtQ."
     found["build"] = b"\x80\x02" + rebuild + opcodes((None, {"__defaults__": (1,)})) + b"b."
-    found["attribute"] = (
-        b"\x80\x04\x8c\x0ctorch._utils\x8c\x26_rebuild_tensor_v2.__globals__.__builtins__\x93."
-    )
+    attribute = b"_rebuild_tensor_v2.__globals__.__builtins__"
+    found["attribute"] = b"\x80\x04\x8c\x0ctorch._utils\x8c\x2b" + attribute + b"\x93."
     return found
 
 
