@@ -9,6 +9,7 @@ import threading
 import time
 from concurrent import futures
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -23,12 +24,27 @@ from keras_rpe.metrics import matching
 NOWHERE = "http://127.0.0.1:9/v1/models/nuclei"
 
 
-def assert_same(found, expected):
-    assert len(expected) > 0
-    for name in ("labels", "scores", "boxes", "classes"):
-        value, true = getattr(found, name), getattr(expected, name)
-        assert value.dtype == true.dtype
-        np.testing.assert_array_equal(value, true)
+LITERT = Path(__file__).parents[2] / "saved_models" / "nuclei.tflite"
+IMAGE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype="uint8")
+NAMES = ("labels", "scores", "boxes", "classes")
+
+
+def tables(images: np.ndarray) -> dict[str, np.ndarray]:
+    """What a model gives for a batch of one: two instances, the second as bright as its corner."""
+    labels = np.zeros(images.shape[:3], "int32")
+    labels[:, 2:6, 3:9], labels[:, 8:12, 1:5] = 1, 2
+    boxes = np.array([[[2, 3, 6, 9], [8, 1, 12, 5], [0, 0, 0, 0]]], "int32")
+    scores = np.array([[0.75, np.float32(images[0, 0, 0, 0]) / 2**17, 0]], "float32")
+    classes = np.array([[1, 1, 0]], "int32")
+    return dict(zip((*NAMES, "num_instances"), (labels, scores, boxes, classes, np.array([2]))))
+
+
+def assert_found(found, image):
+    for name, table in tables(image[None]).items():
+        if name in NAMES:
+            value = getattr(found, name)
+            assert value.dtype == table.dtype
+            np.testing.assert_array_equal(value, table[0] if name == "labels" else table[0, :2])
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -40,64 +56,62 @@ def _no_proxy():
 
 
 @pytest.fixture(scope="module")
-def opened(saved_model) -> ServedModel:
-    return load_served(saved_model)
-
-
-@pytest.fixture(scope="module")
-def expected(nuclei, small):
-    return nuclei.predict_instances(small)
+def tiny(tmp_path_factory) -> Path:
+    """The folder of a SavedModel that gives the same labels for all images, and has a variable."""
+    module = tf.Module()
+    module.v = tf.Variable(tf.zeros((100,), tf.int32))
+    spec = tf.TensorSpec((None, None, None, 3), "uint8", name="image")
+    module.f = tf.function(
+        lambda image: {"labels": module.v[0] + tf.cast(image[..., 0], tf.int32)}, [spec]
+    )
+    folder = tmp_path_factory.mktemp("tiny") / "1"
+    tf.saved_model.save(module, str(folder), {"serving_default": module.f})
+    return folder
 
 
 class TestFiles:
-    @pytest.mark.parametrize(
-        "change",
-        [
-            lambda image: image,
-            lambda image: image.astype("uint16") * 200,
-            lambda image: image / np.float64(255),
-            lambda image: image[..., 0],
-            lambda image: np.concatenate([image, image[..., :1]], axis=-1),
-        ],
-    )
-    def test_saved_model_takes_what_keras_takes(self, opened, nuclei, small, change):
-        image = change(small)
-        found, expected = opened.predict_instances(image), nuclei.predict_instances(image)
-        np.testing.assert_array_equal(found.labels, expected.labels)
-        np.testing.assert_array_equal(found.scores, expected.scores)
+    def test_saved_model_takes_what_keras_takes(self, saved_model, nuclei, small):
+        opened = load_served(saved_model)
+        for image in (small, small.astype("uint16") * 200):
+            found, expected = opened.predict_instances(image), nuclei.predict_instances(image)
+            assert len(expected) > 0
+            for name in NAMES:
+                value, true = getattr(found, name), getattr(expected, name)
+                assert value.dtype == true.dtype
+                np.testing.assert_array_equal(value, true)
+        with pytest.raises(ValueError, match="at most 4194304 pixels") as error:
+            opened.predict_instances(np.zeros((2049, 2049), "uint8"))
+        assert "\n" not in str(error.value)
+        assert "node" not in str(error.value)
 
-    def test_highest_version_is_taken(self, saved_model, tmp_path):
+    def test_highest_version_is_taken(self, tiny, tmp_path):
         for version in ("2", "10", "9", "notes"):
-            (tmp_path / version).symlink_to(saved_model)
+            (tmp_path / version).symlink_to(tiny)
         served = load_served(str(tmp_path))
         assert served.source == str(tmp_path / "10")
         assert repr(served) == f"SavedModelClient({served.source!r})"
 
     @pytest.mark.parametrize("kind", ["litert", pytest.param("onnx", marks=pytest.mark.slow)])
     def test_file_agrees_with_keras(self, kind, nuclei, photo, request):
-        served = load_served(request.getfixturevalue(kind), num_threads=2)
+        file = LITERT if kind == "litert" else request.getfixturevalue(kind)
+        served = load_served(file, num_threads=2)
         found, expected = served.predict_instances(photo), nuclei.predict_instances(photo)
-        assert matching(expected.labels, found.labels, 0.5).mean_true_iou >= 0.995
+        # The bundled file has weights of 16 bits.
+        assert matching(expected.labels, found.labels, 0.5).mean_true_iou >= 0.99
         assert len(found) == len(expected) > 3
-        np.testing.assert_allclose(found.scores, expected.scores, atol=1e-3)
+        np.testing.assert_allclose(found.scores, expected.scores, atol=1e-2)
         assert np.abs(found.boxes - expected.boxes).max() <= 1
         with pytest.raises(ValueError, match=r"`image` must be uint8 for .*astype.*dtype=uint16"):
             served.predict_instances(photo.astype("uint16"))
 
-    def test_litert_takes_images_of_several_threads(self, litert, photo):
-        served = load_served(litert, num_threads=1)
+    def test_litert_takes_images_of_several_threads(self, photo):
+        served = load_served(LITERT, num_threads=1)
         images = [photo[:64, : 64 + 8 * k] for k in range(4)]
         alone = [served.predict_instances(image).labels for image in images]
         with futures.ThreadPoolExecutor(4) as pool:
             together = list(pool.map(served.predict_instances, images))
         for one, other in zip(alone, together, strict=True):
             np.testing.assert_array_equal(one, other.labels)
-
-    def test_image_beyond_the_model_is_refused_in_one_line(self, opened):
-        with pytest.raises(ValueError, match="at most 4194304 pixels") as error:
-            opened.predict_instances(np.zeros((2049, 2049), "uint8"))
-        assert "\n" not in str(error.value)
-        assert "node" not in str(error.value)
 
     @pytest.mark.parametrize(
         ("kind", "module"),
@@ -187,7 +201,8 @@ class TestDamage:
     @pytest.mark.parametrize("kind", ["litert", pytest.param("onnx", marks=pytest.mark.slow)])
     @pytest.mark.parametrize("cut", [0, 100, 1_000_000, None])
     def test_damaged_files_are_refused(self, kind, cut, tmp_path, request):
-        content = request.getfixturevalue(kind).read_bytes()[:cut]
+        whole = LITERT if kind == "litert" else request.getfixturevalue(kind)
+        content = whole.read_bytes()[:cut]
         file = tmp_path / {"litert": "model.tflite", "onnx": "model.onnx"}[kind]
         file.write_bytes(b"garbage " * 100 if cut is None else content)
         with pytest.raises(ValueError, match=r"^`path_or_url` must be an? \S+ file that") as error:
@@ -198,8 +213,8 @@ class TestDamage:
                 read_record(file)
 
     @pytest.mark.parametrize("part", ["saved_model.pb", "variables/variables.index"])
-    def test_damaged_saved_models_are_refused(self, part, saved_model, tmp_path):
-        shutil.copytree(saved_model, tmp_path / "1")
+    def test_damaged_saved_models_are_refused(self, part, tiny, tmp_path):
+        shutil.copytree(tiny, tmp_path / "1")
         content = (tmp_path / "1" / part).read_bytes()
         (tmp_path / "1" / part).write_bytes(content[: len(content) // 2])
         with pytest.raises(ValueError, match="^`path_or_url` must be a SavedModel that") as error:
@@ -224,16 +239,12 @@ class TestDamage:
         with pytest.raises(ValueError, match="signature `serving_default` takes `image`, uint8"):
             load_served(tmp_path)
 
-    def test_saved_model_without_instances_is_refused(self, tmp_path, small):
-        spec = tf.TensorSpec((None, None, None, 3), "uint8", name="image")
-        module = tf.Module()
-        module.f = tf.function(lambda image: {"scores": image}, input_signature=[spec])
-        tf.saved_model.save(module, str(tmp_path / "1"), {"serving_default": module.f})
-        served = load_served(tmp_path)
-        with pytest.raises(ValueError, match="must give the labels, .* Received: no labels"):
-            served.predict_instances(small)
+    def test_saved_model_without_tables_is_refused(self, tiny):
+        served = load_served(tiny)
+        with pytest.raises(ValueError, match="must give the labels, .* Received: no scores"):
+            served.predict_instances(IMAGE)
         with pytest.raises(ValueError, match="`image` must be uint8 for"):
-            served.predict_instances(small / 255)
+            served.predict_instances(IMAGE / 255)
 
     def test_onnx_of_something_else_is_refused(self, tmp_path):
         from onnx import TensorProto, helper, save
@@ -254,10 +265,7 @@ class RestStub(BaseHTTPRequestHandler):
     def do_POST(self):
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.requests.append((self.path, request))
-        try:
-            status, body = self.reply(self.path.split("/")[3].split(":")[0], request)
-        except tf.errors.InvalidArgumentError as error:
-            status, body = 400, {"error": error.message}
+        status, body = self.reply(self.path.split("/")[3].split(":")[0], request)
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(content)))
@@ -270,13 +278,11 @@ class RestStub(BaseHTTPRequestHandler):
         if name in REPLIES:
             return REPLIES[name]
         (instance,) = request["instances"]
+        image = instance.get("image")
         if request["signature_name"] == "image_bytes":
             content = base64.b64decode(instance["image_bytes"]["b64"], validate=True)
-            result = self.server.signatures.image_bytes(image_bytes=tf.constant([content]))
-        else:
-            image = tf.constant([instance["image"]], tf.float32)
-            result = self.server.signatures.float_image(image=image)
-        columns = {key: value.numpy().tolist() for key, value in result.items()}
+            image = Image.open(io.BytesIO(content))
+        columns = {key: table.tolist() for key, table in tables(np.asarray(image)[None]).items()}
         if name == "columns":
             return 200, {"outputs": columns}
         return 200, {"predictions": [{key: value[0] for key, value in columns.items()}]}
@@ -304,9 +310,9 @@ REPLIES = {
 
 
 @pytest.fixture(scope="module")
-def rest(signatures):
+def rest():
     server = ThreadingHTTPServer(("127.0.0.1", 0), RestStub)
-    server.signatures, server.requests = signatures, []
+    server.requests = []
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     yield server
@@ -321,18 +327,16 @@ def rest_model(server, name, **arguments) -> ServedModel:
 
 class TestRest:
     @pytest.mark.parametrize("name", ["columns", "nuclei/versions/1", "nuclei:predict"])
-    def test_result_is_that_of_keras(self, rest, small, expected, name):
-        assert_same(rest_model(rest, name).predict_instances(small), expected)
+    def test_images_go_as_files(self, rest, name):
+        assert_found(rest_model(rest, name).predict_instances(IMAGE), IMAGE)
         path, request = rest.requests[-1]
         assert path == f"/v1/models/{name.removesuffix(':predict')}:predict"
-        assert request["signature_name"] == "image_bytes"
         content = base64.b64decode(request["instances"][0]["image_bytes"]["b64"])
-        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(content))), small)
+        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(content))), IMAGE)
 
-    def test_other_data_types_go_as_numbers(self, rest, small, nuclei):
-        image = small.astype("float32") * np.float32(np.pi)
-        found = rest_model(rest, "nuclei").predict_instances(image)
-        assert_same(found, nuclei.predict_instances(image))
+    def test_other_data_types_go_as_numbers(self, rest):
+        image = IMAGE.astype("float32") * np.float32(np.pi)
+        assert_found(rest_model(rest, "nuclei").predict_instances(image), image)
         _, request = rest.requests[-1]
         assert request["signature_name"] == "float_image"
         sent = np.array(request["instances"][0]["image"], "float32")
@@ -356,32 +360,26 @@ class TestRest:
             ("incomplete", ValueError, "Received: no scores"),
         ],
     )
-    def test_failures_are_one_sentence(self, rest, small, name, kind, message):
+    def test_failures_are_one_sentence(self, rest, name, kind, message):
         with pytest.raises(kind, match=message) as error:
-            rest_model(rest, name).predict_instances(small)
+            rest_model(rest, name).predict_instances(IMAGE)
         assert type(error.value) is kind
         assert "\n" not in str(error.value)
         assert len(str(error.value)) < 700
 
-    def test_message_of_the_graph_arrives(self, rest):
-        with pytest.raises(ValueError, match=r"HTTP 400: .*at most 4194304 pixels") as error:
-            rest_model(rest, "nuclei").predict_instances(np.zeros((2049, 2049), "uint8"))
-        assert "node" not in str(error.value)
-
-    def test_timeout(self, rest, small):
+    def test_timeout(self, rest):
         with pytest.raises(ConnectionError, match=r"slow did not answer within 0\.2 seconds"):
-            rest_model(rest, "slow", timeout=0.2).predict_instances(small)
+            rest_model(rest, "slow", timeout=0.2).predict_instances(IMAGE)
 
-    def test_nobody_there(self, small):
+    def test_nobody_there(self):
         with pytest.raises(ConnectionError, match="nuclei gave no answer: .*refused$"):
-            load_served(NOWHERE).predict_instances(small)
+            load_served(NOWHERE).predict_instances(IMAGE)
 
 
 class GrpcStub(prediction_service_pb2_grpc.PredictionServiceServicer):
     """The prediction service; the name of the model says how it behaves."""
 
-    def __init__(self, signatures):
-        self.signatures = signatures
+    def __init__(self):
         self.requests = []
 
     def Predict(self, request, context):  # noqa: N802
@@ -391,15 +389,9 @@ class GrpcStub(prediction_service_pb2_grpc.PredictionServiceServicer):
             context.abort(grpc.StatusCode[name], "assertion failed: [no thanks] [[{{node A}}]]")
         if name == "slow":
             time.sleep(0.7)
-        signature = getattr(self.signatures, request.model_spec.signature_name)
-        try:
-            image = tf.make_ndarray(request.inputs["image"])
-            tables = {k: v.numpy() for k, v in signature(image=tf.constant(image)).items()}
-        except tf.errors.InvalidArgumentError as error:
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, error.message)
         response = predict_pb2.PredictResponse()
-        for key, value in tables.items():
-            response.outputs[key].CopyFrom(tf.make_tensor_proto(value))
+        for key, table in tables(tf.make_ndarray(request.inputs["image"])).items():
+            response.outputs[key].CopyFrom(tf.make_tensor_proto(table))
         labels = response.outputs["labels"]
         if name == "incomplete":
             del response.outputs["boxes"]
@@ -414,8 +406,8 @@ class GrpcStub(prediction_service_pb2_grpc.PredictionServiceServicer):
 
 
 @pytest.fixture(scope="module")
-def service(signatures):
-    stub = GrpcStub(signatures)
+def service():
+    stub = GrpcStub()
     options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
     server = grpc.server(futures.ThreadPoolExecutor(2), options=options)
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(stub, server)
@@ -431,27 +423,24 @@ def grpc_model(service, name, **arguments) -> ServedModel:
 
 class TestGrpc:
     @pytest.mark.parametrize("version", [None, 3])
-    def test_result_is_that_of_keras(self, service, small, expected, version):
+    def test_images_go_as_tensors(self, service, version):
         name = "nuclei" if version is None else f"nuclei/{version}"
-        assert_same(grpc_model(service, name).predict_instances(small), expected)
+        assert_found(grpc_model(service, name).predict_instances(IMAGE), IMAGE)
         request = service.requests[-1]
         spec = request.model_spec
         assert (spec.name, spec.signature_name) == ("nuclei", "serving_default")
         assert (spec.version.value if spec.HasField("version") else None) == version
-        np.testing.assert_array_equal(tf.make_ndarray(request.inputs["image"]), small[None])
+        np.testing.assert_array_equal(tf.make_ndarray(request.inputs["image"]), IMAGE[None])
 
-    def test_other_data_types_go_as_floats(self, service, small, nuclei):
-        image = small.astype("uint16") * 200
+    def test_other_data_types_go_as_floats(self, service):
+        image = IMAGE.astype("uint16") * 200
         found = grpc_model(service, "nuclei").predict_instances(image)
-        assert_same(found, nuclei.predict_instances(image))
+        assert_found(found, image.astype("float32"))
         assert service.requests[-1].model_spec.signature_name == "float_image"
 
     def test_messages_may_be_large(self, service):
-        # 12.6 MB, where gRPC allows 4 by default, and refused before anything is computed.
-        image = np.zeros((2049, 2049, 3), "uint8")
-        with pytest.raises(ValueError, match="INVALID_ARGUMENT: .*at most 4194304 pixels") as error:
-            grpc_model(service, "nuclei").predict_instances(image)
-        assert "node" not in str(error.value)
+        image = np.zeros((1300, 1300, 3), "uint8")  # 5 MB, where gRPC allows 4 by default
+        assert_found(grpc_model(service, "nuclei").predict_instances(image), image)
 
     @pytest.mark.parametrize(
         ("name", "kind", "message"),
@@ -465,21 +454,21 @@ class TestGrpc:
             ("untyped", ValueError, "must answer with arrays"),
         ],
     )
-    def test_failures_are_one_sentence(self, service, small, name, kind, message):
+    def test_failures_are_one_sentence(self, service, name, kind, message):
         with pytest.raises(kind, match=message) as error:
-            grpc_model(service, name).predict_instances(small)
+            grpc_model(service, name).predict_instances(IMAGE)
         assert type(error.value) is kind
         assert "\n" not in str(error.value)
 
-    def test_timeout(self, service, small):
+    def test_timeout(self, service):
         with pytest.raises(ConnectionError, match=r"slow did not answer within 0\.2 seconds"):
-            grpc_model(service, "slow", timeout=0.2).predict_instances(small)
+            grpc_model(service, "slow", timeout=0.2).predict_instances(IMAGE)
 
-    def test_nobody_there(self, small):
+    def test_nobody_there(self):
         with pytest.raises(ConnectionError, match="nuclei gave no answer: .*refused"):
-            load_served("grpc://127.0.0.1:9/nuclei").predict_instances(small)
+            load_served("grpc://127.0.0.1:9/nuclei").predict_instances(IMAGE)
 
-    def test_server_of_another_protocol(self, rest, small):
+    def test_server_of_another_protocol(self, rest):
         address = f"grpc://127.0.0.1:{rest.server_port}/nuclei"
         with pytest.raises((ConnectionError, ValueError), match="nuclei"):
-            load_served(address, timeout=2).predict_instances(small)
+            load_served(address, timeout=2).predict_instances(IMAGE)

@@ -6,12 +6,10 @@ import json
 import re
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 import textwrap
 import time
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -224,20 +222,6 @@ def stated(*shape: int | None):
     return lambda: message
 
 
-def claims(height: int, width: int) -> bytes:
-    """A PNG file whose header states a size, with a few bytes of pixels."""
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    parts = (b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b"")
-    chunks = (
-        struct.pack(">I", len(content))
-        + kind
-        + content
-        + struct.pack(">I", zlib.crc32(kind + content))
-        for kind, content in parts
-    )
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
-
-
 PIXELS = with_pixel(0)
 ZEROS = np.zeros((1, 16, 16, 3), "uint8")
 WHOLE = png(np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype="uint8"))
@@ -259,16 +243,12 @@ BAD = {
     "not JSON": (b"image", "The body must be JSON"),
     "deep": (b"[" * 100_000, "The body must be JSON"),
     "deep but closed": (b'{"inputs":' + b"[" * 800 + b"]" * 800 + b"}", "`image` must"),
-    "NaN": (floats(float("nan")), "`image` must be finite"),
     "1e60": (floats(1e60), "`image` must be finite"),
-    "no image": (files(b64(b"hello")), "PNG or JPEG files. Received: 5 bytes"),
     "base64": (files({"b64": "?"}), "`image_bytes` must be base64"),
     "text": (files("hello"), '{"b64": "…"}'),
     "truncated": (files(b64(WHOLE), b64(WHOLE[: len(WHOLE) // 2])), "Invalid PNG data"),
-    "60000": (files(b64(claims(60000, 60000))), "height=60000, width=60000"),
     "gRPC rank": (("", "image", ZEROS[0]), "(any, any, any, 3)"),
     "gRPC type": (("", "image", ZEROS.astype("float32")), "type uint8"),
-    "gRPC empty": (("", "image", ZEROS[:0]), "at least one image"),
     "gRPC name": (("", "x", ZEROS), "Received: x"),
     "gRPC size": (("", "image", stated(1, 8192, 8192, 3)), "height=8192, width=8192"),
     "gRPC huge": (("", "image", stated(2**31, 2**31, 2**31, 3)), "takes more than"),
