@@ -148,7 +148,7 @@ class BoundaryPairLoss(CosineMarginLoss):
         size, cells = ops.shape(groups), ops.shape(y_pred)
         bottom, right = (cells[axis] * self.stride - size[axis] for axis in (1, 2))
         groups = ops.pad(groups, [[0, 0], [0, bottom], [0, right]], constant_values=_VOID)
-        groups = ops.max_pool(ops.expand_dims(groups, -1), self.stride, padding="valid")[..., 0]
+        groups = ops.max_pool(ops.expand_dims(groups, -1), self.stride, self.stride)[..., 0]
         negative = ops.cast(groups == _NEGATIVE, "float32")
         positive = ops.cast(groups == _POSITIVE, "float32")
         share = ops.sum(positive, axis=(1, 2), keepdims=True) / ops.maximum(

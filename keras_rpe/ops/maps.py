@@ -156,7 +156,7 @@ def rotate_by_position(x: Tensor, periods: Sequence[float]) -> Tensor:
     direction = math.pi * (index // len(periods)) / turns
     rows, columns = _indices(x)
     angle = rows * ops.convert_to_tensor(speed * np.sin(direction), dtype=x.dtype)
-    angle += columns * ops.convert_to_tensor(speed * np.cos(direction), dtype=x.dtype)
+    angle = angle + columns * ops.convert_to_tensor(speed * np.cos(direction), dtype=x.dtype)
     cos, sin, real, imaginary = ops.cos(angle), ops.sin(angle), x[..., :half], x[..., half:]
     return ops.concatenate([real * cos - imaginary * sin, real * sin + imaginary * cos], axis=-1)
 

@@ -14,6 +14,7 @@ data.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from keras import ops
@@ -115,7 +116,9 @@ def _weighted_mean(x: Tensor, weights: Tensor, kappa: Tensor, grid: SegmentGrid)
     """
     depth = x.shape[-1]
 
-    def factors(x: Tensor, weights: Tensor, c: Tensor) -> tuple[Tensors, Tensors, Tensors]:
+    def factors(
+        kappa: Tensor, x: Tensor, weights: Tensor, c: Tensor
+    ) -> tuple[Tensors, Tensors, Tensors]:
         # Rows and columns whose products are κ (x_i·x_j - c).
         queries, keys = _joined(kappa * x, -kappa * c), _joined(x, ops.ones_like(c))
         return (queries,), (keys,), (_joined(weights * x, weights),)
@@ -124,9 +127,9 @@ def _weighted_mean(x: Tensor, weights: Tensor, kappa: Tensor, grid: SegmentGrid)
         return (ops.exp(ops.matmul(rows[0], columns[0])),)
 
     def grad_factors(
-        x: Tensor, weights: Tensor, c: Tensor, g: Tensor, r: Tensor
+        kappa: Tensor, x: Tensor, weights: Tensor, c: Tensor, g: Tensor, r: Tensor
     ) -> tuple[Tensors, Tensors, Tensors]:
-        (queries,), (keys,), _ = factors(x, weights, c)
+        (queries,), (keys,), _ = factors(kappa, x, weights, c)
         left = _joined(g, -r, weights * x, weights)
         right = _joined(weights * x, weights, g, -r)
         return (queries, left), (keys, right), (g, x)
@@ -138,7 +141,8 @@ def _weighted_mean(x: Tensor, weights: Tensor, kappa: Tensor, grid: SegmentGrid)
     @ops.custom_gradient
     def mean(x: Tensor, weights: Tensor, kappa: Tensor) -> tuple[Tensor, Callable[..., Any]]:
         points = x, weights, _longest(x, grid)
-        sums = symmetric_sums(points, factors, kernel, depth + 1, grid)
+        # JAX differentiates no variable that the function finds outside: κ is handed on.
+        sums = symmetric_sums(points, partial(factors, kappa), kernel, depth + 1, grid)
         total = ops.maximum(sums[..., -1:], _TINY)
         y = sums[..., :-1] / total
 
@@ -147,7 +151,9 @@ def _weighted_mean(x: Tensor, weights: Tensor, kappa: Tensor, grid: SegmentGrid)
             g = dy / total
             r = ops.sum(g * y, axis=-1, keepdims=True)
             points = x, weights, _longest(x, grid), g, r
-            sums = symmetric_sums(points, grad_factors, grad_kernels, 2 * depth, grid)
+            sums = symmetric_sums(
+                points, partial(grad_factors, kappa), grad_kernels, 2 * depth, grid
+            )
             as_value, as_key = sums[..., :depth], sums[..., depth:]
             dx = weights * as_value + kappa * as_key
             return dx, ops.zeros_like(weights), 0.5 * ops.sum(x * as_key)
