@@ -77,6 +77,12 @@ def gradient(x: np.ndarray) -> np.ndarray:
         import jax
 
         return np.asarray(jax.jit(jax.grad(loss))(x))
+    if keras.backend.backend() == "torch":
+        import torch
+
+        points = torch.tensor(x, requires_grad=True)
+        loss(points).backward()
+        return points.grad.numpy()
     import tensorflow as tf
 
     x = tf.constant(x)
