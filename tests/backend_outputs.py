@@ -68,7 +68,7 @@ def outputs() -> dict[str, np.ndarray]:
 
 def gradient(x: np.ndarray) -> np.ndarray:
     """Gradient of a sum over all loops of a mean shift."""
-    target = np.random.default_rng(1).normal(size=(3, *x.shape)).astype("float32")
+    target = ops.convert_to_tensor(np.random.default_rng(1).normal(size=(3, *x.shape)), "float32")
 
     def loss(x):
         return ops.sum(mean_shift(x, 0.4, 3, return_sequences=True, block_size=16) * target)
