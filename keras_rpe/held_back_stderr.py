@@ -11,17 +11,7 @@ from contextlib import contextmanager, redirect_stderr
 
 @contextmanager
 def held_back_stderr(show_on_error: bool = True) -> Iterator[None]:
-    """Keep what is written to stderr in this block to itself, unless the block fails.
-
-    Args:
-        show_on_error: Whether it is shown when the block raises.
-
-    Example:
-        >>> import os
-        >>> from keras_rpe.held_back_stderr import held_back_stderr
-        >>> with held_back_stderr():
-        ...     _ = os.write(2, b"a note")
-    """
+    """Keep what is written to stderr in this block to itself, unless the block fails."""
     sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as held:

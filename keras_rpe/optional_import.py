@@ -7,25 +7,7 @@ from types import ModuleType
 
 
 def optional_import(module: str, extra: str) -> ModuleType:
-    """Import a module of a package that an extra installs.
-
-    Args:
-        module: Name of the module.
-        extra: Name of the extra of keras-rpe.
-
-    Returns:
-        The module.
-
-    Raises:
-        ImportError: If it is missing; the message has the command that installs it.
-
-    Example:
-        >>> from keras_rpe.optional_import import optional_import
-        >>> optional_import("no_such_package", "onnx")
-        Traceback (most recent call last):
-        ...
-        ImportError: no_such_package is needed for this: pip install "keras-rpe[onnx]"
-    """
+    """Import a module that an extra installs, or raise an `ImportError` with the pip command."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

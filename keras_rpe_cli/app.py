@@ -67,18 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Errors of the input, the output or the options end in one line on stderr, not in a traceback.
-
-    Args:
-        arguments: The words after `keras-rpe`; default: those of this process.
-
-    Returns:
-        The exit code: 0, or 1 after an error, 2 after wrong usage, 130 after Ctrl-C.
-
-    Example:
-        >>> from keras_rpe_cli import main
-        >>> main(["--version"])
-        keras-rpe ...
-        0
+    The exit code is 0, 1 after an error, 2 after wrong usage, 130 after Ctrl-C.
     """
     words = None if arguments is None else list(arguments)
     try:

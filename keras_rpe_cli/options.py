@@ -52,16 +52,7 @@ def load_model(source: str, *classes: str) -> Any:
 
 
 def load_task(preset: str | None, model: Path | None, *classes: str) -> Any:
-    """Load the model of `--preset` or `--model`, not compiled.
-
-    Args:
-        preset: Value of the option.
-        model: Value of the option.
-        classes: Names of the task models that the command takes; without any, it takes all.
-
-    Raises:
-        ValueError: If there is no such model, its files are damaged, or it is of another class.
-    """
+    """Load the model of `--preset` or `--model`, not compiled."""
     check_model_choice(preset, model)
     import_keras_rpe()
     from keras_rpe.models import PresetError, Task, load_keras_file
@@ -107,22 +98,9 @@ def process_images(
 ) -> tuple[int, int]:
     """Read all images that the inputs stand for, once each, and process them one by one.
 
-    What is wrong with an input or an image is printed, and does not stop the others.
-
-    Args:
-        inputs: Images, folders, or globs.
-        out: Folder for the results.
-        endings: The result files may have the name of the image without its ending, and these.
-        load: Gives the model.
-        process: Called with the model, the path of an image and its pixels; what it returns is
-            printed.
-
-    Returns:
-        How many images were processed, and how many inputs and images were not.
-
-    Raises:
-        ValueError: If results would overwrite each other or an input.
-        typer.Exit: If there is no image at all.
+    What is wrong with an input or an image is printed, and does not stop the others. `endings` are
+    those of the files that `process` may write; what it returns is printed. Counts what was done
+    and what was not.
     """
     import_keras_rpe()
     from keras_rpe.data import ImageFileError, find_images, read_image

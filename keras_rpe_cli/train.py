@@ -337,17 +337,7 @@ def _save_preset(run: _Run, model: InstanceSegmenter, epochs: int) -> None:
 
 
 def commands(folder: Path, out: Path, settings: dict[str, Any], epochs: int) -> dict[str, str]:
-    """The commands that train and evaluate again, with the settings that were used.
-
-    Example:
-        >>> from pathlib import Path
-        >>> from keras_rpe_cli.train import commands
-        >>> lines = commands(Path("A"), Path("B"), {"seed": 3, "preset": None}, 2)
-        >>> lines["train"]
-        'keras-rpe train A --out B --epochs 2 --seed 3'
-        >>> lines["evaluate"]
-        'keras-rpe evaluate A --preset B/preset --names B/validation.txt'
-    """
+    """The commands that train and evaluate again, with the settings that were used."""
     words = ["keras-rpe", "train", str(folder), "--out", str(out), "--epochs", str(epochs)]
     for key, value in settings.items():
         if value is not None and key not in ("folder", "image_names"):

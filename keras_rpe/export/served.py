@@ -47,20 +47,7 @@ _FLOATS = {"scores", "boundaries", "thin"}
 def checked_tables(
     task: str, tables: Mapping[str, Any], size: tuple[int, int], source: str
 ) -> dict[str, np.ndarray]:
-    """Check what a file, or a server that may be anyone's, gave for one image.
-
-    Args:
-        task: "instances", "proposals", "boundaries" or "classes".
-        tables: Arrays or nested lists by name, of a batch of one.
-        size: Height and width of the image.
-        source: Where the tables come from, for the message.
-
-    Returns:
-        The outputs of that task, scores and boundaries in float32, all else in int32.
-
-    Raises:
-        ValueError: If one is missing, or has another shape, data type or range of values.
-    """
+    """Check what a file, or a server that may be anyone's, gave for one image."""
     layout = _LAYOUTS[task]
     try:
         arrays = {name: _array(tables, name) for name in layout}

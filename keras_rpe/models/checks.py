@@ -69,17 +69,6 @@ class CapacityCheck(LabelCheck):
       most the neighborhood. The windows do not overlap, so it does not find all such sets.
 
     Groups are counted on the cells of the embedding map, at the first step and every 16th after it.
-
-    Args:
-        dim: Dimension D of the embedding.
-        loss: The loss whose margin and neighborhood count.
-
-    Example:
-        >>> from keras_rpe.losses import CosineMarginLoss
-        >>> from keras_rpe.models.checks import CapacityCheck
-        >>> check = CapacityCheck(2, CosineMarginLoss(margin=0.5))
-        >>> check.most_groups
-        4
     """
 
     def __init__(self, dim: int, loss: CosineMarginLoss) -> None:
@@ -161,20 +150,6 @@ class ClassCheck(LabelCheck):
 
     Such pixels become void, where backends would give NaN or an error of their own. With several
     replicas, those of the first are reported.
-
-    Args:
-        num_classes: Classes of the model other than the background.
-
-    Example:
-        >>> import numpy as np
-        >>> from keras_rpe.models.checks import ClassCheck
-        >>> check = ClassCheck(num_classes=2)
-        >>> check.observe({"semantic": np.array([[[0, 2, 3]]])}, {})["semantic"].numpy().tolist()
-        [[[0, 2, -1]]]
-        >>> check.report()
-        Traceback (most recent call last):
-        ...
-        ValueError: The class maps must hold 0 to num_classes=2, or `ignore_label`. Received: 3
     """
 
     def __init__(self, num_classes: int) -> None:

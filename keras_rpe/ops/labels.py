@@ -180,14 +180,7 @@ def label_overlaps(labels: Tensor, max_instances: int) -> Tensor:
 
     The instances of each map are counted against those of the maps from it on in one pass over the
     pixels, so no mask is ever formed: memory is O(pixels · maps + (maps · max_instances)²).
-
-    Args:
-        labels: int32 label maps `(batch, H, W, S)` in [0, max_instances], 0 = background; S static.
-        max_instances: Rows of each map in the result.
-
-    Returns:
-        float32 `(batch, S · max_instances, S · max_instances)` in [0, 1]; row
-        s · max_instances + k - 1 is instance k of map s. 0 where there is no such instance.
+    Of int32 `(batch, H, W, S)` it gives float32 `(batch, S · max_instances, S · max_instances)`.
     """
     scales = labels.shape[-1]
     rows = []
@@ -208,16 +201,7 @@ def greedy_suppression(overlaps: Tensor, scores: Tensor, valid: Tensor, most: fl
     That is non-maximum suppression, greedy from the best on. Here all candidates are decided at
     once, again until nothing changes, which comes to the same (Zheng et al., "Enhancing Geometric
     Factors in Model Learning and Inference for Object Detection and Instance Segmentation", 2020,
-    section III-C).
-
-    Args:
-        overlaps: Symmetric float `(batch, P, P)` in [0, 1].
-        scores: Float `(batch, P)`; of equal ones, the first is the better.
-        valid: Boolean `(batch, P)`: candidates that are there.
-        most: Largest overlap of two that stay.
-
-    Returns:
-        Boolean `(batch, P)`.
+    section III-C). The overlaps are `(batch, P, P)`, all else `(batch, P)`.
     """
     index = ops.arange(ops.shape(scores)[1], dtype="int32")
     first = ops.expand_dims(index, 0) < ops.expand_dims(index, 1)

@@ -42,11 +42,7 @@ def model_card(name: str, metadata: dict[str, Any], config: dict[str, Any]) -> s
 
 
 def is_generated(card: Path) -> bool:
-    """Whether a card was written by `model_card`, and not by a person.
-
-    Args:
-        card: The file.
-    """
+    """Whether a card was written by `model_card`, and not by a person."""
     return _MARK in card.read_text(encoding="utf-8", errors="replace")
 
 
@@ -102,13 +98,7 @@ def _figures(metadata: dict[str, Any]) -> str:
 
 
 def figure_text(value: Any) -> str:
-    """A figure with three digits.
-
-    Example:
-        >>> from keras_rpe.models.presets.card import figure_text
-        >>> figure_text(0.79586)
-        '0.796'
-    """
+    """A figure with three digits."""
     return f"{value:.3g}" if isinstance(value, numbers.Real) else str(value)
 
 

@@ -38,12 +38,7 @@ class PresetError(ValueError):
 
 
 def first_line(error: BaseException) -> str:
-    r"""Give the first line of an error's message, as Keras adds pages to some.
-
-    Example:
-        >>> first_line(ValueError("what\nand a page"))
-        'what'
-    """
+    r"""Give the first line of an error's message, as Keras adds pages to some."""
     lines = str(error).strip().splitlines()
     return lines[0][:300] if lines else type(error).__name__
 
@@ -98,17 +93,7 @@ _UNSAFE = {
 
 
 def check_config(config: Any, name: str, trusted_packages: Sequence[str] = ()) -> None:
-    """Check that a configuration describes a keras_rpe model made of known classes.
-
-    Args:
-        config: What `keras.saving.serialize_keras_object` gave.
-        name: What an error calls it.
-        trusted_packages: Packages other than keras and keras_rpe whose classes may be made, such
-            as "keras_hub".
-
-    Raises:
-        PresetError: If it names a class of another package or one that can run code.
-    """
+    """Check that a configuration describes a keras_rpe model made of known classes."""
     registered = config.get("registered_name") if isinstance(config, dict) else None
     if not str(registered).startswith("keras_rpe>"):
         raise PresetError(
@@ -155,15 +140,7 @@ def build_model(
 ) -> keras.Model:
     """Make the model of a configuration, with random weights and not compiled.
 
-    Args:
-        config: What `keras.saving.serialize_keras_object` gave.
-        name: What an error calls it.
-        check_variables: Called with the variables of the model before any is allocated, so that
-            it can refuse them.
-        trusted_packages: As in `check_config`.
-
-    Raises:
-        PresetError: If the configuration is refused, or no model can be made of it.
+    `check_variables` gets its variables before any is allocated, so that it can refuse them.
     """
     check_config(config, name, trusted_packages)
     policy = keras.config.dtype_policy()
@@ -201,19 +178,7 @@ def check_size(variables: list[Any]) -> None:
 
 
 def weight_shapes(path: Path, name: str) -> Counter[Shape]:
-    """Count the shapes of the weights in a file without reading them.
-
-    Args:
-        path: A `.weights.h5` file.
-        name: What an error calls it.
-
-    Returns:
-        How often each shape occurs, the state of an optimizer left out.
-
-    Raises:
-        PresetError: If it is not such a file, or has links, external or virtual data, or data that
-            are not numbers.
-    """
+    """Count the shapes of the weights in a file, without reading them or following a link."""
     shapes: Counter[Shape] = Counter()
     seen = 0
 
@@ -256,19 +221,7 @@ def load_weights(
     name: str,
     trusted_packages: Sequence[str] = (),
 ) -> keras.Model:
-    """Make the model of a configuration with the weights of a file, which must be all it has.
-
-    Args:
-        config: What `keras.saving.serialize_keras_object` gave.
-        config_name: What an error calls it.
-        path: A `.weights.h5` file.
-        name: What an error calls the weights.
-        trusted_packages: As in `check_config`.
-
-    Raises:
-        PresetError: If the configuration or the weights are refused, the shapes differ, or a
-            weight is not finite.
-    """
+    """Make the model of a configuration with the weights of a file, which must be all it has."""
     shapes = weight_shapes(path, name)
 
     def check_variables(variables: list[Any]) -> None:
@@ -304,18 +257,7 @@ def load_weights(
 def unpack(
     archive: Path, folder: Path, name: str, names: Sequence[str], strict: bool = True
 ) -> None:
-    """Unpack those files of a zip archive into a folder, and nothing else.
-
-    Args:
-        archive: The zip file.
-        folder: The folder; some files of a refused archive may be left in it.
-        name: What an error calls the archive.
-        names: Names of the files, the first of which must be there.
-        strict: Whether other files are refused, and those of these names may be in one folder.
-
-    Raises:
-        PresetError: If it is not such an archive, is damaged, or grows beyond reason.
-    """
+    """Unpack those files of a zip archive into a folder, and nothing else."""
     try:
         with zipfile.ZipFile(archive) as file:
             infos = [info for info in file.infolist() if not info.is_dir()]

@@ -115,13 +115,7 @@ def _downloaded(handle: str, download: Callable[[], str]) -> Path:
 
 
 def cache_folder() -> Path:
-    """Where downloaded presets are kept: `$KERAS_HOME/keras_rpe`, by default `~/.keras/keras_rpe`.
-
-    Example:
-        >>> from keras_rpe.models.presets.load import cache_folder
-        >>> cache_folder().name
-        'keras_rpe'
-    """
+    """Where downloads are kept: `$KERAS_HOME/keras_rpe`, by default `~/.keras/keras_rpe`."""
     home = os.environ.get("KERAS_HOME")
     return (Path(home) if home else Path.home() / ".keras") / "keras_rpe"
 
