@@ -57,7 +57,7 @@ def _no_proxy():
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> Path:
-    """The folder of a SavedModel that gives the same labels for all images, and has a variable."""
+    """The folder of a SavedModel that gives labels and nothing else, and has a variable."""
     module = tf.Module()
     module.v = tf.Variable(tf.zeros((100,), tf.int32))
     spec = tf.TensorSpec((None, None, None, 3), "uint8", name="image")
@@ -72,7 +72,7 @@ def tiny(tmp_path_factory) -> Path:
 class TestFiles:
     def test_saved_model_takes_what_keras_takes(self, saved_model, nuclei, small):
         opened = load_served(saved_model)
-        for image in (small, small.astype("uint16") * 200):
+        for image in (small, small.astype("uint16") * 200, small[..., 0]):
             found, expected = opened.predict_instances(image), nuclei.predict_instances(image)
             assert len(expected) > 0
             for name in NAMES:
@@ -96,10 +96,10 @@ class TestFiles:
         file = LITERT if kind == "litert" else request.getfixturevalue(kind)
         served = load_served(file, num_threads=2)
         found, expected = served.predict_instances(photo), nuclei.predict_instances(photo)
-        # The bundled file has weights of 16 bits.
-        assert matching(expected.labels, found.labels, 0.5).mean_true_iou >= 0.99
+        least, difference = {"litert": (0.99, 1e-2), "onnx": (0.995, 1e-3)}[kind]  # 16, 32 bits
+        assert matching(expected.labels, found.labels, 0.5).mean_true_iou >= least
         assert len(found) == len(expected) > 3
-        np.testing.assert_allclose(found.scores, expected.scores, atol=1e-2)
+        np.testing.assert_allclose(found.scores, expected.scores, atol=difference)
         assert np.abs(found.boxes - expected.boxes).max() <= 1
         with pytest.raises(ValueError, match=r"`image` must be uint8 for .*astype.*dtype=uint16"):
             served.predict_instances(photo.astype("uint16"))
