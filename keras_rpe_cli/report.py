@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import tempfile
@@ -97,8 +98,8 @@ def import_keras_rpe() -> None:
             finally:
                 os.dup2(stderr, 2)
                 os.close(stderr)
-    import absl.logging
-    import tensorflow as tf
+    if "tensorflow" in sys.modules:  # Other backends do without.
+        import absl.logging
 
-    tf.get_logger().setLevel("ERROR")
-    absl.logging.set_verbosity(absl.logging.ERROR)
+        logging.getLogger("tensorflow").setLevel("ERROR")
+        absl.logging.set_verbosity(absl.logging.ERROR)

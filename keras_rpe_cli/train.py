@@ -11,6 +11,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -226,7 +227,6 @@ def _model(run: _Run) -> tuple[InstanceSegmenter, int]:
 def _fit(run: _Run, model: InstanceSegmenter, epoch: int) -> int:
     """Train until the last epoch, or until val_ap50 stalls; the number of epochs then."""
     import keras
-    import tensorflow as tf
 
     from keras_rpe.callbacks import InstanceEvaluation, TrainingState
     from keras_rpe.written_file import write_file
@@ -280,13 +280,15 @@ def _fit(run: _Run, model: InstanceSegmenter, epoch: int) -> int:
                 state,
             ],
         )
-    except tf.errors.ResourceExhaustedError as error:
-        raise ValueError(
-            "The memory is too small for this model: lower --batch-size or --crop-size."
-        ) from error
-    except tf.errors.InvalidArgumentError as error:
+    except Exception as error:
+        if "exhausted" in f"{type(error).__name__} {error}".lower() or "memory" in str(error):
+            raise ValueError(
+                "The memory is too small for this model: lower --batch-size or --crop-size."
+            ) from error
         # The sentence of an assertion in the data, out of what TensorFlow puts around it.
         found = re.search(r"assertion failed: \[b?['\"]?(.*?)['\"]?\]", str(error), re.DOTALL)
+        if type(error).__name__ != "InvalidArgumentError":
+            raise
         raise ValueError(found.group(1) if found else one_line(error)[:300]) from error
     if state.wait >= run.patience:
         typer.echo(f"no better val_ap50 in {run.patience} epochs")
@@ -296,10 +298,7 @@ def _fit(run: _Run, model: InstanceSegmenter, epoch: int) -> int:
 def _save_preset(run: _Run, model: InstanceSegmenter, epochs: int) -> None:
     """Write the best model of the run as its preset, with figures of the images held out."""
     import keras
-    import numpy as np
-    import tensorflow as tf
 
-    import keras_rpe
     from keras_rpe_cli.evaluate import match_images
 
     best = run.out / "best.keras"
@@ -322,7 +321,10 @@ def _save_preset(run: _Run, model: InstanceSegmenter, epochs: int) -> None:
         "epochs": epochs,
         "versions": {
             "python": platform.python_version(),
-            **{package.__name__: package.__version__ for package in (keras, tf, np, keras_rpe)},
+            **{
+                package: version(package)
+                for package in ("keras", keras.backend.backend(), "numpy", "keras_rpe")
+            },
         },
         "commands": commands(run.folder, run.out, run.settings, run.epochs),
         "figures": figures,

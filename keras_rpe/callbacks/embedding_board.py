@@ -9,7 +9,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 from PIL import Image
 
 from keras_rpe.arguments import check_choice, check_integer
@@ -41,6 +40,7 @@ class EmbeddingBoard(keras.callbacks.Callback):
         scale: Side of the square that is drawn for a pixel, from 1 to 16, for small images.
 
     Raises:
+        ImportError: If TensorFlow is not installed.
         ValueError: If an argument is not as above.
         TypeError: If the model lacks the methods of an `InstanceSegmenter`, before training.
         OSError: If the folder cannot be made.
@@ -66,6 +66,13 @@ class EmbeddingBoard(keras.callbacks.Callback):
         scale: int = 1,
     ) -> None:
         super().__init__()
+        try:
+            import tensorflow as tf
+        except ModuleNotFoundError:
+            raise ImportError(
+                "EmbeddingBoard writes files of TensorBoard by TensorFlow: pip install tensorflow"
+            ) from None
+        self._tf = tf
         self.frequency = check_integer("frequency", frequency)
         check_choice("projection", projection, PROJECTIONS)
         self.projection: Projection = projection
@@ -114,16 +121,16 @@ class EmbeddingBoard(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Open an event file."""
-        self._writer = tf.summary.create_file_writer(self.folder)
+        self._writer = self._tf.summary.create_file_writer(self.folder)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Write the pictures."""
         if (epoch + 1) % self.frequency:
             return
         # Another callback may have the recording switched off between its own steps.
-        with self._writer.as_default(step=epoch), tf.summary.record_if(True):
+        with self._writer.as_default(step=epoch), self._tf.summary.record_if(True):
             for name, picture in self.pictures().items():
-                _write_image(name, picture)
+                _write_image(self._tf, name, picture)
         self._writer.flush()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
@@ -131,7 +138,7 @@ class EmbeddingBoard(keras.callbacks.Callback):
         self._writer.close()
 
 
-def _write_image(name: str, picture: np.ndarray) -> None:
+def _write_image(tf: Any, name: str, picture: np.ndarray) -> None:
     """Write what `tf.summary.image` would, which needs the package tensorboard."""
     metadata = tf.compat.v1.SummaryMetadata()
     metadata.plugin_data.plugin_name = "images"

@@ -3,7 +3,6 @@
 import importlib
 from typing import Any
 
-from keras_rpe.data.augmentation import default_augmentation, photo_augmentation
 from keras_rpe.data.bsds import (
     BoundaryAnnotation,
     BoundaryPair,
@@ -40,13 +39,11 @@ __all__ = [
     "bsds500",
     "coco_instances",
     "coco_panoptic",
-    "default_augmentation",
     "digits",
     "find_boundary_pairs",
     "find_images",
     "label_folder",
     "pascal_voc",
-    "photo_augmentation",
     "read_boundaries",
     "read_class_names",
     "read_image",

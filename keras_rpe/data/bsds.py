@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import keras
 import numpy as np
 
 from keras_rpe.arguments import check_choice
 from keras_rpe.data.archives import matlab_variable
+from keras_rpe.data.batches import Batch
 from keras_rpe.data.boundary_crops import (
     AnnotatedImage,
     annotated_image,
@@ -311,7 +313,8 @@ def bsds500(
     repeats: int = 1,
     seed: int | None = 0,
     names: Sequence[str] | None = None,
-) -> tf.data.Dataset:
+    workers: int = 0,
+) -> tf.data.Dataset | keras.utils.PyDataset:
     """Read images and human boundaries of BSDS500 as batches for `fit`.
 
     The annotators of an image disagree. A pixel's share is the number of annotators whose line
@@ -344,10 +347,11 @@ def bsds500(
         repeats: crops per image and epoch.
         seed: the same seed gives the same batches; None draws one from Python's generator.
         names: only these images, by their names without ending.
+        workers: as in `LabelledImages.crops`.
 
     Returns:
-        A dataset of float32 images (B, h, w, 3) in 0..255 and float32 shares (B, h, w), each
-        -1 or in 0..1, of known length.
+        A dataset as that of `LabelledImages.crops`, of float32 images (B, h, w, 3) in 0..255 and
+        float32 shares (B, h, w), each -1 or in 0..1.
 
     Raises:
         LabelFolderError: the folder cannot be used; the message lists every bad file.
@@ -373,13 +377,15 @@ def bsds500(
         (TensorShape([1, 24, 24, 3]), TensorShape([1, 24, 24]), 1.0)
     """
     check_choice("augment", augment, (True, False))
-    options = CropOptions(crop_size, batch_size, shuffle, augment, zoom, repeats, seed).checked()
+    options = CropOptions(
+        crop_size, batch_size, shuffle, augment, zoom, repeats, seed, workers=workers
+    ).checked()
     size = options.crop_size
     if size is None and augment:
         raise ValueError("`augment` must be False with crop_size=None. Received: augment=True")
     pairs = chosen({pair.name: pair for pair in find_boundary_pairs(folder, split)}, names)
-    area = size or (None, None)
-    specs = [((*area, 3), "float32"), (area, "float32")]
+    area = (None, *(size or (None, None)))
+    specs = tuple(keras.KerasTensor(shape, "float32") for shape in ((*area, 3), area))
 
     def crop(item: AnnotatedImage, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         shape = item.counts.shape
@@ -396,4 +402,8 @@ def bsds500(
     def load(pair: BoundaryPair) -> AnnotatedImage:
         return annotated_image(*read_boundary_pair(pair))
 
-    return crop_batches(pairs, load, crop, specs, options, load_first=True)
+    def finish(crops: list[tuple[np.ndarray, np.ndarray]]) -> Batch:
+        images, shares = (np.stack(arrays) for arrays in zip(*crops))
+        return images, shares
+
+    return crop_batches(pairs, load, crop, finish, specs, options, load_first=True)

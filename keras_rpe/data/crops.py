@@ -1,29 +1,25 @@
-"""Random crops of labelled images, in NumPy, and batches of them as a `tf.data.Dataset`."""
+"""Random crops of labelled images, in NumPy."""
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 from scipy import ndimage
 from skimage.measure import label
 
 from keras_rpe.arguments import check_choice, check_integer
-from keras_rpe.data.augmentation import (
-    SEEDS,
-    Augmentation,
-    default_augmentation,
-    keep_middle,
-    photo_augmentation,
-)
+from keras_rpe.data.augmentation import recolored, shaded
+from keras_rpe.data.batches import Batch, batches
 from keras_rpe.data.images import ImageFileError, raise_problems
 from keras_rpe.data.labels import VOID, pair_codes, unique_codes
 
-if TYPE_CHECKING:
-    import tensorflow as tf
+SEEDS = 2**31 - 16
+"""Seeds lie below it."""
 
 CACHE_BYTES = 2**30
 """How much decoded data a dataset keeps in memory; images beyond are read again."""
@@ -44,11 +40,13 @@ class CropOptions(NamedTuple):
     repeats: int
     seed: Any
     split_pieces: bool = False
+    workers: int = 0
 
     def checked(self) -> CropOptions:
         """Check them; `crop_size` becomes (height, width) or `None`, and a seed is drawn."""
         check_integer("batch_size", self.batch_size)
         check_integer("repeats", self.repeats)
+        check_integer("workers", self.workers, 0, 1024)
         seed = random.randrange(SEEDS) if self.seed is None else self.seed
         zoom = self.zoom if isinstance(self.zoom, (tuple, list)) else ()
         if not (len(zoom) == 2 and 0.1 <= zoom[0] <= zoom[1] <= 10):
@@ -80,8 +78,8 @@ class CropOptions(NamedTuple):
 
     @property
     def margin(self) -> tuple[int, int]:
-        """Rows above and below, and columns left and right, that crops have at first."""
-        if self.augment in (False, "photo") or self.crop_size is None:
+        """Rows above and below, and columns left and right, that a function of `augment` gets."""
+        if not callable(self.augment) or self.crop_size is None:
             return 0, 0
         # A crop turned by any angle reaches as far as its diagonal.
         reach = math.hypot(*self.crop_size) / 2
@@ -211,7 +209,7 @@ def cut(
 
 
 class _Sampled(NamedTuple):
-    """What a crop takes of an axis of the image, one entry for each pixel of the crop."""
+    """What pixels of a crop take of an axis of the image."""
 
     below: np.ndarray  # the pixel before the place
     above: np.ndarray  # the pixel after it
@@ -223,8 +221,13 @@ class _Sampled(NamedTuple):
 def _sampled(extent: int, corner: int, size: int, margin: int, scale: float) -> _Sampled:
     # The centers of the crop's pixels, in pixels of the image.
     place = corner + (np.arange(-margin, size + margin) + 0.5) * scale - 0.5
+    return _placed(place, extent, size * scale)
+
+
+def _placed(place: np.ndarray, extent: int, shown: float) -> _Sampled:
+    """What is at some places along an axis, of which a crop shows so many pixels."""
     below, nearest = np.floor(place).astype(int), np.floor(place + 0.5).astype(int)
-    reflects = extent >= round(size * scale)
+    reflects = extent >= round(shown)
     known = (nearest >= 0) & (nearest < extent) | reflects
     period = max(2 * (extent - 1), 1)
 
@@ -237,21 +240,60 @@ def _sampled(extent: int, corner: int, size: int, margin: int, scale: float) -> 
     return _Sampled(inside(below), inside(below + 1), share, inside(nearest), known)
 
 
+def turned(
+    item: LabelledImage,
+    corner: tuple[int, int],
+    size: tuple[int, int],
+    angle: float,
+    mirror: bool,
+    scale: float = 1.0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cut a crop that is turned about its middle, and continued as in `cut`."""
+    rows, columns = ((np.arange(side) - (side - 1) / 2) * scale for side in size)
+    rows, columns = rows[:, None], columns * (-1 if mirror else 1)
+    cosine, sine = math.cos(angle), math.sin(angle)
+    places = (cosine * rows - sine * columns, sine * rows + cosine * columns)
+    row, column = (
+        _placed(place + first + side * scale / 2 - 0.5, extent, side * scale)
+        for place, first, side, extent in zip(places, corner, size, item.labels.shape)
+    )
+    labels = np.where(
+        row.known & column.known, item.labels[row.nearest, column.nearest], item.outside
+    )
+    channels = (1,) * (item.image.ndim - 2)
+    down, right = (one.share.reshape(*size, *channels) for one in (row, column))
+    image, below, above = item.image, row.below, row.above
+    upper = image[below, column.below] * (1 - right) + image[below, column.above] * right
+    lower = image[above, column.below] * (1 - right) + image[above, column.above] * right
+    return upper * (1 - down) + lower * down, labels
+
+
 def random_crop(
     item: LabelledImage, options: CropOptions, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draw a crop with its margin: float32 pixels (h, w, 3), int32 labels, and their meaning."""
-    size = options.crop_size
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw a crop, with its margin: float32 pixels (h, w, 3) and int32 labels (h, w)."""
+    size, augment = options.crop_size, options.augment
+    corner, scale = (0, 0), 1.0
     if size is None:
-        pixels, labels = cut(item, (0, 0), item.labels.shape, (0, 0))
+        size = item.labels.shape
     else:
-        zooms = options.augment in (True, "photo")
-        scale = 1 / math.exp(rng.uniform(*np.log(options.zoom if zooms else (1.0, 1.0))))
+        scale = math.exp(-rng.uniform(*np.log(options.zoom))) if _is_own(augment) else 1.0
         shown = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
         corner = draw_corner(item.labels.shape, shown, rng, draw_focus(item, rng))
-        pixels, labels = cut(item, corner, size, options.margin, scale)
-    meaning = np.zeros((0, 2), np.int32) if item.meaning is None else item.meaning
-    return rgb_float(pixels), labels.astype(np.int32), meaning
+    if augment is True:
+        angle, mirror = rng.uniform(0, 2 * math.pi), bool(rng.random() < 0.5)
+        pixels, labels = turned(item, corner, size, angle, mirror, scale)
+        return shaded(rgb_float(pixels), rng), labels.astype(np.int32)
+    pixels, labels = cut(item, corner, size, options.margin, scale)
+    if augment == "photo":
+        if rng.random() < 0.5:
+            pixels, labels = pixels[:, ::-1], labels[:, ::-1]
+        return recolored(rgb_float(pixels), rng), labels.astype(np.int32)
+    return rgb_float(pixels), labels.astype(np.int32)
+
+
+def _is_own(augment: Any) -> bool:
+    return augment is True or augment == "photo"
 
 
 def rgb_float(image: np.ndarray) -> np.ndarray:
@@ -261,45 +303,23 @@ def rgb_float(image: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(image[..., :3], dtype=np.float32)
 
 
-def read_labels_of_crops(
-    labels: np.ndarray, meanings: np.ndarray, split_pieces: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Turn a batch of labels (B, h, w) and their meanings into instances and classes, int32."""
-    instances, kinds = labels, np.zeros_like(labels)
-    if meanings.shape[1]:
-        # Numbers that an augmentation made up count as void.
-        known = (labels >= 0) & (labels < meanings.shape[1])
-        labels = np.where(known, labels, meanings.shape[1] - 1)
-        pairs = np.stack([table[one] for table, one in zip(meanings, labels)])
-        pairs = np.where(known[..., None], pairs, VOID)
-        instances, kinds = pairs[..., 0], pairs[..., 1]
-    void = instances == VOID
-    number = relabel_pieces if split_pieces else _without_gaps
-    numbered = np.stack([number(one) for one in np.where(void, 0, instances)])
-    return np.where(void, VOID, numbered).astype(np.int32), kinds.astype(np.int32)
-
-
 def crop_batches(
     files: Mapping[str, Any],
     load: Callable[[Any], Any],
-    crop: Callable[[Any, np.random.Generator], tuple[np.ndarray, ...]],
-    specs: Sequence[tuple[tuple[int | None, ...], str]],
+    crop: Callable[[Any, np.random.Generator], Any],
+    finish: Callable[[list[Any]], Batch],
+    specs: Any,
     options: CropOptions,
-    finish: Callable[..., Any] | None = None,
     load_first: bool = False,
-) -> tf.data.Dataset:
+) -> Any:
     """Make batches of what `crop` cuts out of what `load` reads, of each file, by their names.
 
-    What is loaded has `nbytes`; an `ImageFileError` of `load` ends the dataset with its sentence.
-    `specs` are shape and type of the arrays that `crop` gives, without the axis of the batch;
-    `finish` turns a batch of them into what the dataset gives. With `load_first`, all are loaded
-    before anything else, to find those that cannot be.
+    What is loaded has `nbytes`. `finish` makes a batch, like the nest `specs`, of what `crop` gave.
+    With `load_first`, all are loaded before anything else, to find those that cannot be.
     """
-    import tensorflow as tf
-
     names = list(files)
     cache: dict[str, Any] = {}
-    held = epoch = 0
+    held = 0
 
     def loaded(name: str) -> Any:
         nonlocal held
@@ -321,56 +341,20 @@ def crop_batches(
     if load_first:
         raise_problems(map(problem, names), "images")
 
-    def generate() -> Iterator[tuple[Any, ...]]:
-        nonlocal epoch
-        rng = np.random.default_rng([options.seed, epoch if options.shuffle else 0])
-        epoch += 1
+    def make(epoch: int, index: int) -> Batch:
         order = np.tile(np.arange(len(names)), options.repeats)
+        epoch = epoch if options.shuffle else 0
         if options.shuffle:
-            rng.shuffle(order)
-        for start in range(0, len(order), options.batch_size):
-            chosen = order[start : start + options.batch_size]
-            try:
-                crops = [crop(loaded(names[index]), rng) for index in chosen]
-            except (ImageFileError, OSError) as error:
-                yield *(np.zeros([1, *(n or 1 for n in s)], t) for s, t in specs), str(error)
-                return
-            yield *map(_stacked, zip(*crops)), ""
+            np.random.default_rng([options.seed, epoch]).shuffle(order)
+        chosen = order[index * options.batch_size : (index + 1) * options.batch_size]
+        # Each batch has its own random numbers, so that processes may make them in any order.
+        rng = np.random.default_rng([options.seed, epoch, index])
+        return finish([crop(loaded(names[number]), rng) for number in chosen])
 
-    @tf.autograph.experimental.do_not_convert
-    def checked(*batch: tf.Tensor) -> Any:
-        # An exception inside the generator would show its whole traceback; this shows a sentence.
-        *arrays, problem = batch
-        with tf.control_dependencies([tf.debugging.Assert(tf.equal(problem, ""), [problem])]):
-            arrays = [tf.identity(array) for array in arrays]
-        return tuple(arrays) if finish is None else finish(*arrays)
-
-    signature = *(tf.TensorSpec((None, *s), t) for s, t in specs), tf.TensorSpec((), tf.string)
-    dataset = tf.data.Dataset.from_generator(generate, output_signature=signature).map(checked)
-    return counted_dataset(dataset, math.ceil(len(names) * options.repeats / options.batch_size))
-
-
-def _stacked(arrays: tuple[np.ndarray, ...]) -> np.ndarray:
-    """Stack arrays, of which tables of two columns may differ in length: rows of void follow."""
-    longest = max(map(len, arrays))
-    if any(len(one) < longest for one in arrays):
-        rows = [((0, longest - len(one)), (0, 0)) for one in arrays]
-        arrays = tuple(map(lambda a, b: np.pad(a, b, constant_values=VOID), arrays, rows))
-    return np.stack(arrays)
-
-
-def counted_dataset(dataset: tf.data.Dataset, length: int) -> tf.data.Dataset:
-    """Give a dataset a known length, and two batches that are ready before they are asked for.
-
-    Nothing in it is left to tune, so that TensorFlow's tuner is turned off: its thread sleeps for
-    up to a minute, and an iterator that ends while it does waits for it, at the end of an epoch.
-    """
-    import tensorflow as tf
-
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    dataset = dataset.apply(tf.data.experimental.assert_cardinality(length)).prefetch(2)
-    return dataset.with_options(options)
+    if callable(options.augment):
+        make(0, 0)  # A function that returns something else is refused now.
+    length = math.ceil(len(names) * options.repeats / options.batch_size)
+    return batches(make, length, specs, options.workers)
 
 
 def labelled_batches(
@@ -378,59 +362,71 @@ def labelled_batches(
     load: Callable[[Any], LabelledImage],
     options: CropOptions,
     classes: bool,
-) -> tf.data.Dataset:
+) -> Any:
     """Make batches for `fit`: augmented images, and their instances, with classes or without."""
-    import tensorflow as tf
+    size = options.crop_size
 
-    size, change = options.crop_size, options.augment or None
-    if options.augment is True:
-        change = default_augmentation(options.seed, size)
-    elif options.augment == "photo":
-        change = photo_augmentation(options.seed)
+    def crop(item: LabelledImage, rng: np.random.Generator) -> tuple[Any, ...]:
+        return *random_crop(item, options, rng), item.meaning
 
-    def crop(item: LabelledImage, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
-        return random_crop(item, options, rng)
-
-    def read(labels: np.ndarray, meanings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return read_labels_of_crops(labels, meanings, options.split_pieces)
-
-    @tf.autograph.experimental.do_not_convert
-    def finish(images: tf.Tensor, labels: tf.Tensor, meanings: tf.Tensor) -> tuple[tf.Tensor, Any]:
-        if change is not None:
-            images, labels = _changed(change, images, labels, size)
-        if size is not None:
-            images, labels = keep_middle(images, size), keep_middle(labels, size)
-        both = tf.numpy_function(read, [labels, meanings], (tf.int32, tf.int32), stateful=False)
-        side = size or (None, None)
-        instances, kinds = (tf.ensure_shape(one, (None, *side)) for one in both)
-        images = tf.ensure_shape(images, (None, *side, 3))
+    def finish(crops: list[Any]) -> Batch:
+        images, labels = (np.stack(arrays) for arrays in list(zip(*crops))[:2])
+        if callable(options.augment):
+            images, labels = _changed(options.augment, images, labels, size)
+        number = relabel_pieces if options.split_pieces else _without_gaps
+        pairs = [_read(one, meaning, number) for one, (*_, meaning) in zip(labels, crops)]
+        instances, kinds = (np.stack(arrays) for arrays in zip(*pairs))
         return images, {"instances": instances, "classes": kinds} if classes else instances
 
-    area = (None, None) if size is None else tuple(s + 2 * m for s, m in zip(size, options.margin))
-    specs = [((*area, 3), "float32"), (area, "int32"), ((None, 2), "int32")]
-    return crop_batches(files, load, crop, specs, options, finish)
+    area = (None, *(size or (None, None)))
+    maps = keras.KerasTensor(area, "int32")
+    target = {"instances": maps, "classes": maps} if classes else maps
+    specs = (keras.KerasTensor((*area, 3), "float32"), target)
+    return crop_batches(files, load, crop, finish, specs, options)
+
+
+def _read(
+    labels: np.ndarray, meaning: np.ndarray | None, number: Callable[[np.ndarray], np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Turn the labels of a crop and their meaning into instances and classes, int32."""
+    instances, kinds = labels, np.zeros_like(labels)
+    if meaning is not None:
+        # Numbers that an augmentation made up count as void.
+        known = (labels >= 0) & (labels < len(meaning))
+        instances, kinds = np.moveaxis(meaning[np.where(known, labels, len(meaning) - 1)], -1, 0)
+    void = instances == VOID
+    numbered = number(np.where(void, 0, instances))
+    return np.where(void, VOID, numbered).astype(np.int32), kinds.astype(np.int32)
 
 
 def _changed(
-    change: Augmentation, images: tf.Tensor, labels: tf.Tensor, size: tuple[int, int] | None
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Augment a batch, and check what the augmentation returns."""
-    import tensorflow as tf
-
-    masks = tf.cast(labels, tf.float32)[..., None]
-    changed: Any = change({"images": images, "segmentation_masks": masks})
+    change: Callable[[dict[str, Any]], Any],
+    images: np.ndarray,
+    labels: np.ndarray,
+    size: tuple[int, int] | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Augment a batch by a layer or a function, check what it returns, and cut the middle."""
+    masks = labels[..., None].astype(np.float32)
+    changed = change({"images": images, "segmentation_masks": masks})
     try:
-        images, masks = changed["images"], changed["segmentation_masks"]
+        images, masks = (
+            keras.ops.convert_to_numpy(changed[key]) for key in ("images", "segmentation_masks")
+        )
     except (TypeError, KeyError, IndexError):
         raise ValueError(
             "`augment` must return a dictionary of images and segmentation_masks. "
             f"Received: {type(changed).__name__}"
         ) from None
     sides = zip(size or (1, 1), images.shape[1:3], masks.shape[1:3])
-    if any(one is not None and one < side for side, *given in sides for one in given):
+    if any(one < side for side, *given in sides for one in given):
         raise ValueError(
             "`augment` must return images and segmentation_masks no smaller than crop_size. "
             f"Received: images of shape {images.shape}, segmentation_masks of shape {masks.shape}"
         )
-    masks = tf.cast(tf.round(tf.cast(masks, tf.float32)[..., 0]), tf.int32)
-    return tf.cast(images, tf.float32), masks
+    images, masks = (_middle(one, size or one.shape[1:3]) for one in (images, masks))
+    return images.astype(np.float32), np.round(masks[..., 0]).astype(np.int32)
+
+
+def _middle(batch: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    top, left = ((have - side) // 2 for have, side in zip(batch.shape[1:3], size))
+    return batch[:, top : top + size[0], left : left + size[1]]

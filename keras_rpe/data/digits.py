@@ -6,18 +6,20 @@ import io
 import math
 import random
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from keras_rpe.arguments import check_choice, check_integer, check_number
-from keras_rpe.data.augmentation import SEEDS
-from keras_rpe.data.crops import counted_dataset
+from keras_rpe.data.batches import Batch, batches
+from keras_rpe.data.crops import SEEDS
 from keras_rpe.data.images import ImageFileError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 SPLITS = ("train", "test")
 """The parts of a set of digits, which have no image in common."""
@@ -187,7 +189,8 @@ def digits(
     same_class_share: float = 1 / 3,
     threshold: int = 0,
     seed: int | None = 0,
-) -> tf.data.Dataset:
+    workers: int = 0,
+) -> tf.data.Dataset | keras.utils.PyDataset:
     """Draw the scenes of the digits tutorial of Kong & Fowlkes (CVPR 2018) as batches for `fit`.
 
     A scene is 0 to 9 digits of MNIST on a black canvas of 64×64 pixels, their upper left corners
@@ -217,9 +220,11 @@ def digits(
         same_class_share: Share of the scenes whose digits are all of one class, in [0, 1].
         threshold: Gray value from 0 to 254 above which a pixel belongs to the digit.
         seed: The same seed gives the same scenes; `None` draws one from Python's generator.
+        workers: As in `LabelledImages.crops`.
 
     Returns:
-        A dataset of float32 images (B, 64, 64, 3) in 0..255 and labels, of known length. Labels
+        A dataset as that of `LabelledImages.crops`, of float32 images (B, 64, 64, 3) in 0..255 and
+        labels. Labels
         are int32 instance maps (B, 64, 64), 0 for the background, or a dictionary of these as
         `instances` and of `classes`, int32 (B, 64, 64): 0 for the background, 1 to 9 for these
         digits, and 10 for the 0.
@@ -246,6 +251,7 @@ def digits(
     check_integer("num_scenes", num_scenes)
     if seed is not None:
         check_integer("seed", seed, 0, SEEDS - 1)
+    check_integer("workers", workers, 0, 1024)
     check_choice("fresh", fresh, (True, False))
     check_choice("classes", classes, (True, False))
     check_integer("max_digits", max_digits, 1, len(CORNERS))
@@ -265,23 +271,16 @@ def digits(
             threshold=threshold,
         )
 
-    epoch = 0
-
-    def generate() -> Iterator[tuple[np.ndarray, ...]]:
-        nonlocal epoch
+    def make(epoch: int, index: int) -> Batch:
         first = epoch * num_scenes if fresh else 0
-        epoch += 1
-        for start in range(first, first + num_scenes, batch_size):
-            stop = min(start + batch_size, first + num_scenes)
-            batch = zip(*(draw(number) for number in range(start, stop)))
-            yield tuple(map(np.stack, batch))
-
-    @tf.autograph.experimental.do_not_convert
-    def finish(images: tf.Tensor, instances: tf.Tensor, kinds: tf.Tensor) -> tuple[tf.Tensor, Any]:
+        start = first + index * batch_size
+        stop = min(start + batch_size, first + num_scenes)
+        drawn, instances, kinds = map(np.stack, zip(*(draw(n) for n in range(start, stop))))
         labels = {"instances": instances, "classes": kinds} if classes else instances
-        return tf.cast(images, tf.float32), labels
+        return drawn.astype(np.float32), labels
 
     area = (None, CANVAS, CANVAS)
-    specs = (tf.TensorSpec((*area, 3), tf.uint8), *[tf.TensorSpec(area, tf.int32)] * 2)
-    dataset = tf.data.Dataset.from_generator(generate, output_signature=specs).map(finish)
-    return counted_dataset(dataset, math.ceil(num_scenes / batch_size))
+    maps = keras.KerasTensor(area, "int32")
+    target = {"instances": maps, "classes": maps} if classes else maps
+    specs = (keras.KerasTensor((*area, 3), "float32"), target)
+    return batches(make, math.ceil(num_scenes / batch_size), specs, workers)

@@ -189,8 +189,13 @@ def _decode(path: Path, header: ImageHeader, labels: bool) -> np.ndarray:
 
 
 def _decode_deep_png(path: Path) -> np.ndarray:
-    # Imported only here: files of this kind are rare and TensorFlow takes seconds to import.
-    import tensorflow as tf
+    # Imported only here: files of this kind are rare, and not everyone has TensorFlow.
+    try:
+        import tensorflow as tf
+    except ModuleNotFoundError:
+        raise ImageFileError(
+            f"{path} is a color PNG of 16 bits, which needs TensorFlow: save it as TIFF."
+        ) from None
 
     data = path.read_bytes()
     pixels = tf.io.decode_png(data, dtype=tf.uint16).numpy()

@@ -12,6 +12,7 @@ from keras_rpe.arguments import check_number
 from keras_rpe.data.images import LabelFolderError
 
 if TYPE_CHECKING:
+    import keras
     import tensorflow as tf
 
     from keras_rpe.data.crops import LabelledImage
@@ -159,7 +160,8 @@ class LabelledImages(Sequence[LabelMaps]):
         repeats: int = 1,
         seed: int | None = None,
         split_pieces: bool | None = None,
-    ) -> tf.data.Dataset:
+        workers: int = 0,
+    ) -> tf.data.Dataset | keras.utils.PyDataset:
         """Make batches of random crops for `fit`.
 
         Every epoch takes `repeats` crops of every image: nine of ten around a random instance, the
@@ -176,11 +178,13 @@ class LabelledImages(Sequence[LabelMaps]):
             batch_size: Crops per batch; the last batch of an epoch may be smaller.
             shuffle: New order and new crops in every epoch; `False` gives every epoch the same
                 order and the same crops.
-            augment: `True` for `default_augmentation`, "photo" for `photo_augmentation`, `False`,
-                or a Keras layer or function on a dictionary of float32 `images` (B, H, W, 3) and
-                `segmentation_masks` (B, H, W, 1), which number the regions of an image. It gets
-                the crops with a margin, of which the middle is kept, so that turning finds real
-                pixels. `None` is `True` for a folder, and "photo" for PASCAL VOC and COCO.
+            augment: `True` turns crops by any angle, mirrors them, and changes contrast,
+                brightness, gamma, blur and noise; "photo" mirrors them left and right and changes
+                contrast, brightness and saturation; `False` changes nothing. Or a Keras layer or a
+                function on a dictionary of float32 `images` (B, H, W, 3) and `segmentation_masks`
+                (B, H, W, 1), which number the regions of an image. It gets the crops with a
+                margin, of which the middle is kept, so that turning finds real pixels. `None` is
+                `True` for a folder, and "photo" for PASCAL VOC and COCO.
             zoom: With `augment=True` or "photo", each crop is enlarged by a random factor from
                 this range; factors below 1 reduce it and show more. Whole images keep their
                 sizes. `None` is (0.65, 1.5) for a folder, (0.7, 1.5) for PASCAL VOC and COCO.
@@ -188,18 +192,19 @@ class LabelledImages(Sequence[LabelMaps]):
             seed: Makes the batches repeatable; `None` draws one from Python's generator.
             split_pieces: Whether each connected piece becomes an instance. `None` is `True` for a
                 folder, and `False` for PASCAL VOC and COCO.
+            workers: Processes that make the batches of a `keras.utils.PyDataset`; 0 for none.
 
         Returns:
-            A dataset, of known length, of float32 images (B, h, w, 3) in the files' own value
-            range and int32 instance maps (B, h, w); or, where there are classes, a dictionary of
-            these as `instances` and of `classes`, int32 (B, h, w). 0 is the background; instances
-            have ids from 1 without gaps; void pixels are `VOID` (-1) in both maps, for training
-            with `ignore_label=VOID`.
+            A `tf.data.Dataset` on TensorFlow without workers, otherwise a `keras.utils.PyDataset`,
+            which `fit` takes on every backend. Batches are float32 images (B, h, w, 3) in the
+            files' own value range and int32 instance maps (B, h, w); or, where there are classes,
+            a dictionary of these as `instances` and of `classes`, int32 (B, h, w). 0 is the
+            background; instances have ids from 1 without gaps; void pixels are `VOID` (-1) in both
+            maps, for training with `ignore_label=VOID`.
 
         Raises:
             ValueError: If an argument is not as above, or there is no image.
         """
-        # TensorFlow is only needed from here on.
         from keras_rpe.data.crops import CropOptions, labelled_batches, labelled_image
 
         if not self.names:
@@ -209,7 +214,7 @@ class LabelledImages(Sequence[LabelMaps]):
         zoom = (0.7 if photographs else 0.65, 1.5) if zoom is None else zoom
         pieces = not photographs if split_pieces is None else split_pieces
         options = CropOptions(
-            crop_size, batch_size, shuffle, augment, zoom, repeats, seed, pieces
+            crop_size, batch_size, shuffle, augment, zoom, repeats, seed, pieces, workers
         ).checked()
 
         def load(file: Any) -> LabelledImage:

@@ -1,17 +1,16 @@
 import numpy as np
 import pytest
-import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
 from keras_rpe.data.crops import (
-    counted_dataset,
     cut,
     draw_corner,
     draw_focus,
     labelled_image,
     relabel_pieces,
+    turned,
 )
 
 
@@ -114,6 +113,35 @@ def test_scaled_crops_are_interpolated(shape, scale):
     np.testing.assert_array_equal(labels, item.labels[tuple(nearest)])
 
 
+@pytest.mark.parametrize("shape", [(40, 50), (40, 50, 3)])
+@pytest.mark.parametrize("mirror", [False, True])
+def test_turned_crops_are_crops_of_the_turned_image(shape, mirror):
+    rng = np.random.default_rng(0)
+    item = labelled_image(rng.integers(0, 255, shape).astype("uint8"), blobs(shape[:2], 0))
+    straight = cut(item, (8, 6), (12, 12), (0, 0))
+    for quarter in range(4):
+        found = turned(item, (8, 6), (12, 12), quarter * np.pi / 2, mirror)
+        for one, other in zip(found, straight):
+            back = np.rot90(one, -quarter if mirror else quarter)
+            np.testing.assert_allclose(back[:, ::-1] if mirror else back, other, atol=1e-3)
+
+
+@settings(max_examples=20, deadline=None)
+@given(angle=st.floats(0, 6.3), scale=st.sampled_from([0.7, 1.0, 1.4]), mirror=st.booleans())
+def test_image_and_labels_turn_together(angle, scale, mirror):
+    labels = (np.indices((90, 80)).sum(axis=0) // 12 % 2).astype(int)
+    item = labelled_image((200 * labels + 20).astype("uint8"), labels)
+    pixels, found = turned(item, (20, 18), (30, 26), angle, mirror, scale)
+    assert pixels.dtype == np.float32
+    assert ((pixels > 120) != (found > 0)).mean() < 0.05
+    # Far inside of a large image, nothing is continued.
+    assert 0.3 < found.mean() < 0.7
+    small = labelled_image(np.full((9, 9), 7, "uint8"), np.ones((9, 9), int))
+    pixels, found = turned(small, (-5, -5), (20, 20), angle, mirror)
+    np.testing.assert_allclose(pixels, 7, atol=1e-5)
+    assert abs(int(found.sum()) - 81) < 12
+
+
 def test_a_scaled_crop_may_be_larger_than_the_image():
     item = labelled_image(np.full((10, 10), 7, "uint8"), np.ones((10, 10), int))
     pixels, labels = cut(item, (-5, -5), (20, 20), (4, 4), 1.0)
@@ -172,13 +200,3 @@ def test_classed_image_keeps_the_meaning_of_each_pixel(highest):
     _, labels = cut(item, (-3, 0), (26, 30), (0, 0))
     assert (labels[:3] == 4).all()
     assert (labels[-3:] == 4).all()
-
-
-def test_all_batches_come_and_are_counted() -> None:
-    numbers = tf.data.Dataset.from_generator(lambda: iter(range(4)), tf.int32)
-    dataset = counted_dataset(numbers, 4)
-    assert len(dataset) == 4
-    assert [int(x) for x in dataset] == [0, 1, 2, 3]
-    assert dataset.map(lambda x: x + 1).options().autotune.enabled is False
-    with pytest.raises(tf.errors.FailedPreconditionError):
-        list(counted_dataset(numbers, 5))

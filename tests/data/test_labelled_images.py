@@ -210,7 +210,7 @@ def test_own_augmentation():
     seen = []
 
     def invert(data: dict) -> dict:
-        seen.append(data["images"].shape.as_list())
+        seen.append(list(data["images"].shape))
         return {**data, "images": 255.0 - data["images"]}
 
     options = {**PLAIN, "shuffle": False}
