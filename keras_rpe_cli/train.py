@@ -299,6 +299,7 @@ def _save_preset(run: _Run, model: InstanceSegmenter, epochs: int) -> None:
     """Write the best model of the run as its preset, with figures of the images held out."""
     import keras
 
+    import keras_rpe
     from keras_rpe_cli.evaluate import match_images
 
     best = run.out / "best.keras"
@@ -321,10 +322,8 @@ def _save_preset(run: _Run, model: InstanceSegmenter, epochs: int) -> None:
         "epochs": epochs,
         "versions": {
             "python": platform.python_version(),
-            **{
-                package: version(package)
-                for package in ("keras", keras.backend.backend(), "numpy", "keras_rpe")
-            },
+            "keras_rpe": keras_rpe.__version__,
+            **{name: version(name) for name in ("keras", keras.backend.backend(), "numpy")},
         },
         "commands": commands(run.folder, run.out, run.settings, run.epochs),
         "figures": figures,

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_rpe.arguments import check_choice
 from keras_rpe.checkpoints import ConversionReport
 from keras_rpe.models.backbones import make_backbone
 from keras_rpe.models.checks import LabelCheck
@@ -409,15 +410,14 @@ class Task(keras.Model):
             >>> path.name
             'classes.tflite'
         """
-        from keras_rpe import export
-        from keras_rpe.arguments import check_choice
-
         if keras.backend.backend() != "tensorflow":
             raise RuntimeError(
                 "Models are exported on the TensorFlow backend: save this one as .keras, and load "
                 "it with KERAS_BACKEND=tensorflow. "
                 f"Received: backend={keras.backend.backend()!r}"
             )
+        from keras_rpe import export  # Only this part of the package needs TensorFlow.
+
         check_choice("format", format, ("tf_saved_model", "litert", "onnx"))
         if format != "litert" and (quantize is not None or representative_data is not None):
             raise ValueError(

@@ -131,7 +131,7 @@ def mutant(seed: bytes, random: np.random.Generator) -> bytes:
     return bytes(content)
 
 
-def refused(row: Row, folder: Path, count: int) -> int:
+def refused(row: Row, folder: Path, count: int, expected: type[Exception] = CheckpointError) -> int:
     """Read mutants; return how many were refused."""
     path = folder / f"mutant{row.suffix}"
     seed = row.seed()
@@ -148,7 +148,7 @@ def refused(row: Row, folder: Path, count: int) -> int:
             message = ""
             try:
                 row.reader(path)
-            except CheckpointError as error:
+            except expected as error:
                 message = str(error)
                 number += 1
             except BaseException as error:
