@@ -53,6 +53,13 @@ def export(
     """
     chosen = format or _FORMATS_BY_ENDING.get(out.suffix, "tf_saved_model")
     import_keras_rpe()
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            "export needs TensorFlow: save the model as .keras, and set KERAS_BACKEND=tensorflow. "
+            f"Received: KERAS_BACKEND={keras.backend.backend()}"
+        )
     samples = None if images is None else _read_samples(images)
     model = load_model(source)
     path = model.export(out, chosen, quantize, samples, max_pixels)
