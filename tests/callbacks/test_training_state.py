@@ -50,6 +50,22 @@ def test_a_half_written_state_is_never_read(tmp_path) -> None:
     assert not (tmp_path / ".state").exists()
 
 
+def test_a_full_disk_keeps_the_epoch_before(tmp_path, monkeypatch) -> None:
+    _fit(_model(), TrainingState(tmp_path, "loss"), 2)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    model, epoch = TrainingState.restore(tmp_path)
+
+    def save(path) -> None:
+        path.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(model, "save", save)
+    with pytest.raises(OSError, match="No space left"):
+        _fit(model, TrainingState(tmp_path, "loss"), 3, epoch)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    assert TrainingState.restore(tmp_path)[1] == 2
+
+
 def test_patience_is_remembered(tmp_path) -> None:
     class Stuck(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
