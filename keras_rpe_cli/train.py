@@ -281,7 +281,9 @@ def _fit(run: _Run, model: InstanceSegmenter, epoch: int) -> int:
             ],
         )
     except Exception as error:
-        if "exhausted" in f"{type(error).__name__} {error}".lower() or "memory" in str(error):
+        # TensorFlow and JAX speak of exhausted resources, PyTorch of memory.
+        said = f"{type(error).__name__} {error}"
+        if re.search("resource_?exhausted|out of memory", said, re.IGNORECASE):
             raise ValueError(
                 "The memory is too small for this model: lower --batch-size or --crop-size."
             ) from error

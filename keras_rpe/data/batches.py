@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -41,6 +42,11 @@ def batches(make: Callable[[int, int], Batch], length: int, specs: Any, workers:
     batch, of the shapes and types of its arrays as `keras.KerasTensor`. With `workers`, that many
     processes make the batches of a `PyDataset`, on every backend.
     """
+    if workers and multiprocessing.get_start_method() != "fork":
+        raise ValueError(
+            "`workers` must be 0 where processes are not forked, as on macOS and Windows. "
+            f"Received: workers={workers}"
+        )
     if workers or keras.backend.backend() != "tensorflow":
         return Batches(make, length, workers)
     import tensorflow as tf

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import random
 from collections.abc import Callable, Mapping
@@ -13,7 +14,6 @@ from scipy import ndimage
 from skimage.measure import label
 
 from keras_rpe.arguments import check_choice, check_integer
-from keras_rpe.data.augmentation import recolored, shaded
 from keras_rpe.data.batches import Batch, batches
 from keras_rpe.data.images import ImageFileError, raise_problems
 from keras_rpe.data.labels import VOID, pair_codes, unique_codes
@@ -268,6 +268,51 @@ def turned(
     return upper * (1 - down) + lower * down, labels
 
 
+# The lowest value that a power is taken of.
+_SMALLEST = 1e-12
+
+
+def _contrast_and_brightness(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Values in [0, 1]: contrast by up to 30 %, brightness by up to a tenth of the range."""
+    mean = image.mean(axis=(0, 1))
+    image = ((image - mean) * rng.uniform(0.7, 1.3) + mean).clip(0, 1)
+    return (image + rng.uniform(-0.1, 0.1)).clip(0, 1)
+
+
+def shaded(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Change float32 (h, w, 3) as lamps, lenses and cameras of microscopes do.
+
+    Contrast, brightness and gamma change, half of the images are blurred, and all get a slight
+    noise, the same in all channels. The lowest value, or 0 if that is lower, and the highest value
+    stay the limits.
+    """
+    low = min(float(image.min()), 0.0)
+    extent = float(image.max()) - low
+    if extent == 0:
+        return image
+    image = _contrast_and_brightness((image - low) / extent, rng)
+    if rng.random() < 0.5:
+        deviation = max(rng.uniform(0, 1), 1e-3)
+        side = np.exp(-0.5 / deviation**2)
+        taps = np.array([side, 1.0, side]) / (1 + 2 * side)
+        for axis in (0, 1):
+            image = ndimage.correlate1d(image, taps, axis, mode="nearest")
+    image = np.maximum(image, _SMALLEST) ** np.float32(np.exp(rng.uniform(-0.4, 0.4)))
+    noise = rng.standard_normal((*image.shape[:2], 1), np.float32)
+    image = (image + np.float32(rng.uniform(0, 0.02)) * noise).clip(0, 1)
+    return (image * extent + low).astype(np.float32)
+
+
+def recolored(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Change contrast, brightness and saturation of a photograph, float32 (h, w, 3) in 0..255."""
+    image = _contrast_and_brightness(image / 255, rng)
+    value = image.max(axis=-1, keepdims=True)
+    depth = value - image  # proportional to the saturation
+    most = value / np.maximum(depth.max(axis=-1, keepdims=True), _SMALLEST)
+    factor = np.minimum(np.exp(rng.uniform(-0.62, 0.62)), most)
+    return (255 * (value - factor * depth)).clip(0, 255).astype(np.float32)
+
+
 def random_crop(
     item: LabelledImage, options: CropOptions, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -277,7 +322,8 @@ def random_crop(
     if size is None:
         size = item.labels.shape
     else:
-        scale = math.exp(-rng.uniform(*np.log(options.zoom))) if _is_own(augment) else 1.0
+        if augment is True or augment == "photo":
+            scale = math.exp(-rng.uniform(*np.log(options.zoom)))
         shown = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
         corner = draw_corner(item.labels.shape, shown, rng, draw_focus(item, rng))
     if augment is True:
@@ -290,10 +336,6 @@ def random_crop(
             pixels, labels = pixels[:, ::-1], labels[:, ::-1]
         return recolored(rgb_float(pixels), rng), labels.astype(np.int32)
     return rgb_float(pixels), labels.astype(np.int32)
-
-
-def _is_own(augment: Any) -> bool:
-    return augment is True or augment == "photo"
 
 
 def rgb_float(image: np.ndarray) -> np.ndarray:
@@ -341,12 +383,16 @@ def crop_batches(
     if load_first:
         raise_problems(map(problem, names), "images")
 
-    def make(epoch: int, index: int) -> Batch:
-        order = np.tile(np.arange(len(names)), options.repeats)
-        epoch = epoch if options.shuffle else 0
+    @functools.lru_cache(maxsize=2)  # An epoch may begin while the one before it ends.
+    def order(epoch: int) -> np.ndarray:
+        places = np.tile(np.arange(len(names)), options.repeats)
         if options.shuffle:
-            np.random.default_rng([options.seed, epoch]).shuffle(order)
-        chosen = order[index * options.batch_size : (index + 1) * options.batch_size]
+            np.random.default_rng([options.seed, epoch]).shuffle(places)
+        return places
+
+    def make(epoch: int, index: int) -> Batch:
+        epoch = epoch if options.shuffle else 0
+        chosen = order(epoch)[index * options.batch_size : (index + 1) * options.batch_size]
         # Each batch has its own random numbers, so that processes may make them in any order.
         rng = np.random.default_rng([options.seed, epoch, index])
         return finish([crop(loaded(names[number]), rng) for number in chosen])

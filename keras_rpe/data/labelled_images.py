@@ -44,21 +44,15 @@ class LabelledImages(Sequence[LabelMaps]):
         class_names: The names of the classes, of which the first is class 1, where they are known.
 
     Example:
-        >>> import tempfile
-        >>> from pathlib import Path
         >>> import numpy as np
-        >>> from keras_rpe.data import label_folder, write_image, write_labels
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     for part in ("images", "instances"):
-        ...         (Path(folder) / part).mkdir()
-        ...     for name in "abcd":
-        ...         write_image(f"{folder}/images/{name}.png", np.zeros((40, 40, 3), "uint8"))
-        ...         write_labels(f"{folder}/instances/{name}.png", 7 * np.eye(40, dtype=int))
-        ...     training, validation = label_folder(folder).split(0.25)
-        ...     image, instances, _ = validation[0]
-        ...     images, labels = next(iter(training.crops(32, batch_size=2, seed=1)))
-        >>> len(training), instances.max(), images.shape, labels.shape
-        (3, np.int32(7), TensorShape([2, 32, 32, 3]), TensorShape([2, 32, 32]))
+        >>> from keras_rpe.data import LabelledImages, LabelMaps
+        >>> def read(side):
+        ...     return LabelMaps(np.zeros((side, side), "uint8"), np.eye(side, dtype="int32"), None)
+        >>> images = LabelledImages({"a": 40, "b": 50, "c": 60, "d": 70}, read, classes=False)
+        >>> training, validation = images.split(0.25)
+        >>> batch, labels = next(iter(training.crops(32, batch_size=2, seed=1)))
+        >>> len(training), validation[0].instances.max(), batch.shape, labels.shape
+        (3, np.int32(1), TensorShape([2, 32, 32, 3]), TensorShape([2, 32, 32]))
     """
 
     def __init__(
@@ -78,7 +72,7 @@ class LabelledImages(Sequence[LabelMaps]):
             read: Reads one.
             class_names: As the attribute.
             photographs: Whether crops are augmented as photographs, as `crops` says.
-            void: Whether pixels may be void, so that what lies beyond an image is.
+            void: Whether pixels may be void; then what lies beyond an image is void as well.
             classes: Whether crops have classes.
         """
         self.names = tuple(files)
@@ -192,7 +186,8 @@ class LabelledImages(Sequence[LabelMaps]):
             seed: Makes the batches repeatable; `None` draws one from Python's generator.
             split_pieces: Whether each connected piece becomes an instance. `None` is `True` for a
                 folder, and `False` for PASCAL VOC and COCO.
-            workers: Processes that make the batches of a `keras.utils.PyDataset`; 0 for none.
+            workers: Processes that make the batches of a `keras.utils.PyDataset`, on Linux; 0 for
+                none.
 
         Returns:
             A `tf.data.Dataset` on TensorFlow without workers, otherwise a `keras.utils.PyDataset`,

@@ -183,8 +183,8 @@ class GroundTruth(_Masks):
 
     masks: np.ndarray
     classes: np.ndarray | None = None
-    crowd: np.ndarray = None  # type: ignore[assignment]
-    ignored: np.ndarray = None  # type: ignore[assignment]
+    crowd: Any = None
+    ignored: Any = None
     void: np.ndarray | None = None
     ignore_label: int | None = None
     ids: np.ndarray = field(init=False, repr=False)

@@ -69,3 +69,9 @@ def test_a_file_that_goes_bad_is_one_sentence():
     specs = keras.KerasTensor((None, 2)), keras.KerasTensor((None,), "int32")
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"a\.png cannot be read"):
         list(batches(make, 1, specs))
+
+
+def test_workers_need_processes_that_fork(images, monkeypatch):
+    monkeypatch.setattr("multiprocessing.get_start_method", lambda: "spawn")
+    with pytest.raises(ValueError, match="`workers` .*workers=2"):
+        images.crops(16, 2, workers=2)
