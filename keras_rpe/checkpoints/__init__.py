@@ -2,8 +2,7 @@
 
 from keras_rpe.checkpoints.matconvnet import MatConvNetLayer, MatConvNetNetwork, read_matconvnet
 from keras_rpe.checkpoints.report import CheckpointError, ConversionReport
-from keras_rpe.checkpoints.safetensors import read_safetensors
-from keras_rpe.checkpoints.torch import read_torch_file
+from keras_rpe.checkpoints.torch import read_safetensors, read_torch_file
 
 __all__ = [
     "CheckpointError",

@@ -1,4 +1,4 @@
-"""State dicts that torch saved, read without torch and without running what they contain."""
+"""Weights of torch, `.pth` and `.safetensors`, read without torch and without running anything."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ from keras_rpe.checkpoints.report import (
     one_sentence,
     shortened,
 )
+from keras_rpe.optional_import import optional_import
 
 # An entry of a state dict takes some 200 bytes; a pickle of this size stays far below a gigabyte.
-MAX_PICKLE_BYTES = 4 << 20
+_MAX_PICKLE_BYTES = 4 << 20
 # Tensors may share values, and bfloat16 doubles; what asks for more than that is a bomb.
-MAX_EXPANSION = 8
-SMALL_BYTES = 1 << 20
-MAX_DIMENSIONS = 32
+_MAX_EXPANSION = 8
+_SMALL_BYTES = 1 << 20
+_MAX_DIMENSIONS = 32
 _MAX_ARGUMENTS = 8
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
@@ -113,7 +114,7 @@ class _Tensor:
     strides: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if len(self.shape) != len(self.strides) or len(self.shape) > MAX_DIMENSIONS:
+        if len(self.shape) != len(self.strides) or len(self.shape) > _MAX_DIMENSIONS:
             raise CheckpointError("has a tensor whose sizes and strides do not fit each other")
         numbers = (self.offset, *self.shape, *self.strides)
         if not all(type(number) is int and 0 <= number < 2**62 for number in numbers):
@@ -266,7 +267,7 @@ def _arrays(stream: BufferedIOBase, size: int, max_bytes: int) -> dict[str, np.n
 def _values(value: Any, content: _Content, size: int, max_bytes: int) -> dict[str, np.ndarray]:
     tensors = _state_dict(value)
     total = sum(tensor.size for tensor in tensors.values())
-    limit = min(max_bytes, max(MAX_EXPANSION * size, SMALL_BYTES))
+    limit = min(max_bytes, max(_MAX_EXPANSION * size, _SMALL_BYTES))
     if total > limit:
         raise CheckpointError(f"would fill {total} bytes, above the limit of {limit}")
     arrays: dict[str, np.ndarray] = {}
@@ -290,8 +291,8 @@ def _zip_format(archive: zipfile.ZipFile, size: int) -> tuple[Any, _Content]:
     if len(roots) != 1:
         raise CheckpointError("is a zip archive without one data.pkl")
     root = roots[0]
-    if members[f"{root}data.pkl"].file_size > MAX_PICKLE_BYTES:
-        raise CheckpointError(f"holds a pickle of more than {MAX_PICKLE_BYTES} bytes")
+    if members[f"{root}data.pkl"].file_size > _MAX_PICKLE_BYTES:
+        raise CheckpointError(f"holds a pickle of more than {_MAX_PICKLE_BYTES} bytes")
     order = members.get(f"{root}byteorder")
     if order is not None and (order.file_size != 6 or archive.read(order) != b"little"):
         raise CheckpointError("has an unknown byte order")
@@ -309,7 +310,7 @@ def _zip_format(archive: zipfile.ZipFile, size: int) -> tuple[Any, _Content]:
 
 def _older_format(stream: BufferedIOBase, size: int) -> tuple[Any, _Content]:
     # Three pickles of a header, the object, the keys of the storages in order, the storages.
-    pickles = io.BytesIO(stream.read(MAX_PICKLE_BYTES))
+    pickles = io.BytesIO(stream.read(_MAX_PICKLE_BYTES))
     magic, protocol, system = (_Unpickler(pickles).load() for _ in range(3))
     if magic != _MAGIC or protocol != _PROTOCOL or system.get("little_endian") is not True:
         raise CheckpointError("is of another format, an unknown protocol or byte order")
@@ -365,3 +366,60 @@ def _state_dict(value: Any) -> dict[str, _Tensor]:
     if all(name.startswith("module.") for name in tensors):
         return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
     return tensors
+
+
+_SAFE_DTYPES = {"BF16": "<u2", "BOOL": "?"}
+_SAFE_DTYPES |= {f"F{bits}": f"<f{bits // 8}" for bits in (16, 32, 64)}
+_SAFE_DTYPES |= {f"{k}{bits}": f"<{k.lower()}{bits // 8}" for k in "IU" for bits in (8, 16, 32, 64)}
+
+
+def read_safetensors(
+    path: str | os.PathLike[str], max_bytes: int = 4 << 30
+) -> dict[str, np.ndarray]:
+    """Read the arrays of a `.safetensors` file.
+
+    Args:
+        path: The file.
+        max_bytes: The largest size of the file.
+
+    Returns:
+        The arrays by name, sorted by it, as the format keeps no order; bfloat16 as float32.
+
+    Raises:
+        CheckpointError: If the file cannot be read, is damaged, too large, or has a type of numbers
+            that NumPy lacks, other than bfloat16.
+        ImportError: If the extra `safetensors` is not installed.
+
+    Example:
+        >>> from keras_rpe.checkpoints import read_safetensors
+        >>> read_safetensors("missing.safetensors")
+        Traceback (most recent call last):
+        ...
+        keras_rpe.checkpoints.report.CheckpointError: `path` must be a safetensors file.
+        Received: 'missing.safetensors', which is not a file
+    """
+    check_integer("max_bytes", max_bytes)
+    safetensors = optional_import("safetensors", "safetensors")
+    path = Path(path)
+    with one_sentence(path, "a safetensors file", safetensors.SafetensorError):
+        size = path.stat().st_size
+        if size > max_bytes:
+            raise CheckpointError(f"has {size} bytes, above the limit of {max_bytes}")
+        entries = safetensors.deserialize(path.read_bytes())
+        if not entries:
+            raise CheckpointError("has no arrays")
+        return {
+            name: _safe_array(name, entry) for name, entry in sorted(entries, key=lambda e: e[0])
+        }
+
+
+def _safe_array(name: str, entry: dict[str, Any]) -> np.ndarray:
+    dtype = entry["dtype"]
+    if dtype not in _SAFE_DTYPES:
+        raise CheckpointError(
+            f"has the array {shortened(name)} of the type {shortened(dtype)}, which NumPy lacks"
+        )
+    array = np.frombuffer(entry["data"], _SAFE_DTYPES[dtype]).reshape(entry["shape"])
+    if dtype == "BF16":
+        return bfloat16_to_float32(array)
+    return array.astype(array.dtype.newbyteorder("="))

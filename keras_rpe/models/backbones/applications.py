@@ -1,21 +1,18 @@
-"""Backbones made of `keras.applications`."""
+"""Networks of `keras.applications` and ResNets, which give their features at several strides."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
 import keras
-
-from keras_rpe.models.backbones.weights import load_all_weights
 
 # Of torchvision: RGB in [0, 1].
 _MEAN = (0.485, 0.456, 0.406)
 _DEVIATION = (0.229, 0.224, 0.225)
 
 
-def imagenet_input(image: keras.KerasTensor, mode: str) -> keras.KerasTensor:
+def _imagenet_input(image: keras.KerasTensor, mode: str) -> keras.KerasTensor:
     """Scale images in [0, 1] to what a network was trained with, see `_NETWORKS`."""
     if mode == "torchvision":
         variances = [deviation**2 for deviation in _DEVIATION]
@@ -26,27 +23,6 @@ def imagenet_input(image: keras.KerasTensor, mode: str) -> keras.KerasTensor:
     if mode == "caffe":
         return keras.applications.imagenet_utils.preprocess_input(pixels, mode="caffe")
     return pixels
-
-
-def with_imagenet_weights(name: str, build: Callable[[], keras.Model]) -> keras.Model:
-    """Build a network whose weights Keras downloads, or say in one sentence why it failed."""
-    try:
-        return build()
-    except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise ValueError(
-            f"`weights='imagenet'` of {name} are downloaded by Keras, which failed ({reason}): "
-            f"pass the path of a weights file instead, such as weights='{name}.weights.h5'. "
-            "Received: weights='imagenet'"
-        ) from error
-
-
-def no_imagenet_weights(name: str) -> ValueError:
-    """The error of a backbone for which Keras has no weights to download."""
-    return ValueError(
-        f"`weights` of {name} must be None or the path of a weights file, such as the .pth file of "
-        "torchvision for its networks. Received: weights='imagenet'"
-    )
 
 
 _VGG16_TAPS = ("block2_conv2", "block3_conv3", "block4_conv3", "block5_conv3", "block5_pool")
@@ -104,7 +80,7 @@ _NETWORKS: dict[str, tuple[str, str, tuple[str, ...]]] = {
 APPLICATIONS = tuple(_NETWORKS)
 
 
-def applications_backbone(name: str, weights: str | Path | None = None) -> keras.Model:
+def applications_backbone(name: str, weights: str | None = None) -> keras.Model:
     """Build a network of keras.applications that gives its features at strides 2 to 32.
 
     The features of VGG16 at strides 2 to 16 are taken before pooling; its map at stride 1 is left
@@ -112,23 +88,106 @@ def applications_backbone(name: str, weights: str | Path | None = None) -> keras
     """
     constructor, mode, taps = _NETWORKS[name]
     inputs = keras.Input((None, None, 3), name="image")
-    x = imagenet_input(inputs, mode)
-
-    def build(source: str | None) -> keras.Model:
-        network = getattr(keras.applications, constructor)
-        with warnings.catch_warnings():
-            # MobileNet warns that its weights are of 224 x 224 pixels; convolutions take any size.
-            warnings.filterwarnings("ignore", "`input_shape` is undefined")
-            return network(include_top=False, weights=source, input_tensor=x)
-
-    if weights == "imagenet":
-        if mode == "torchvision":
-            raise no_imagenet_weights(name)
-        network = with_imagenet_weights(name, lambda: build("imagenet"))
-    else:
-        network = build(None)
+    x = _imagenet_input(inputs, mode)
+    with warnings.catch_warnings():
+        # MobileNet warns that its weights are of 224 x 224 pixels; convolutions take any size.
+        warnings.filterwarnings("ignore", "`input_shape` is undefined")
+        network = getattr(keras.applications, constructor)(
+            include_top=False, weights=weights, input_tensor=x
+        )
     outputs = {f"P{i}": network.get_layer(tap).output for i, tap in enumerate(taps, start=1)}
+    return keras.Model(inputs, outputs, name=name)
+
+
+_BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+RESNETS = tuple(
+    f"resnet{depth}{origin}{dense}"
+    for origin in ("", "_torchvision")
+    for dense in ("", "_os8")
+    for depth in _BLOCKS
+)
+
+
+def resnet(name: str, weights: str | None = None) -> keras.Model:
+    """Build a ResNet that gives its features at strides 2 to 32, or 2 to 8 for `_os8`.
+
+    He et al. (CVPR 2016). Names that end in `_os8` have an output stride of 8: the strides of the
+    last two stages are replaced by dilations of 2 and 4, as by Chen et al. (DeepLab, 2015), so that
+    the same weights see the same pixels. `_torchvision` computes what torchvision's network does.
+    """
+    depth = next(depth for depth in _BLOCKS if name.startswith(f"resnet{depth}"))
+    torchvision, dense = "_torchvision" in name, name.endswith("_os8")
+    inputs = keras.Input((None, None, 3), name="image")
+    x = _imagenet_input(inputs, "torchvision" if torchvision else "caffe")
+    # Layers have the names of keras.applications, by which weights are found.
+    x = keras.layers.ZeroPadding2D(3, name="conv1_pad")(x)
+    x = _conv_norm(x, 64, 7, "conv1", torchvision, strides=2)
+    x = keras.layers.Activation("relu", name="conv1_relu")(x)
+    outputs = {"P1": x}
+    x = keras.layers.ZeroPadding2D(1, name="pool1_pad")(x)
+    x = keras.layers.MaxPooling2D(3, strides=2, name="pool1_pool")(x)
+    dilation, level = 1, 2
+    for stage, blocks in enumerate(_BLOCKS[depth], start=2):
+        dilated = dense and stage > 3
+        stride = 1 if stage == 2 or dilated else 2
+        level += stride == 2
+        before, dilation = dilation, dilation * (2 if dilated else 1)
+        for block in range(1, blocks + 1):
+            # A stride in the 3x3 convolution comes after its own pixels were chosen.
+            rate = before if block == 1 and torchvision else dilation
+            x = _bottleneck(
+                x,
+                64 * 2 ** (stage - 2),
+                stride if block == 1 else 1,
+                rate,
+                f"conv{stage}_block{block}",
+                torchvision,
+            )
+        outputs[f"P{level}"] = x
     model = keras.Model(inputs, outputs, name=name)
-    if weights not in (None, "imagenet"):
-        load_all_weights(model, weights)
+    if weights is not None:
+        network = getattr(keras.applications, f"ResNet{depth}")
+        source = network(include_top=False, weights=weights)
+        for layer in model.layers:
+            if layer.weights:
+                layer.set_weights(source.get_layer(layer.name).get_weights())
     return model
+
+
+def _bottleneck(
+    x: keras.KerasTensor, filters: int, stride: int, dilation: int, name: str, torchvision: bool
+) -> keras.KerasTensor:
+    # torchvision's bottlenecks stride in the 3x3 convolution ("v1.5"), those of keras.applications
+    # in the first 1x1 convolution.
+    first, middle = (1, stride) if torchvision else (stride, 1)
+    shortcut = x
+    if name.endswith("_block1"):
+        shortcut = _conv_norm(x, 4 * filters, 1, f"{name}_0", torchvision, strides=stride)
+    x = _conv_norm(x, filters, 1, f"{name}_1", torchvision, strides=first)
+    x = keras.layers.Activation("relu", name=f"{name}_1_relu")(x)
+    if middle == 2:  # "same" would pad only one side.
+        x = keras.layers.ZeroPadding2D(1, name=f"{name}_2_pad")(x)
+    padding = "valid" if middle == 2 else "same"
+    x = _conv_norm(
+        x,
+        filters,
+        3,
+        f"{name}_2",
+        torchvision,
+        strides=middle,
+        padding=padding,
+        dilation_rate=dilation,
+    )
+    x = keras.layers.Activation("relu", name=f"{name}_2_relu")(x)
+    x = _conv_norm(x, 4 * filters, 1, f"{name}_3", torchvision)
+    x = keras.layers.Add(name=f"{name}_add")([shortcut, x])
+    return keras.layers.Activation("relu", name=f"{name}_out")(x)
+
+
+def _conv_norm(
+    x: keras.KerasTensor, filters: int, size: int, name: str, torchvision: bool, **options: Any
+) -> keras.KerasTensor:
+    # torchvision's convolutions have no biases.
+    bias, epsilon = (False, 1e-5) if torchvision else (True, 1.001e-5)
+    conv = keras.layers.Conv2D(filters, size, use_bias=bias, name=f"{name}_conv", **options)
+    return keras.layers.BatchNormalization(epsilon=epsilon, name=f"{name}_bn")(conv(x))

@@ -12,12 +12,12 @@ import keras
 from keras_rpe.layers import BatchStatisticsNormalization
 from keras_rpe.models.backbones.applications import (
     APPLICATIONS,
+    RESNETS,
     applications_backbone,
-    no_imagenet_weights,
+    resnet,
 )
 from keras_rpe.models.backbones.efficientnet_lite import EFFICIENTNET_LITE, efficientnet_lite
 from keras_rpe.models.backbones.encoders import digits_network, unet_encoder
-from keras_rpe.models.backbones.resnet import RESNETS, resnet
 from keras_rpe.models.backbones.weights import load_all_weights
 
 # Networks of this project, for which no weights of ImageNet exist.
@@ -59,21 +59,38 @@ def make_backbone(name: str, weights: str | Path | None = None) -> keras.Model:
     """
     if name in EFFICIENTNET_LITE:
         return efficientnet_lite(name, weights)
-    if name in RESNETS:
-        return resnet(name, weights)
-    if name in APPLICATIONS:
-        return applications_backbone(name, weights)
-    if name not in _OWN:
+    if name not in backbone_names():
         raise ValueError(
             f"`backbone` must be a keras.Model or one of {', '.join(backbone_names())}. "
             f"Received: backbone={name!r}"
         )
     if weights == "imagenet":
-        raise no_imagenet_weights(name)
-    model = _OWN[name]()
+        if name in _OWN or "torchvision" in name:
+            raise ValueError(
+                f"`weights` of {name} must be None or the path of a weights file, such as the .pth "
+                "file of torchvision for its networks. Received: weights='imagenet'"
+            )
+        return _with_imagenet_weights(name)
+    if name in _OWN:
+        model = _OWN[name]()
+    else:
+        model = resnet(name) if name in RESNETS else applications_backbone(name)
     if weights is not None:
         load_all_weights(model, weights)
     return model
+
+
+def _with_imagenet_weights(name: str) -> keras.Model:
+    """Build a network whose weights Keras downloads, or say in one sentence why it failed."""
+    try:
+        return (resnet if name in RESNETS else applications_backbone)(name, "imagenet")
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise ValueError(
+            f"`weights='imagenet'` of {name} are downloaded by Keras, which failed ({reason}): "
+            f"pass the path of a weights file instead, such as weights='{name}.weights.h5'. "
+            "Received: weights='imagenet'"
+        ) from error
 
 
 def pyramid(backbone: keras.Model) -> tuple[keras.Model, list[int]]:

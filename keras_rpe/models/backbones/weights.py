@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,8 +18,6 @@ from keras_rpe.checkpoints import (
     read_torch_file,
 )
 
-# Positions of the convolutions in `features` of torchvision's vgg16, in order.
-_VGG16 = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
 _VGG16_BLOCKS = (2, 2, 3, 3, 3)
 _LITE_BLOCK = {
     "expand_conv": "_expand_conv",
@@ -62,7 +60,9 @@ def _torch_module(backbone: str, layer: str) -> str | None:
         match = re.fullmatch(r"block([1-5])_conv([1-3])", layer)
         if not match:
             return None
-        return f"features.{_VGG16[sum(_VGG16_BLOCKS[: int(match[1]) - 1]) + int(match[2]) - 1]}"
+        # In `features` a ReLU follows each convolution, and a pooling each block.
+        block, position = int(match[1]) - 1, int(match[2]) - 1
+        return f"features.{2 * (sum(_VGG16_BLOCKS[:block]) + position) + block}"
     match = re.fullmatch(r"conv([2-5])_block(\d+)_([0-3])_(conv|bn)", layer)
     if match:
         stage, block, position, kind = match.groups()
@@ -184,8 +184,7 @@ def _load_torch(
             axes = _KERNEL_AXES[type(layer)] if part == "kernel" else None
             array = name if name in arrays else None
             slots.append(_Slot(f"{layer.name}/{part}", variable, array, axes))
-    shapes = {name: tuple(np.shape(array)) for name, array in arrays.items()}
-    return _fill(backbone, slots, shapes, arrays.__getitem__, source)
+    return _fill(backbone, slots, arrays, source)
 
 
 def _load_keras(backbone: keras.Model, path: Path) -> ConversionReport:
@@ -209,8 +208,7 @@ def _load_keras(backbone: keras.Model, path: Path) -> ConversionReport:
                 for i, variable in enumerate(layer.weights):
                     label = f"{layer.name}/{variable.name}"
                     slots.append(_Slot(label, variable, found[i] if fits else None))
-            shapes = {name: tuple(dataset.shape) for name, dataset in datasets.items()}
-            return _fill(backbone, slots, shapes, lambda name: datasets[name][()], source)
+            return _fill(backbone, slots, datasets, source)
     except (OSError, RuntimeError, KeyError) as error:
         raise CheckpointError(
             f"{source} must be a weights file of Keras, and is damaged or of another kind."
@@ -246,11 +244,11 @@ def _arrays_of_layers(file: h5py.File, datasets: dict[str, h5py.Dataset]) -> dic
 def _fill(
     backbone: keras.Model,
     slots: list[_Slot],
-    shapes: Mapping[str, tuple[int, ...]],
-    read: Callable[[str], np.ndarray],
+    arrays: Mapping[str, np.ndarray | h5py.Dataset],
     source: str,
 ) -> ConversionReport:
     report = ConversionReport()
+    shapes = {name: tuple(np.shape(array)) for name, array in arrays.items()}
     for slot in slots:
         wanted = tuple(slot.variable.shape)
         if slot.array is None:
@@ -278,7 +276,7 @@ def _fill(
     values = []
     for slot in slots:
         if slot.array is not None:
-            array = np.asarray(read(slot.array))
+            array = np.asarray(arrays[slot.array])
             if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
                 raise CheckpointError(
                     f"{source} must hold finite numbers, and {slot.array} does not."
