@@ -47,7 +47,13 @@ def outputs() -> dict[str, np.ndarray]:
     for metric in (InstanceAveragePrecision(0.5), InstancePanopticQuality(0.5)):
         metric.update_state(smooth, np.roll(smooth, 1, axis=2))
         found[metric.name] = metric.result()
-    found["gradient"] = gradient(x.reshape(2, 120, 6))
+    points, alike = x.reshape(2, 120, 6), weights.reshape(2, 120, 1)
+    some = np.where(alike > 0.3, alike, 0.0)
+    found["gradient"] = gradient(points, None, block_size=16)
+    found["gradient_rows"] = gradient(points, some, block_size=50, implementation="rows")
+    # TensorFlow has no fused attention: its tiles say what the result must be.
+    kind = "tiles" if keras.backend.backend() == "tensorflow" else "attention"
+    found["gradient_attention"] = gradient(points, some, implementation=kind)
 
     model = InstanceSegmenter(unet_encoder((4, 8), 1), embedding_dim=4, iterations=2)
     model.set_weights([0.3 * rng.normal(size=w.shape) ** 2 for w in model.get_weights()])
@@ -66,12 +72,12 @@ def outputs() -> dict[str, np.ndarray]:
     return {name: ops.convert_to_numpy(value) for name, value in found.items()}
 
 
-def gradient(x: np.ndarray) -> np.ndarray:
+def gradient(x: np.ndarray, weights: np.ndarray | None, **how: object) -> np.ndarray:
     """Gradient of a sum over all loops of a mean shift."""
     target = ops.convert_to_tensor(np.random.default_rng(1).normal(size=(3, *x.shape)), "float32")
 
     def loss(x):
-        return ops.sum(mean_shift(x, 0.4, 3, return_sequences=True, block_size=16) * target)
+        return ops.sum(mean_shift(x, 0.4, 3, 1.0, weights, True, **how) * target)
 
     if keras.backend.backend() == "jax":
         import jax

@@ -9,6 +9,8 @@ import keras
 from keras import ops
 
 from keras_rpe.arguments import check_integer, check_number
+from keras_rpe.ops.attention import has_fused_attention
+from keras_rpe.ops.loops import on_gpu
 from keras_rpe.ops.maps import at_least_float32, merge_windows, partition_windows, sample_nearest
 from keras_rpe.ops.mean_shift import mean_shift
 from keras_rpe.ops.seeded_mean_shift import seeded_mean_shift
@@ -28,7 +30,8 @@ class MeanShiftRNN(keras.layers.Layer):
     exp((x_i·x_j - 1)/δ²), and back onto the sphere; the kernel is taken anew from the moved pixels
     (blurring mean shift). Kong & Fowlkes (CVPR 2018), section 4. The cost is O(N² D) time a loop
     for N pixels, but O(N D) memory, forward and backward, and the gradient is exact. On TensorFlow
-    the loops are one `tf.while_loop`. They run in float32 under mixed precision.
+    the loops are one `tf.while_loop`. Under mixed precision they run in float32, and on GPUs with
+    JAX or PyTorch as fused attention in float16 (see `keras_rpe.ops.mean_shift`).
 
     Args:
         iterations: Number of loops T.
@@ -125,10 +128,15 @@ class MeanShiftRNN(keras.layers.Layer):
             step_size=self.step_size,
             weights=weights,
             return_sequences=sequences,
-            block_size=self.block_size or (512 if size and size >= 64 else None),
+            block_size=self.block_size or (512 if size and size >= 64 and not on_gpu() else None),
+            implementation=self._implementation(x.shape[-1]),
         )
         lead = (loops,) if sequences else ()
         return ops.cast(_map(x, inputs, size, lead), self.compute_dtype)
+
+    def _implementation(self, depth: int) -> str | None:
+        half = self.compute_dtype in ("float16", "bfloat16")
+        return "attention" if half and has_fused_attention(depth) else None
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Shape of the moved embeddings."""

@@ -1,4 +1,4 @@
-"""Loops that run inside the graph on every backend: the one place where the backends differ."""
+"""Where the backends differ: loops that run inside the graph, and whether there is a GPU."""
 
 from __future__ import annotations
 
@@ -54,3 +54,21 @@ def run_while(cond: Callable[..., Tensor], body: Callable[..., State], state: St
 
         return tf.while_loop(cond, body, state, parallel_iterations=1)
     return ops.while_loop(cond, body, state)
+
+
+def on_gpu() -> bool:
+    """Whether the backend computes on a GPU."""
+    backend = keras.backend.backend()
+    if backend == "torch":
+        import torch
+
+        return torch.cuda.is_available()
+    if backend == "jax":
+        import jax
+
+        return jax.default_backend() in ("gpu", "cuda", "rocm")
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return bool(tf.config.get_visible_devices("GPU"))
+    return False

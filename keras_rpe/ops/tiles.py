@@ -43,6 +43,9 @@ _BLOCKS_OF_KNOWN_LISTS = 32
 _ELEMENTS = 2**19  # Elements of the tiles that are formed at a time.
 _GROUPS = 8  # Groups of a round: the results of a round are copied at each of its groups.
 _CACHE_LINE = 16  # Products of rows that are not a multiple of it take a sixth longer.
+_ROWS = 2048  # Rows that `row_sums` takes at a time,
+_ROW_ELEMENTS = 2**27  # and elements of the kernel.
+_ALIGNED = 8  # Tensor cores of GPUs take widths that are a multiple of it.
 
 
 class SegmentGrid(NamedTuple):
@@ -90,6 +93,22 @@ class SegmentGrid(NamedTuple):
         groups = _quotient(groups, rounds)
         group = _quotient(lists, rounds * groups)
         return cls(rounds * groups * group, segments, blocks, points, group, groups * group)
+
+    @classmethod
+    def of_rows(
+        cls, lists: Tensor | int, length: Tensor | int, block_size: int | None = None
+    ) -> SegmentGrid:
+        """Choose sizes for `row_sums`: a segment is one block of at most `block_size` rows."""
+        lists, length = _at_least_1(lists), _at_least_1(length)
+        if block_size is None:
+            # In this order, as the square of a length may be above 2³¹.
+            block_size = _at_least_1(_ROW_ELEMENTS // lists // length)
+            known = isinstance(block_size, int)
+            block_size = min(block_size, _ROWS) if known else ops.minimum(block_size, _ROWS)
+        segments = _quotient(length, block_size)
+        points = _quotient(length, segments)
+        points += missing_to_multiple(points, _CACHE_LINE)
+        return cls(lists, segments, 1, points, lists, lists)
 
     def cut(self, x: Tensor) -> Tensor:
         """Cut `(lists, length, D)` into `(segments · lists, points, D)`, all first segments first.
@@ -218,6 +237,39 @@ def symmetric_sums(
     half_turn = (1 - grid.segments % 2) * offsets
     far = _turned_back(far, (offsets + half_turn) % grid.segments * lists)
     return _turned_back(near, half_turn * lists) + far
+
+
+def row_sums(
+    points: Tensors,
+    factors: Callable[..., tuple[Tensors, Tensors, Tensors]],
+    products: Products,
+    width: int,
+    grid: SegmentGrid,
+) -> Tensor:
+    """Sum S V like `symmetric_sums`, by blocks of rows that each meet all columns at once.
+
+    That is twice the arithmetic in a few large operations: a GPU waits for the launches of many
+    small ones, not for products. The arguments are those of `symmetric_sums`, with a grid of
+    `SegmentGrid.of_rows`.
+    """
+
+    def whole(x: Tensor) -> Tensor:
+        return grid.join(_aligned(x))[0]
+
+    _, columns, values = factors(*points)
+    columns, values = [ops.swapaxes(whole(x), 1, 2) for x in columns], [whole(v) for v in values]
+
+    def meet_all(part: Tensors) -> Tensor:
+        rows, _, own = factors(*part)
+        tiles = products([_aligned(x) for x in rows], columns)
+        sums = [ops.matmul(tile, v) for tile, v in zip(tiles, values)]
+        return ops.concatenate([s[..., : v.shape[-1]] for s, v in zip(sums, own)], axis=-1)
+
+    return _by_parts(meet_all, points, grid.lists, width)
+
+
+def _aligned(x: Tensor) -> Tensor:
+    return ops.pad(x, [[0, 0], [0, 0], [0, -x.shape[-1] % _ALIGNED]])
 
 
 class _Blocks(NamedTuple):

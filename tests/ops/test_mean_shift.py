@@ -11,10 +11,14 @@ from keras_rpe.ops import mean_shift
 
 # With blocks of 8 points, a segment has up to 8 blocks, and 300 points are 5 segments.
 @pytest.mark.parametrize("n", [1, 7, 9, 23, 65, 150, 300])
-@pytest.mark.parametrize("step_size", [1.0, 0.4])
-def test_equals_the_dense_kernel_for_any_number_of_points(n: int, step_size: float) -> None:
+@pytest.mark.parametrize(
+    ("step_size", "implementation"), [(1.0, "tiles"), (0.4, "tiles"), (0.4, "rows")]
+)
+def test_equals_the_dense_kernel_for_any_number_of_points(
+    n: int, step_size: float, implementation: str
+) -> None:
     x = unit_points((3, n, 5), seed=n, spread=0.4)
-    y = mean_shift(x, bandwidth=0.3, iterations=3, step_size=step_size, block_size=8)
+    y = mean_shift(x, 0.3, 3, step_size, block_size=8, implementation=implementation)
     for result, points in zip(np.asarray(y), x):
         np.testing.assert_allclose(result, dense_mean_shift(points, 0.3, 3, step_size), atol=1e-12)
 
@@ -54,9 +58,12 @@ def _gradients(x: np.ndarray, bandwidth: float, target: np.ndarray, **kwargs):
 
 
 @pytest.mark.parametrize("sequences", [False, True])
-@pytest.mark.parametrize(("step_size", "weighted"), [(1.0, False), (0.6, True)])
+@pytest.mark.parametrize(
+    ("step_size", "weighted", "implementation"),
+    [(1.0, False, "tiles"), (0.6, True, "tiles"), (0.6, True, "rows")],
+)
 def test_gradient_equals_finite_differences(
-    step_size: float, weighted: bool, sequences: bool
+    step_size: float, weighted: bool, implementation: str, sequences: bool
 ) -> None:
     rng = np.random.default_rng(0)
     x = unit_points((1, 19, 4), spread=0.5)
@@ -68,6 +75,7 @@ def test_gradient_equals_finite_differences(
         "weights": weights,
         "return_sequences": sequences,
         "block_size": 8,
+        "implementation": implementation,
     }
 
     graph = tf.function(
@@ -123,7 +131,8 @@ def test_points_off_the_sphere_never_give_nan(scale: float) -> None:
     assert np.all(np.isfinite(dx))
 
 
-def test_no_quadratic_tensor_is_kept() -> None:
+@pytest.mark.parametrize("implementation", ["tiles", "rows"])
+def test_no_quadratic_tensor_is_kept(implementation: str) -> None:
     """No tensor of the traced forward and backward graph has N x N elements."""
     n, block = 2048, 64
 
@@ -131,20 +140,22 @@ def test_no_quadratic_tensor_is_kept() -> None:
     def step(x):
         with tf.GradientTape() as tape:
             tape.watch(x)
-            loss = tf.reduce_sum(mean_shift(x, 0.2, 3, block_size=block) ** 4)
+            y = mean_shift(x, 0.2, 3, block_size=block, implementation=implementation)
+            loss = tf.reduce_sum(y**4)
         return tape.gradient(loss, x)
 
     graph = step.get_concrete_function(tf.TensorSpec((1, n, 8))).graph
     assert 8 * block**2 <= largest_tensor(graph) <= n * block  # At least the tiles of a step.
 
 
-def test_known_and_dynamic_shapes_agree() -> None:
+@pytest.mark.parametrize(("implementation", "size"), [("tiles", 8), ("rows", 100), ("rows", None)])
+def test_known_and_dynamic_shapes_agree(implementation: str, size: int | None) -> None:
     x = tf.constant(unit_points((2, 260, 4), spread=0.5))
 
     def step(x):
         with tf.GradientTape() as tape:
             tape.watch(x)
-            y = mean_shift(x, 0.3, 2, block_size=8)
+            y = mean_shift(x, 0.3, 2, block_size=size, implementation=implementation)
             loss = tf.reduce_sum(y**3)
         return y, tape.gradient(loss, x)
 
@@ -163,7 +174,15 @@ def test_many_short_lists_are_taken_in_groups() -> None:
 
 def test_no_lists_and_no_points() -> None:
     for shape in ((0, 20, 3), (2, 0, 3)):
-        assert mean_shift(np.zeros(shape, "float32"), 0.4, 2).shape == shape
+        for implementation in ("tiles", "rows"):
+            x = np.zeros(shape, "float32")
+            assert mean_shift(x, 0.4, 2, implementation=implementation).shape == shape
+
+
+def test_unknown_and_absent_implementations() -> None:
+    for name in ("dense", "attention"):  # TensorFlow has no fused attention.
+        with pytest.raises(ValueError, match=f"`implementation` must be .*{name}"):
+            mean_shift(np.zeros((1, 3, 3), "float32"), implementation=name)
 
 
 def test_xla_with_dynamic_shapes_has_the_same_gradient() -> None:
