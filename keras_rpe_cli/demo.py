@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from keras_rpe_cli.options import load_task, output_folder, segment_image, write_all
-from keras_rpe_cli.report import counted
+from keras_rpe_cli.report import counted, print_device
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,6 +45,7 @@ def demo(
     """
     with output_folder(out):
         network = load_task(preset, None, "InstanceSegmenter")
+        print_device()
 
         from skimage.color import gray2rgb
 

@@ -22,7 +22,7 @@ from keras_rpe_cli.options import (
     read_names,
     segment_image,
 )
-from keras_rpe_cli.report import print_table, progress_bar
+from keras_rpe_cli.report import print_device, print_table, progress_bar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -240,6 +240,7 @@ def evaluate(
     given = {"--images": images, "--instances": instances, "--split": split}
     classes = [_CLASSES[task]] if task else list(_CLASSES.values())
     network = load_task(preset, model, *classes)
+    print_device()
     kind = next(name for name, cls in _CLASSES.items() if cls == type(network).__name__)
     for option in ["--split"] if kind == "instances" else ["--images", "--instances"]:
         if given[option] is not None:

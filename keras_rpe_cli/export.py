@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from keras_rpe_cli.options import load_model
-from keras_rpe_cli.report import import_keras_rpe
+from keras_rpe_cli.report import import_keras_rpe, print_device
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,6 +60,7 @@ def export(
             "export needs TensorFlow: save the model as .keras, and set KERAS_BACKEND=tensorflow. "
             f"Received: KERAS_BACKEND={keras.backend.backend()}"
         )
+    print_device()
     samples = None if images is None else _read_samples(images)
     model = load_model(source)
     path = model.export(out, chosen, quantize, samples, max_pixels)

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from keras_rpe_cli.report import import_keras_rpe, one_line, print_error, progress_bar
+from keras_rpe_cli.report import (
+    import_keras_rpe,
+    one_line,
+    print_device,
+    print_error,
+    progress_bar,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -134,6 +140,7 @@ def process_images(
     done = 0
     with output_folder(out):
         model = load()
+        print_device()
         with progress_bar("processing", len(found)) as advance:
             for file in found.values():
                 try:

@@ -103,3 +103,10 @@ def import_keras_rpe() -> None:
 
         logging.getLogger("tensorflow").setLevel("ERROR")
         absl.logging.set_verbosity(absl.logging.ERROR)
+
+
+def print_device() -> None:
+    """Say with which backend and on which device the command computes."""
+    from keras_rpe.ops.backend import device_name
+
+    typer.echo(device_name())

@@ -17,7 +17,7 @@ from keras_rpe_cli.options import (
     load_model,
     load_task,
 )
-from keras_rpe_cli.report import import_keras_rpe, print_error, print_table
+from keras_rpe_cli.report import import_keras_rpe, print_device, print_error, print_table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,6 +53,7 @@ def serve_check(
     greater of the two values of each pixel.
     """
     import_keras_rpe()
+    print_device()
     from keras_rpe.data import read_image
     from keras_rpe.export import load_served
 

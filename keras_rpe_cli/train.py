@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -13,12 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from keras_rpe_cli.options import load_task, output_folder
-from keras_rpe_cli.report import counted, import_keras_rpe, one_line
+from keras_rpe_cli.report import counted, import_keras_rpe, one_line, print_device
 
 if TYPE_CHECKING:
     from keras_rpe.data import LabelledImages
@@ -92,6 +93,16 @@ def train(
             help=f"Crops of each image in an epoch. Default: enough for {_MIN_STEPS} steps.",
         ),
     ] = None,
+    precision: Annotated[
+        Literal["float32", "mixed_float16", "mixed_bfloat16"],
+        typer.Option(help="Numbers that the network computes with; mixed ones are for GPUs."),
+    ] = "float32",
+    jit: Annotated[
+        bool | None,
+        typer.Option(
+            "--jit/--no-jit", help="Compile steps by XLA. Default: where Keras thinks it helps."
+        ),
+    ] = None,
     licence: Annotated[str, typer.Option(help="License of the weights, for the card.")] = "",
     data_licence: Annotated[str, typer.Option(help="License of the images, for the card.")] = "",
 ) -> None:
@@ -106,6 +117,9 @@ def train(
     if backbone_weights is not None and backbone is None:
         raise typer.BadParameter("needs --backbone", param_hint="--backbone-weights")
     import_keras_rpe()
+    print_device()
+    import keras
+
     from keras_rpe.arguments import check_number
     from keras_rpe.callbacks import TrainingState
     from keras_rpe.data import label_folder
@@ -130,11 +144,16 @@ def train(
         "images": images,
         "instances": instances,
         "repeats": repeats,
+        "precision": None if precision == "float32" else precision,
+        "jit": jit,
     }
     licences = {"licence": licence, "data_licence": data_licence}
     run = _Run(folder, out, training, validation, settings, epochs, patience, licences)
-    with output_folder(out):
+    policy = keras.config.dtype_policy()
+    with output_folder(out), contextlib.ExitStack() as stack:
         _check_settings(out, settings)
+        stack.callback(keras.config.set_dtype_policy, policy)
+        keras.config.set_dtype_policy(precision)
         model, epoch = _model(run)
         write_file(out / _SETTINGS, json.dumps(settings, indent=2) + "\n")
         write_file(out / "validation.txt", "".join(f"{name}\n" for name in validation.names))
@@ -212,6 +231,7 @@ def _model(run: _Run) -> tuple[InstanceSegmenter, int]:
                 "--preset must be of a model with one class, as label images hold no classes. "
                 f"Received: {run.settings['preset']} with {model.num_classes} classes"
             )
+        model = model.with_dtype_policy(keras.config.dtype_policy().name)
     else:
         model = InstanceSegmenter(
             run.settings["backbone"], backbone_weights=run.settings["backbone_weights"]
@@ -219,7 +239,8 @@ def _model(run: _Run) -> tuple[InstanceSegmenter, int]:
     model.compile(
         keras.optimizers.AdamW(
             run.settings["learning_rate"], weight_decay=1e-4, global_clipnorm=1.0
-        )
+        ),
+        jit_compile="auto" if run.settings["jit"] is None else run.settings["jit"],
     )
     return model, 0
 
@@ -307,6 +328,8 @@ def _save_preset(run: _Run, model: InstanceSegmenter, epochs: int) -> None:
     best = run.out / "best.keras"
     if best.is_file():
         model = keras.saving.load_model(best, compile=False)
+    # It is not known where the preset will run.
+    model = model.with_dtype_policy("float32")
     matchings, _ = match_images(model, run.validation, _THRESHOLDS)
     figures = {f"AP at IoU {m.threshold:g}": round(m.average_precision, 4) for m in matchings}
     figures["PQ at IoU 0.5"] = round(matchings[0].panoptic_quality, 4)
@@ -343,7 +366,9 @@ def commands(folder: Path, out: Path, settings: dict[str, Any], epochs: int) -> 
     """The commands that train and evaluate again, with the settings that were used."""
     words = ["keras-rpe", "train", str(folder), "--out", str(out), "--epochs", str(epochs)]
     for key, value in settings.items():
-        if value is not None and key not in ("folder", "image_names"):
+        if isinstance(value, bool):
+            words.append(f"--{'' if value else 'no-'}{key}")
+        elif value is not None and key not in ("folder", "image_names"):
             words += [f"--{key.replace('_', '-')}", str(value)]
     evaluate = ["keras-rpe", "evaluate", str(folder), "--preset", str(out / "preset")]
     for key in ("images", "instances"):

@@ -38,4 +38,4 @@ def test_numbers_are_those_of_tensorflow(backend: str, tmp_path: Path) -> None:
     assert expected.keys() == result.keys()
     for name, value in expected.items():
         assert value.dtype == result[name].dtype, name
-        np.testing.assert_allclose(result[name], value, atol=2e-5, err_msg=name)
+        np.testing.assert_allclose(result[name], value, rtol=1e-5, atol=2e-5, err_msg=name)

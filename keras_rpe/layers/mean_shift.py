@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_rpe.arguments import check_integer, check_number
 from keras_rpe.ops.attention import has_fused_attention
-from keras_rpe.ops.loops import on_gpu
+from keras_rpe.ops.backend import on_gpu
 from keras_rpe.ops.maps import at_least_float32, merge_windows, partition_windows, sample_nearest
 from keras_rpe.ops.mean_shift import mean_shift
 from keras_rpe.ops.seeded_mean_shift import seeded_mean_shift

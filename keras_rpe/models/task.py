@@ -436,6 +436,45 @@ class Task(keras.Model):
         limit = {} if max_pixels is None else {"max_pixels": max_pixels}
         return export.export_saved_model(self, filepath, **limit)
 
+    def with_dtype_policy(self, policy: str) -> Self:
+        """Copy the model with another precision, not compiled.
+
+        Weights are float32 under all of these policies, and so are embeddings, grouping and losses.
+
+        Args:
+            policy: "float32", "mixed_float16" or "mixed_bfloat16".
+
+        Returns:
+            The copy, with the same weights.
+
+        Raises:
+            ValueError: If the policy is another one.
+
+        Example:
+            >>> from keras_rpe.models import InstanceSegmenter
+            >>> model = InstanceSegmenter("unet_small").with_dtype_policy("mixed_bfloat16")
+            >>> model.backbone.layers[1].compute_dtype
+            'bfloat16'
+        """
+        check_choice("policy", policy, ("float32", "mixed_float16", "mixed_bfloat16"))
+        new = keras.saving.serialize_keras_object(keras.DTypePolicy(policy))
+
+        def changed(value: Any) -> Any:
+            if isinstance(value, dict):
+                is_policy = value.get("class_name") == "DTypePolicy"
+                return new if is_policy else {key: changed(v) for key, v in value.items()}
+            return [changed(v) for v in value] if isinstance(value, list) else value
+
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(policy)
+        try:
+            copy = type(self).from_config(changed(self.get_config()))
+        finally:
+            keras.config.set_dtype_policy(before)
+        copy.set_weights(self.get_weights())
+        copy.source = self.source
+        return copy
+
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compile as a saved model was; Keras calls this when it loads one."""
         self.compile(**keras.saving.deserialize_keras_object(config))

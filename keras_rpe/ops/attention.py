@@ -16,7 +16,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_rpe.ops.loops import on_gpu
+from keras_rpe.ops.backend import on_gpu
 
 Tensor = Any
 

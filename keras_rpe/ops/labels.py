@@ -6,7 +6,7 @@ from typing import Any
 
 from keras import ops
 
-from keras_rpe.ops.loops import run_while
+from keras_rpe.ops.backend import run_while
 
 Tensor = Any
 

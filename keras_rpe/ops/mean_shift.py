@@ -22,7 +22,7 @@ from keras import ops
 
 from keras_rpe.arguments import check_choice
 from keras_rpe.ops.attention import attention_mean
-from keras_rpe.ops.loops import on_gpu, repeat
+from keras_rpe.ops.backend import on_gpu, repeat
 from keras_rpe.ops.tiles import SegmentGrid, Tensors, row_sums, symmetric_sums
 
 Tensor = Any

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
-from keras_rpe.ops.loops import run_while
+from keras_rpe.ops.backend import run_while
 from keras_rpe.ops.maps import missing_to_multiple
 
 Tensor = Any

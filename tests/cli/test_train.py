@@ -7,6 +7,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import keras
 import pytest
 from command_line import assert_one_line_error, full_disk
 from test_app import COMMAND, ROOT
@@ -69,6 +70,25 @@ def test_trains_continues_and_ends(run, labelled, tiny_preset, tmp_path):
     (labelled / "images" / "a.png").unlink()
     (labelled / "instances" / "a.png").unlink()
     assert_one_line_error(run(*command, "--epochs", 2), "4 images", "3 images")
+
+
+def test_mixed_precision_ends_in_a_preset_of_float32(run, labelled, tiny_preset, tmp_path):
+    out = tmp_path / "run"
+    command = ("train", labelled, "--preset", tiny_preset, "--out", out, *SMALL)
+    half = ("--precision", "mixed_bfloat16", "--jit")
+    first = run(*command, *half, "--epochs", 1)
+    assert (first.code, first.err) == (0, "")
+    assert first.out.startswith("tensorflow ")
+    assert " on " in first.out.splitlines()[0]
+    assert keras.config.dtype_policy().name == "float32"
+    preset = InstanceSegmenter.from_preset(out / "preset")
+    assert preset.backbone.layers[1].compute_dtype == "float32"
+    notes = json.loads((out / "preset" / "metadata.json").read_text())
+    assert notes["commands"]["train"].endswith("--precision mixed_bfloat16 --jit")
+    more = run(*command, *half, "--epochs", 2)
+    assert "continuing after epoch 1" in more.out
+    other = run(*command, "--epochs", 2)
+    assert_one_line_error(other, "--precision mixed_bfloat16")
 
 
 @pytest.mark.slow

@@ -77,3 +77,19 @@ def test_a_preset_of_another_task_is_refused(preset) -> None:
 
     with pytest.raises(ValueError, match=r"must be that of a OtherTask. Received:.*InstanceSegmen"):
         OtherTask.from_preset(preset)
+
+
+def test_precision_changes_the_network_and_nothing_that_is_saved(preset) -> None:
+    model = InstanceSegmenter.from_preset(preset)
+    image = np.random.default_rng(0).random((1, 32, 48, 3)).astype("float32")
+    expected = model(image)["embedding"]
+    half = model.with_dtype_policy("mixed_float16")
+    half.compile("adam", jit_compile=False)
+    assert half.backbone.layers[1].compute_dtype == "float16"
+    assert {v.dtype for v in half.variables} == {"float32"}
+    assert type(half.optimizer).__name__ == "LossScaleOptimizer"
+    np.testing.assert_allclose(half(image)["embedding"], expected, atol=2e-2)
+    again = half.with_dtype_policy("float32")
+    np.testing.assert_array_equal(again(image)["embedding"], expected)
+    with pytest.raises(ValueError, match="`policy` must be .*'float16'"):
+        model.with_dtype_policy("float16")

@@ -1,7 +1,7 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_rpe.ops.loops import repeat, run_while
+from keras_rpe.ops.backend import repeat, run_while
 
 
 def test_repeat_is_differentiable_and_a_while_op() -> None:

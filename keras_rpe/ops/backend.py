@@ -1,8 +1,10 @@
-"""Where the backends differ: loops that run inside the graph, and whether there is a GPU."""
+"""Where the backends differ: loops that run inside the graph, and the device they run on."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Any
 
 import keras
@@ -72,3 +74,23 @@ def on_gpu() -> bool:
 
         return bool(tf.config.get_visible_devices("GPU"))
     return False
+
+
+def device_name() -> str:
+    """The backend, its version and its device, such as "jax 0.5.3 on NVIDIA H100 80GB HBM3"."""
+    name = keras.backend.backend()
+    device = f"CPU ({os.cpu_count()} cores)"
+    if name == "tensorflow":
+        import tensorflow as tf
+
+        for gpu in tf.config.get_visible_devices("GPU"):
+            device = tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
+    elif on_gpu() and name == "jax":
+        import jax
+
+        device = jax.devices()[0].device_kind
+    elif on_gpu() and name == "torch":
+        import torch
+
+        device = torch.cuda.get_device_name()
+    return f"{name} {version(name)} on {device}"
