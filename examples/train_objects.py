@@ -1,4 +1,4 @@
-"""Train an object proposer on folders of photographs with label images.
+r"""Train an object proposer on folders of photographs with label images.
 
     python examples/train_objects.py PHOTOS_A PHOTOS_B --out runs/objects
 
@@ -9,22 +9,30 @@ in the same way to calibrate the score of the proposals. If it is killed, start 
 again: training continues after the last hundred updates. At the end, the recall on the test images
 is printed, proposals are drawn in `OUT/proposals.png`, and the model is written as a preset into
 `OUT/preset`.
+
+With `--minutes` in place of `--updates`, the learning rate follows the clock. On a GPU:
+
+    KERAS_BACKEND=jax python examples/train_objects.py PHOTOS_A PHOTOS_B --out runs/objects \
+        --minutes 10 --batch-size 32 --precision mixed_float16 --workers 8
 """
 
 import argparse
+import math
+import operator
+from functools import reduce
 from pathlib import Path
 
 import keras
 import numpy as np
-import tensorflow as tf
+from skimage.transform import resize
 
-from keras_rpe.callbacks import TrainingState
+from keras_rpe.callbacks import TimeBudget, TrainingState
 from keras_rpe.data import VOID, LabelledImages, label_folder
 from keras_rpe.metrics import AverageRecall, GroundTruth
 from keras_rpe.models import ObjectProposer, Proposals
 from keras_rpe.visualization import overlay_instances
 
-STEPS = 100  # Updates per epoch; the state is written after each epoch.
+STEPS = 100  # Updates per epoch, or a few more; the state is written after each epoch.
 # Scales of the grouping: faint objects need a low threshold, touching objects a high one.
 SCALES = {
     "foreground_thresholds": (0.02, 0.06, 0.12, 0.2, 0.35, 0.5, 0.7, 0.85),
@@ -40,10 +48,11 @@ ZOOM = (0.5, 1.5)  # At the lowest zoom, a crop of 256 pixels shows 512.
 SHOWN = 8  # Test images in the picture.
 
 
-def new_model(options: argparse.Namespace) -> ObjectProposer:
+def new_model(options: argparse.Namespace, updates: int) -> ObjectProposer:
     """A proposer from a preset or on a backbone that has seen ImageNet, ready to train."""
     if options.preset is not None:
         model = ObjectProposer.from_preset(options.preset, **SCALES)
+        model = model.with_dtype_policy(options.precision)
     else:
         model = ObjectProposer(
             options.backbone,
@@ -60,14 +69,16 @@ def new_model(options: argparse.Namespace) -> ObjectProposer:
             backbone_weights=options.backbone_weights or None,
             **SCALES,
         )
-    warmup = int(WARMUP * options.updates)
-    rate = keras.optimizers.schedules.CosineDecay(
-        options.learning_rate / 100,
-        decay_steps=options.updates - warmup,
-        alpha=0.01,
-        warmup_target=options.learning_rate,
-        warmup_steps=warmup,
-    )
+    rate = options.learning_rate
+    if options.minutes is None:
+        warmup = int(WARMUP * updates)
+        rate = keras.optimizers.schedules.CosineDecay(
+            options.learning_rate / 100,
+            decay_steps=updates - warmup,
+            alpha=0.01,
+            warmup_target=options.learning_rate,
+            warmup_steps=warmup,
+        )
     model.compile(keras.optimizers.AdamW(rate, weight_decay=1e-4, global_clipnorm=5.0))
     return model
 
@@ -86,25 +97,21 @@ def split(folder: Path) -> dict[str, LabelledImages]:
     return {"training": training, "calibration": calibration, "test": test}
 
 
-def crops(folders: list[Path], options: argparse.Namespace, epoch: int) -> tf.data.Dataset:
-    """Batches of random crops; each folder gives as many as it has training images."""
-    datasets, sizes = [], []
-    for folder in folders:
-        training = split(folder)["training"]
-        dataset = training.crops(
-            options.crop_size,
-            batch_size=1,
-            augment="photo",
-            zoom=ZOOM,
-            # Another seed after a restart, so the crops do not repeat.
-            seed=options.seed + 1000 * epoch,
-            split_pieces=False,
-        )
-        datasets.append(dataset.unbatch().repeat())
-        sizes.append(len(training))
-    weights = [size / sum(sizes) for size in sizes]
-    mixed = tf.data.Dataset.sample_from_datasets(datasets, weights, seed=options.seed + epoch)
-    return mixed.batch(options.batch_size).prefetch(2)
+def crops(
+    training: LabelledImages, options: argparse.Namespace, epoch: int
+) -> keras.utils.PyDataset:
+    """Batches of random crops, `STEPS` of them or a few more in an epoch."""
+    return training.crops(
+        options.crop_size,
+        options.batch_size,
+        augment="photo",
+        zoom=ZOOM,
+        repeats=math.ceil(STEPS * options.batch_size / len(training)),
+        # Another seed after a restart, so the crops do not repeat.
+        seed=options.seed + 1000 * epoch,
+        split_pieces=False,
+        workers=options.workers,
+    )
 
 
 def read(parts: list[LabelledImages]) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -123,7 +130,7 @@ def draw(image: np.ndarray, labels: np.ndarray, proposals: Proposals) -> np.ndar
     pictures = [overlay_instances(image, one) for one in (objects, best)]
     height, width = image.shape[:2]
     size = (256, round(width * 256 / height))
-    return np.concatenate([np.asarray(tf.image.resize(one, size)) for one in pictures], axis=1)
+    return np.concatenate([resize(one, size, preserve_range=True) for one in pictures], axis=1)
 
 
 def main() -> None:
@@ -131,7 +138,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folders", type=Path, nargs="+", help="with images/ and instances/")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--updates", type=int, default=1500, help="whole hundreds")
+    parser.add_argument("--updates", type=int, default=1500, help="about")
+    parser.add_argument("--minutes", type=float, help="in place of --updates")
     parser.add_argument("--preset", help="train this one further, in place of a backbone")
     parser.add_argument("--backbone", default="efficientnet_lite0")
     parser.add_argument("--backbone-weights", default="imagenet", help="a path, or '' for none")
@@ -139,28 +147,32 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--crop-size", type=int, default=256)
     parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--precision", default="float32", help="or mixed_float16, mixed_bfloat16")
+    parser.add_argument("--workers", type=int, default=0, help="processes that make crops")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
 
-    if options.updates < STEPS or options.updates % STEPS:
-        parser.error(f"--updates needs a multiple of {STEPS}. Received: {options.updates}")
     options.out.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(options.seed)
-    restored = TrainingState.restore(options.out)
-    model, epoch = (new_model(options), 0) if restored is None else restored
+    keras.config.set_dtype_policy(options.precision)
     parts = [split(folder) for folder in options.folders]
-    model.fit(
-        crops(options.folders, options, epoch),
-        epochs=options.updates // STEPS,
-        steps_per_epoch=STEPS,
-        initial_epoch=epoch,
-        verbose=2,
-        callbacks=[
-            keras.callbacks.CSVLogger(str(options.out / "log.csv"), append=True),
-            TrainingState(options.out),
-        ],
-    )
-    model = with_scales(model)
+    training = reduce(operator.add, (part["training"] for part in parts))
+    restored = TrainingState.restore(options.out)
+    dataset = crops(training, options, 0 if restored is None else restored[1])
+    epochs = max(round(options.updates / len(dataset)), 1)
+    callbacks = [
+        keras.callbacks.CSVLogger(str(options.out / "log.csv"), append=True),
+        TrainingState(options.out),
+    ]
+    if options.minutes is not None:
+        budget = TimeBudget(options.minutes, options.learning_rate, options.out, WARMUP)
+        epochs = 0 if budget.is_over else 10**6
+        callbacks.insert(0, budget)
+    model, epoch = (new_model(options, epochs * len(dataset)), 0) if restored is None else restored
+    if epoch < epochs:
+        model.fit(dataset, epochs=epochs, initial_epoch=epoch, verbose=2, callbacks=callbacks)
+    updates = int(model.optimizer.iterations)
+    model = with_scales(model.with_dtype_policy("float32"))
     images, maps = read([part["calibration"] for part in parts])
     calibrated = len(images)
     correlation = model.calibrate(images, maps)
@@ -180,7 +192,7 @@ def main() -> None:
         "trained_on": f"{sum(len(part['training']) for part in parts)} photographs",
         "calibrated_on": f"{calibrated} photographs",
         "figures": figures,
-        "steps": options.updates,
+        "steps": updates,
         "crops": f"{options.batch_size} of {options.crop_size} pixels a side",
         "seed": options.seed,
     }

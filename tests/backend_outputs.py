@@ -1,14 +1,19 @@
-"""Run as a script: what the layers, losses, ops, metrics and the decoder give on this backend."""
+"""Run as a script: what the parts of the package give on this backend, or a preset on images.
+
+python backend_outputs.py OUT.npz [FOLDER PRESET]
+"""
 
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_rpe import layers, losses
+from keras_rpe.data import read_image
 from keras_rpe.metrics import InstanceAveragePrecision, InstancePanopticQuality
-from keras_rpe.models import InstanceSegmenter, ObjectProposer, SemanticSegmenter
+from keras_rpe.models import InstanceSegmenter, ObjectProposer, SemanticSegmenter, Task
 from keras_rpe.models.backbones import unet_encoder
 from keras_rpe.ops import mean_shift
 
@@ -98,5 +103,18 @@ def gradient(x: np.ndarray, weights: np.ndarray | None, **how: object) -> np.nda
     return np.asarray(tape.gradient(value, x))
 
 
+def labels_of_a_preset(folder: str, preset: str) -> dict[str, np.ndarray]:
+    """What a preset finds in the first ten images of a folder."""
+    model = Task.from_preset(preset)
+    found = {}
+    for path in sorted(Path(folder, "images").iterdir())[:10]:
+        if isinstance(model, ObjectProposer):
+            found[path.name] = model.predict_proposals(read_image(path), max_proposals=10).masks
+        else:
+            found[path.name] = model.predict_instances(read_image(path)).labels
+    return found
+
+
 if __name__ == "__main__":
-    np.savez(sys.argv[1], **outputs())
+    what = labels_of_a_preset(*sys.argv[2:]) if len(sys.argv) > 2 else outputs()
+    np.savez(sys.argv[1], **what)

@@ -34,6 +34,8 @@ def main() -> None:
         found, expected = (vars(getattr(one, predict)(image[0])) for one in (again, model))
         for name, value in expected.items():
             np.testing.assert_array_equal(found[name], value, err_msg=name)
+        batch = again.predict(image.astype("float32"), verbose=0)
+        assert all(len(part) == len(image) for part in batch.values())
 
     check_task(models.InstanceSegmenter("unet_small"), "predict_instances", labels)
     check_task(models.ObjectProposer("unet_small"), "predict_proposals", labels)

@@ -1,5 +1,6 @@
-"""The same numbers on every backend: `pip install -e ".[test,jax]" torch`, `pytest -m slow`."""
+"""The same numbers on every backend: `pip install -e ".[test,jax,torch]"`, `pytest -m slow`."""
 
+import json
 import os
 import subprocess
 import sys
@@ -39,3 +40,58 @@ def test_numbers_are_those_of_tensorflow(backend: str, tmp_path: Path) -> None:
     for name, value in expected.items():
         assert value.dtype == result[name].dtype, name
         np.testing.assert_allclose(result[name], value, rtol=1e-5, atol=2e-5, err_msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_the_benchmark_of_gpus_runs_on_a_cpu(backend: str, tmp_path: Path) -> None:
+    pytest.importorskip(backend)
+    _run(backend, "../benchmarks/gpu.py", "--small", "--json", str(tmp_path / "gpu.json"))
+    measured = json.loads((tmp_path / "gpu.json").read_text())
+    assert measured["device"].startswith(backend)
+    rows = {row.get("method") or row["case"]: row for row in measured["rows"]}
+    assert not [row for row in measured["rows"] if "failed" in row]
+    assert rows["labels as on the CPU"]["rate"] == 1
+    assert {"ours, float32", "ours, mixed precision", "dense, float32"} <= rows.keys()
+
+
+@pytest.mark.slow
+def test_weights_of_jax_predict_the_same_on_tensorflow(data_root: Path, tmp_path: Path) -> None:
+    pytest.importorskip("jax")
+    folder, out = tmp_path / "data", tmp_path / "run"
+    for part in ("images", "instances"):
+        (folder / part).mkdir(parents=True)
+        for path in sorted((data_root / "dsb2018" / "train" / part).iterdir())[:10]:
+            (folder / part / path.name).symlink_to(path)
+    options = ["--minutes", "0.5", "--batch-size", "32", "--precision", "mixed_bfloat16"]
+    train = "../examples/train_nuclei.py", str(folder), "--out", str(out)
+    _run("jax", *train, *options, "--workers", "2")
+    found = {}
+    for backend in ("jax", "tensorflow"):
+        _run(
+            backend, "backend_outputs.py", f"{tmp_path}/{backend}.npz", str(folder), f"{out}/preset"
+        )
+        with np.load(tmp_path / f"{backend}.npz") as file:
+            found[backend] = dict(file)
+    assert len(found["jax"]) == 10
+    for name, labels in found["tensorflow"].items():
+        np.testing.assert_array_equal(found["jax"][name], labels)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_labels_of_presets_are_those_of_tensorflow(
+    backend: str, data_root: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip(backend)
+    for preset, folder in {"nuclei": "dsb2018/train", "objects": "coco_ccby"}.items():
+        found = []
+        for one in ("tensorflow", backend):
+            path = tmp_path / f"{preset}_{one}.npz"
+            _run(one, "backend_outputs.py", str(path), str(data_root / folder), preset)
+            with np.load(path) as file:
+                found.append(dict(file))
+        assert len(found[0]) == 10
+        for name, labels in found[0].items():
+            assert labels.any(), name
+            np.testing.assert_array_equal(found[1][name], labels, err_msg=name)

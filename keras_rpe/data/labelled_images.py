@@ -37,7 +37,7 @@ class LabelledImages(Sequence[LabelMaps]):
     """Images with their label maps, each of which is read when it is indexed.
 
     `label_folder`, `pascal_voc`, `coco_instances` and `coco_panoptic` return such a sequence.
-    A slice of it, `subset` and `split` are shorter sequences of this kind.
+    A slice of it, `subset` and `split` are shorter sequences of this kind, and `+` joins two.
 
     Attributes:
         names: The name of each image, without ending.
@@ -104,6 +104,23 @@ class LabelledImages(Sequence[LabelMaps]):
     def _of(self, names: Iterable[str]) -> LabelledImages:
         files = {name: self._files[name] for name in names}
         return LabelledImages(files, self._read, self.class_names, **self._options)
+
+    def __add__(self, other: LabelledImages) -> LabelledImages:
+        """Both sequences as one, such as two folders to train on.
+
+        Raises:
+            ValueError: If they share a name, or differ in their classes or in what is void.
+        """
+        mine, its = ((one.class_names, one._options) for one in (self, other))
+        shared = sorted({*self.names} & {*other.names})
+        if mine != its or shared:
+            problem = f"both have {shared[0]!r}" if shared else f"{mine} and {its}"
+            raise ValueError(
+                "Images to add must have other names, and the same classes and kind of labels. "
+                f"Received: {problem}"
+            )
+        files = {n: (one._read, one._files[n]) for one in (self, other) for n in one.names}
+        return LabelledImages(files, _read_of_either, self.class_names, **self._options)
 
     def subset(self, names: Iterable[str]) -> LabelledImages:
         """Keep the images of some names, in the order that they have here.
@@ -219,6 +236,10 @@ class LabelledImages(Sequence[LabelMaps]):
             return labelled_image(image, instances, classes)
 
         return labelled_batches(self._files, load, options, self._options["classes"])
+
+
+def _read_of_either(file: tuple[Callable[[Any], LabelMaps], Any]) -> LabelMaps:
+    return file[0](file[1])
 
 
 def chosen(files: Mapping[str, Any], names: Iterable[str] | None) -> dict[str, Any]:

@@ -286,7 +286,7 @@ def best_decoder(
         embedding, scores = model.embed(image)
         return {"embedding": model.shift(embedding, scores), "scores": scores}
 
-    run = compiled_function(group, [(None, None, None, 3)])
+    run = compiled_function(model, group, [(None, None, None, 3)])
     pairs = [(run(image[None]), truth) for image, truth in image_label_pairs(images, labels)]
     grouped = [(result["embedding"], result["scores"]) for result, _ in pairs]
     truths = [truth for _, truth in pairs]
@@ -295,6 +295,7 @@ def best_decoder(
 
     shapes = [(None, None, None, array.shape[-1]) for array in grouped[0]]
     decode = compiled_function(
+        model,
         lambda x, scores, *thresholds: {
             "labels": model.decoder(x, scores, **dict(zip(_CANDIDATES, thresholds)))["labels"]
         },

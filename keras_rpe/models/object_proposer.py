@@ -266,7 +266,7 @@ class ObjectProposer(EmbeddingTask):
             ValueError: If there are no images, not as many label maps, sizes differ, or nothing is
                 proposed for any image.
         """
-        describe = compiled_function(self._describe, [(None, None, None, 3)])
+        describe = compiled_function(self, self._describe, [(None, None, None, 3)])
         described, ious = [], []
         for array, truth in image_label_pairs(images, labels):
             found = {key: ops.convert_to_numpy(v)[0] for key, v in describe(array[None]).items()}

@@ -26,13 +26,27 @@ Tensor = Any
 
 
 def compiled_function(
-    function: Callable[..., dict[str, Tensor]], shapes: Sequence[tuple[int | None, ...]]
+    model: keras.Model,
+    function: Callable[..., dict[str, Tensor]],
+    shapes: Sequence[tuple[int | None, ...]],
 ) -> Callable[..., dict[str, Tensor]]:
-    """Compile a function of float32 tensors, with one trace for all sizes.
+    """Compile a function of float32 tensors that uses a model.
 
-    `shapes` are those of its arguments, `None` where they vary. On other backends than TensorFlow
-    the function itself is returned.
+    TensorFlow traces it once for all sizes: `shapes` are those of its arguments, `None` where they
+    vary. JAX compiles it for every size anew; PyTorch runs the function as it is.
     """
+    if keras.backend.backend() == "jax":
+        import jax
+
+        @jax.jit
+        def stateless(values: list[Tensor], *arguments: Tensor) -> dict[str, Tensor]:
+            with keras.StatelessScope(state_mapping=list(zip(model.variables, values))):
+                return function(*arguments)
+
+        return lambda *arguments: stateless(
+            [variable.value for variable in model.variables],
+            *(np.asarray(ops.convert_to_numpy(x), "float32") for x in arguments),
+        )
     if keras.backend.backend() != "tensorflow":
         return function
     import tensorflow as tf
@@ -185,14 +199,22 @@ class Task(keras.Model):
             Tensors by the names in `served_maps`, `served_stacks` and `served_tables`.
         """
 
-    def predict_step(self, data: Any) -> dict[str, Tensor]:
+    def predict_step(self, *state_and_data: Any) -> Any:
         """Give what `serve` does for one batch of `predict`."""
-        return self.serve(data[0] if isinstance(data, (tuple, list)) else data)
+        *state, data = state_and_data
+        images = data[0] if isinstance(data, (tuple, list)) else data
+        if not state:
+            return self.serve(images)
+        # JAX hands over the values of the variables, and wants those back that may change.
+        ((trainable, others),) = state
+        variables = (*self.trainable_variables, *self.non_trainable_variables)
+        with keras.StatelessScope(state_mapping=list(zip(variables, (*trainable, *others)))):
+            return self.serve(images), others
 
     def _serve_one(self, image: Any) -> dict[str, np.ndarray]:
         """Run `serve` on one image of any kind, compiled once for all sizes."""
         if self._compiled_serve is None:
-            self._compiled_serve = compiled_function(self.serve, [(None, None, None, 3)])
+            self._compiled_serve = compiled_function(self, self.serve, [(None, None, None, 3)])
         result = self._compiled_serve(rgb_array(image)[None])
         return {name: np.asarray(ops.convert_to_numpy(value)) for name, value in result.items()}
 

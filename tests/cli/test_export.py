@@ -5,11 +5,12 @@ from PIL import Image
 
 from keras_rpe.data import write_image
 from keras_rpe.export import read_record
+from keras_rpe.ops.backend import device_name
 
 
 def test_litert_file(exported, tiny_preset):
     path, printed = exported
-    assert printed == f"{path}: {path.stat().st_size / 1e6:.1f} MB\n"
+    assert printed == f"{device_name()}\n{path}: {path.stat().st_size / 1e6:.1f} MB\n"
     assert read_record(path).source == str(tiny_preset)
 
 
@@ -19,7 +20,7 @@ def test_saved_model_of_a_keras_file(run, tiny_model, tmp_path):
     tiny_model.save(source)
     outcome = run("export", source, tmp_path / "tiny")
     assert (outcome.code, outcome.err) == (0, "")
-    assert outcome.out.startswith(f"{tmp_path / 'tiny' / '1'}: ")
+    assert outcome.out.splitlines()[1].startswith(f"{tmp_path / 'tiny' / '1'}: ")
     assert read_record(tmp_path / "tiny").source == str(source)
 
 

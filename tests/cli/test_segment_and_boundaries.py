@@ -13,6 +13,7 @@ from PIL import Image
 
 from keras_rpe.data import read_image, read_labels
 from keras_rpe.models import InstanceSegmenter
+from keras_rpe.ops.backend import device_name
 from keras_rpe_cli.demo import demo_image
 
 
@@ -55,7 +56,9 @@ def test_segment_writes_labels_overlay_and_table(run, labelled, tiny_model, tiny
         np.testing.assert_allclose(scores, expected.scores, atol=1e-4)
     assert total > 0
     assert f"{total} instances in 4 images" in outcome.out.splitlines()[-1]
-    assert len(outcome.out.splitlines()) == 5
+    first, *lines = outcome.out.splitlines()
+    assert first == device_name()
+    assert len(lines) == 5
 
 
 def test_boundaries_writes_both_maps(run, labelled, tiny_detector, boundary_preset, tmp_path):
@@ -233,9 +236,10 @@ def test_demo_writes_pictures_and_labels(run, tiny_preset, tmp_path, monkeypatch
     assert (outcome.code, outcome.err) == (0, "")
     labels = read_labels(out / "labels.png")
     count = int(labels.max())
-    assert outcome.out.splitlines()[0].split() == [str(count), "instance" + "s" * (count != 1)]
+    _, counted, *paths = outcome.out.splitlines()
+    assert counted.split() == [str(count), "instance" + "s" * (count != 1)]
     assert labels.shape == stain.shape
     np.testing.assert_array_equal(read_image(out / "image.png")[..., 0], stain)
     assert read_image(out / "overlay.png").shape == (*stain.shape, 3)
     assert read_image(out / "loops.png").shape[1] > 3 * stain.shape[1]
-    assert sorted(outcome.out.split()[2:]) == sorted(str(path) for path in out.iterdir())
+    assert sorted(paths) == sorted(str(path) for path in out.iterdir())

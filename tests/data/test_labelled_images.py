@@ -88,6 +88,17 @@ def test_it_is_a_sequence_that_reads_when_it_is_indexed():
         images.subset(["a", "zebra"])
 
 
+def test_two_sequences_become_one():
+    both = SCENES[:2] + named("xy")
+    assert both.names == ("a", "b", "x", "y")
+    np.testing.assert_array_equal(both[2].instances, maps(0).instances)
+    np.testing.assert_array_equal(both.subset(["b"])[0].instances, maps(1).instances)
+    assert len(list((both + named("z")).crops(32, 5, seed=0))) == 1
+    for other, words in ((SCENES[1:], "both have 'b'"), (INSTANCES[:0], "photographs")):
+        with pytest.raises(ValueError, match=words):
+            SCENES + other
+
+
 @given(
     names=st.lists(st.text("abcdef0123", min_size=1), min_size=2, max_size=40, unique=True),
     share=st.floats(0.01, 0.99),
