@@ -17,6 +17,7 @@ from keras import ops
 
 from keras_rpe.arguments import check_choice
 from keras_rpe.checkpoints import ConversionReport
+from keras_rpe.losses import BoundaryCrossEntropy, CosineMarginLoss
 from keras_rpe.models.backbones import make_backbone
 from keras_rpe.models.checks import LabelCheck
 from keras_rpe.models.presets import PresetError, load_preset, preset_folder, save_preset
@@ -174,6 +175,7 @@ class Task(keras.Model):
     train_function: Any
     _compiled_serve: Callable[[np.ndarray], dict[str, Tensor]] | None = None
     _checks: Sequence[LabelCheck] = ()
+    _loss_of: Mapping[str, Any] = MappingProxyType({})
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Record the arguments of the constructor, of which `get_config` is made."""
@@ -248,6 +250,7 @@ class Task(keras.Model):
                 )
         super().compile(optimizer=optimizer, loss=loss, loss_weights=loss_weights, **kwargs)
         self._checks = self._label_checks(loss)
+        self._loss_of = MappingProxyType(dict(loss or {}))  # Keras would track a dictionary.
 
     def make_train_function(self, force: bool = False) -> Any:
         """Make what `fit` calls at every step, with the checks of the labels after it."""
@@ -284,8 +287,12 @@ class Task(keras.Model):
             x: Images.
             y: The labels that the docstring of the class describes.
             y_pred: Outputs of the model.
-            sample_weight: Weight of each image, `(batch,)`.
+            sample_weight: Weight of each image, `(batch,)`; or a dictionary of such weights, or of
+                weights of another shape that the loss takes, by the names of the outputs.
             training: Whether in training.
+
+        Raises:
+            ValueError: If `sample_weight` is an array of another shape.
         """
         targets = self._targets(y, y_pred)
         if training:
@@ -293,9 +300,25 @@ class Task(keras.Model):
                 targets = check.observe(targets, y_pred)
         if sample_weight is not None and not isinstance(sample_weight, dict):
             sample_weight = dict.fromkeys(targets, sample_weight)
+        if sample_weight is not None:
+            sample_weight = {
+                name: self._weight_of(name, one) for name, one in sample_weight.items()
+            }
         return super().compute_loss(
             x=x, y=targets, y_pred=y_pred, sample_weight=sample_weight, training=training
         )
+
+    def _weight_of(self, name: str, weight: Any) -> Any:
+        """Weights of images as the loss of an output takes them."""
+        rank = len(ops.shape(weight))
+        per_image = isinstance(self._loss_of.get(name), (CosineMarginLoss, BoundaryCrossEntropy))
+        if per_image and rank != 1:
+            raise ValueError(
+                "`sample_weight` must be one weight for each image, of shape (batch,). "
+                f"Received: shape={tuple(weight.shape)} for {name}"
+            )
+        # Keras would spread them over the columns of the pixels.
+        return ops.reshape(weight, (-1, 1, 1)) if rank == 1 and not per_image else weight
 
     def compute_metrics(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None

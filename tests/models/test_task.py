@@ -2,6 +2,7 @@
 
 import warnings
 
+import keras
 import numpy as np
 import pytest
 from test_instance_segmenter import tiny
@@ -77,6 +78,32 @@ def test_a_preset_of_another_task_is_refused(preset) -> None:
 
     with pytest.raises(ValueError, match=r"must be that of a OtherTask. Received:.*InstanceSegmen"):
         OtherTask.from_preset(preset)
+
+
+@pytest.mark.parametrize("batch", [2, 16])  # 16 is the width as well.
+def test_weights_of_images_weigh_their_pixels(batch: int) -> None:
+    keras.utils.set_random_seed(0)
+    model = tiny()
+    model.compile(loss={"semantic": model._auto_losses()[0]["semantic"]})
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 255, (batch, 16, 16, 3)).astype("float32")
+    labels = rng.integers(0, 3, (batch, 16, 16))
+    weight = rng.random(batch).astype("float32")
+    output = model(images)
+    single = [
+        float(
+            model.compute_loss(
+                images[i : i + 1], labels[i : i + 1], {k: v[i : i + 1] for k, v in output.items()}
+            )
+        )
+        for i in range(batch)
+    ]
+    loss = model.compute_loss(images, labels, output, sample_weight=weight)
+    assert float(loss) == pytest.approx(np.mean(weight * single), rel=1e-5)
+    model.compile("sgd")
+    model.fit(images, labels, sample_weight=weight, batch_size=batch, verbose=0)
+    with pytest.raises(ValueError, match=r"`sample_weight` must be one weight .*\(16, 16"):
+        model.compute_loss(images, labels, output, sample_weight=np.ones((16, 16, 16)))
 
 
 def test_precision_changes_the_network_and_nothing_that_is_saved(preset) -> None:
