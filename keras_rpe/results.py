@@ -9,10 +9,12 @@ from itertools import zip_longest
 from typing import Any
 
 import numpy as np
+from scipy.ndimage import find_objects
 
 from keras_rpe.arguments import check_integer
 
 MIN_SIDE = 8
+_NONE = (slice(0, 0), slice(0, 0))  # Of an instance without a pixel.
 
 
 def rgb_array(image: Any) -> np.ndarray:
@@ -108,18 +110,25 @@ class Instances:
             tables: The arrays of `InstanceDecoder`, whose tables have a fixed length.
 
         Returns:
-            The instances, without the empty rows. A warning tells if the tables are full, since
-            further instances were dropped then.
+            The instances, without the empty rows. Of those for which the tables had no rows, about
+            which a warning tells, the scores are NaN, the classes 0, and the boxes those of their
+            pixels.
         """
-        n = int(tables["num_instances"][0])
-        if n >= tables["scores"].shape[1]:
+        n, labels = int(tables["num_instances"][0]), tables["labels"][0]
+        scores, boxes, classes = (tables[name][0, :n] for name in ("scores", "boxes", "classes"))
+        if n > len(scores):
             warnings.warn(
-                f"The image has {n} or more instances, and those beyond `max_instances` of the "
-                "decoder were dropped.",
+                f"The image has {n} instances, and the model tables for {len(scores)}: the scores "
+                "of the others are not known. Export a model with more `max_instances`.",
                 stacklevel=3,
             )
-        rows = (tables[name][0, :n] for name in ("scores", "boxes", "classes"))
-        return cls(tables["labels"][0], *rows)
+            found = find_objects(np.where(labels > len(scores), labels - len(scores), 0))
+            more = [[r.start, c.start, r.stop, c.stop] for r, c in (one or _NONE for one in found)]
+            rest = n - len(scores)
+            scores = np.pad(scores, (0, rest), constant_values=np.nan)
+            boxes = np.concatenate([boxes, np.array(more, boxes.dtype).reshape(rest, 4)])
+            classes = np.pad(classes, (0, rest))
+        return cls(labels, scores, boxes, classes)
 
     def __len__(self) -> int:
         """Number of instances."""

@@ -41,7 +41,7 @@ class InstanceDecoder(keras.layers.Layer):
         min_area: Instances of fewer pixels are dropped.
         fragment_area: Of fewer pixels, a component that touches a larger one is taken for a
             fragment of it, and one that stands by itself for an instance; `None`: as `min_area`.
-        max_instances: Length of the tables of scores and boxes; instances beyond are dropped.
+        max_instances: Length of the tables of scores, boxes and classes.
         **kwargs: Of `keras.layers.Layer`.
 
     Call arguments:
@@ -51,14 +51,17 @@ class InstanceDecoder(keras.layers.Layer):
             may be a whole fraction of H and W.
         foreground_threshold, similarity_threshold, min_area, fragment_area: In place of those of
             the layer in this call, numbers or scalar tensors; the former two also `(batch, 1, 1)`.
+        max_instances: In place of that of the layer in this call.
 
     Returns of a call:
-        A dictionary of `labels`, int32 `(batch, H, W)`, 0 = background, instances numbered from 1;
+        A dictionary of `labels`, int32 `(batch, H, W)`, 0 = background, instances numbered from 1,
+        all of them, however many; `num_instances`, int32 `(batch,)`, how many there are;
         `scores`, float32 `(batch, max_instances)`, the mean score of its class inside instance k
         at index k - 1, with one class the foreground score; `boxes`, int32
         `(batch, max_instances, 4)`, first row, first column, last row + 1, last column + 1, in
-        pixels; `classes`, int32 `(batch, max_instances)`, from 1, by the mean class score inside;
-        `num_instances`, int32 `(batch,)`. The tables are 0 beyond `num_instances`.
+        pixels; `classes`, int32 `(batch, max_instances)`, from 1, by the mean class score inside.
+        The tables are 0 beyond `num_instances`. Where there are more instances than rows, those
+        with the highest foreground scores have the numbers of the rows.
 
     Raises:
         ValueError: If an argument is out of its range or an input has the wrong rank.
@@ -103,6 +106,7 @@ class InstanceDecoder(keras.layers.Layer):
         similarity_threshold: Tensor | float | None = None,
         min_area: Tensor | int | None = None,
         fragment_area: Tensor | int | None = None,
+        max_instances: int | None = None,
     ) -> dict[str, Tensor]:
         """Return the instances of a batch of images."""
         foreground_threshold = _given(foreground_threshold, self.foreground_threshold)
@@ -117,16 +121,18 @@ class InstanceDecoder(keras.layers.Layer):
         fragment = ops.cast(fragment, "int32")
         labels = _group(x, score, foreground_threshold, similarity, fragment)
         labels = _without_specks(labels, least)
-        labels, count = number_labels(labels, self.max_instances)
-        class_means = instance_means(class_scores, labels, self.max_instances)
-        there = ops.arange(1, self.max_instances + 1) <= ops.expand_dims(count, -1)
+        rows = _given(max_instances, self.max_instances)
+        labels, count = number_labels(labels, score, rows)
+        in_tables = labels * ops.cast(labels <= rows, "int32")
+        class_means = instance_means(class_scores, in_tables, rows)
+        there = ops.arange(1, rows + 1) <= ops.expand_dims(count, -1)
         # Keras' argmax compares bit patterns, for which mobile runtimes have no operator.
         best_means, best = ops.top_k(class_means, 1)
         classes = ops.cast(best[..., 0], "int32") + 1
         return {
             "labels": labels,
             "scores": ops.cast(best_means[..., 0], "float32"),
-            "boxes": instance_boxes(labels, self.max_instances),
+            "boxes": instance_boxes(in_tables, rows),
             "classes": classes * ops.cast(there, "int32"),
             "num_instances": count,
         }
@@ -182,22 +188,20 @@ def _group(
     h, w = ops.shape(x)[1], ops.shape(x)[2]
     height, width = ops.shape(score)[1], ops.shape(score)[2]
     foreground = score >= threshold
-    coarse = sample_nearest(score, h, w) >= threshold
+    # A cell is foreground if any of its pixels is: lines are as thin as a pixel.
+    cells = ops.reshape(score, (-1, h, height // h, w, width // w))
+    coarse = ops.max(cells, axis=(2, 4)) >= threshold
     components = connected_components(coarse, embedding_links(x, coarse, similarity))
     labels = _without_specks(components, fragment, (height // h) * (width // w))
-    # A seam is a cell or two wide; growing fills it from both sides.
-    labels = grow_labels(labels, coarse, 2)
-    # A component that growing has not reached is not a fragment.
-    alone = components * ops.cast(labels == 0, "int32")
-    whole = label_areas(alone) == label_areas(components)
-    labels += alone * ops.cast(whole, "int32")
+    # Seams and fragments are filled from all sides.
+    labels = grow_labels(labels, coarse)
+    # What growing has not reached touches nothing larger, and is no fragment.
+    labels += components * ops.cast(labels == 0, "int32")
     # A component keeps the name of a pixel of its own image when the images grow.
     first = ops.reshape(ops.arange(ops.shape(x)[0], dtype="int32"), (-1, 1, 1))
     named = ops.cast(labels > 0, "int32")
     labels += named * first * ops.cast(height * width - h * w, "int32")
-    labels = sample_nearest(labels, height, width) * ops.cast(foreground, "int32")
-    # The finer mask may reach a cell beyond the coarse one.
-    return grow_labels(labels, foreground, 3)
+    return sample_nearest(labels, height, width) * ops.cast(foreground, "int32")
 
 
 def _without_specks(labels: Tensor, least: Tensor, cell: Tensor | int = 1) -> Tensor:

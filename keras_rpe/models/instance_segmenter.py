@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import keras
@@ -183,17 +184,19 @@ class InstanceSegmenter(EmbeddingTask):
         self.inference_iterations = inference_iterations
         self.inference_window_size = inference_window_size
 
-    def serve(self, images: Tensor) -> dict[str, Tensor]:
+    def serve(self, images: Tensor, max_instances: int | None = None) -> dict[str, Tensor]:
         """Segment images inside the graph, as `predict` and exported models do.
 
         Args:
             images: `(batch, H, W, C)`, any value range.
+            max_instances: Length of the tables; default: that of the decoder.
 
         Returns:
             As `InstanceDecoder`.
         """
         embedding, scores = self.embed(images)
-        result = self.decoder(self.shift(embedding, scores), scores)
+        modes = self.shift(embedding, scores)
+        result = self.decoder(modes, scores, max_instances=max_instances)
         height, width = ops.shape(images)[1], ops.shape(images)[2]
         return {**result, "labels": result["labels"][:, :height, :width]}
 
@@ -235,7 +238,13 @@ class InstanceSegmenter(EmbeddingTask):
         Raises:
             ValueError: If it is not one such image, or not finite.
         """
-        return Instances.from_tables(self._serve_one(image))
+        rows = self.decoder.max_instances
+        tables = self._serve_one(image, max_instances=rows)
+        count = int(tables["num_instances"][0])
+        if count > rows:  # The tables grow until all fit, by factors of two: each is a new trace.
+            rows <<= (-(-count // rows) - 1).bit_length()
+            tables = self._serve_one(image, max_instances=rows)
+        return Instances.from_tables(tables)
 
     def optimize_thresholds(
         self,
@@ -259,7 +268,7 @@ class InstanceSegmenter(EmbeddingTask):
         """
         self.decoder, precision = best_decoder(self, images, labels, iou_thresholds)
         # Both have the old decoder in their graphs.
-        self._compiled_serve = self.predict_function = None
+        self._compiled_serve, self.predict_function = MappingProxyType({}), None
         return precision
 
 

@@ -7,6 +7,7 @@ import os
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
@@ -173,7 +174,7 @@ class Task(keras.Model):
     served_tables: ClassVar[dict[str, str]] = {}
     _arguments: Mapping[str, Any]
     train_function: Any
-    _compiled_serve: Callable[[np.ndarray], dict[str, Tensor]] | None = None
+    _compiled_serve: Mapping[Any, Callable[[np.ndarray], dict[str, Tensor]]] = MappingProxyType({})
     _checks: Sequence[LabelCheck] = ()
     _loss_of: Mapping[str, Any] = MappingProxyType({})
 
@@ -213,11 +214,15 @@ class Task(keras.Model):
         with keras.StatelessScope(state_mapping=list(zip(variables, (*trainable, *others)))):
             return self.serve(images), others
 
-    def _serve_one(self, image: Any) -> dict[str, np.ndarray]:
+    def _serve_one(self, image: Any, **options: Any) -> dict[str, np.ndarray]:
         """Run `serve` on one image of any kind, compiled once for all sizes."""
-        if self._compiled_serve is None:
-            self._compiled_serve = compiled_function(self, self.serve, [(None, None, None, 3)])
-        result = self._compiled_serve(rgb_array(image)[None])
+        key = tuple(options.items())
+        if key not in self._compiled_serve:
+            serve = partial(self.serve, **options)
+            new = {key: compiled_function(self, serve, [(None, None, None, 3)])}
+            # A plain dictionary would be tracked by Keras.
+            self._compiled_serve = MappingProxyType({**self._compiled_serve, **new})
+        result = self._compiled_serve[key](rgb_array(image)[None])
         return {name: np.asarray(ops.convert_to_numpy(value)) for name, value in result.items()}
 
     def compile(
@@ -369,7 +374,8 @@ class Task(keras.Model):
             load_weights: Whether to load the weights, or leave them random.
             trusted_packages: Packages other than keras and keras_rpe whose classes the preset may
                 name, such as "keras_hub".
-            **overrides: Arguments of the constructor, in place of those of the preset.
+            **overrides: Arguments of the constructor, in place of those of the preset, or of its
+                `InstanceDecoder`, such as `max_instances`.
 
         Returns:
             The model, ready to predict; call `compile` to train it further.
@@ -538,12 +544,16 @@ def _flat(signature: inspect.Signature, arguments: dict[str, Any]) -> dict[str, 
 def _remade(model: Any, overrides: dict[str, Any], transfer: bool) -> Any:
     """The model made with other arguments, and what fits of its weights."""
     config = model.get_config()
-    unknown = sorted(overrides.keys() - config.keys())
+    # Thresholds were tuned, so those that are not overridden stay.
+    decoder = (config.get("decoder") or {}).get("config", {})
+    thresholds = [name for name in decoder if name not in ("name", "trainable", "dtype")]
+    unknown = sorted(overrides.keys() - config.keys() - {*thresholds})
     if unknown:
         raise TypeError(
             f"`{unknown[0]}` is not an argument of {type(model).__name__}, which takes "
-            f"{', '.join(config)}."
+            f"{', '.join([*config, *thresholds])}."
         )
+    decoder |= {name: overrides.pop(name) for name in thresholds if name in overrides}
     remade = type(model).from_config({**config, **overrides})
     if transfer:
         report = remade.weight_report = transfer_weights(model, remade)

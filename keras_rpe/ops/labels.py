@@ -10,6 +10,7 @@ from keras_rpe.ops.backend import run_while
 
 Tensor = Any
 
+_BISECTIONS = 24  # As many as float32 has digits.
 # Half of the eight neighbors; the links of the other half are the same ones seen from there.
 NEIGHBORS = ((0, 1), (1, 0), (1, 1), (1, -1))
 
@@ -86,19 +87,22 @@ def connected_components(foreground: Tensor, links: list[Tensor]) -> Tensor:
     return run_while(lambda labels, changed: changed, body, (start, ops.any(start > 0)))[0]
 
 
-def grow_labels(labels: Tensor, foreground: Tensor, steps: int) -> Tensor:
-    """Give unlabeled foreground pixels the label of a neighbor, a pixel further at each step.
+def grow_labels(labels: Tensor, foreground: Tensor) -> Tensor:
+    """Give unlabeled foreground pixels the label of a neighbor, until no neighbor has one.
 
     `labels` is int32 `(batch, H, W)`, 0 = unlabeled, and `foreground` boolean.
     """
     free = ops.cast(foreground, "int32")
-    for _ in range(steps):
+
+    def grow(labels: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
         beside = labels
         for rows, columns in NEIGHBORS:
             for sign in (1, -1):
                 beside = ops.maximum(beside, shift_map(labels, sign * rows, sign * columns))
-        labels = ops.where(labels > 0, labels, beside * free)
-    return labels
+        grown = ops.where(labels > 0, labels, beside * free)
+        return grown, ops.any(ops.not_equal(grown, labels))
+
+    return run_while(lambda _, changed: changed, grow, (labels, ops.any(foreground)))[0]
 
 
 def label_areas(labels: Tensor) -> Tensor:
@@ -111,22 +115,50 @@ def label_areas(labels: Tensor) -> Tensor:
     return ops.reshape(ops.take(count, flat, axis=0), ops.shape(labels))
 
 
-def number_labels(labels: Tensor, max_instances: int) -> tuple[Tensor, Tensor]:
+def number_labels(labels: Tensor, score: Tensor, most: int) -> tuple[Tensor, Tensor]:
     """Renumber components 1, 2, … in the order of their last pixels, image by image.
 
-    Takes labels as `connected_components` gives them: each component is named by 1 + the flat
-    index, in the whole batch, of a pixel of its image. Gives labels int32 `(batch, H, W)` in
-    [0, max_instances], what is beyond being background, and the number of each image `(batch,)`.
+    Takes labels as `connected_components` gives them: each component is named by 1 + the flat index
+    of a pixel of its image. Where there are more than `most`, those of the highest mean `score`,
+    `(batch, H, W)` in [0, 1], come first, so that the numbers up to `most` are the most certain.
+
+    Returns the maps, int32 `(batch, H, W)`, and the number of components of each, int32 `(batch,)`.
     """
     shape = ops.shape(labels)
-    flat = ops.reshape(labels, (-1,))
+    flat, pixels = ops.reshape(labels, (-1,)), (shape[0], shape[1] * shape[2])
     # The pixel that names a component need not be part of it, so pixels are counted by name.
-    present = ops.segment_sum(ops.cast(flat > 0, "int32"), flat, ops.size(flat) + 1)
-    present = ops.reshape(ops.cast(present[1:] > 0, "int32"), (shape[0], shape[1] * shape[2]))
-    number = ops.cumsum(present, axis=1) * present
-    number = ops.where(number > max_instances, ops.zeros_like(number), number)
+    area = ops.segment_sum(ops.cast(flat > 0, "float32"), flat, ops.size(flat) + 1)[1:]
+    total = ops.segment_sum(
+        ops.cast(ops.reshape(score, (-1,)), "float32"), flat, ops.size(flat) + 1
+    )
+    mean = ops.reshape(total[1:] / ops.maximum(area, 1.0), pixels)
+    present = ops.reshape(ops.cast(area > 0, "int32"), pixels)
+    count = ops.sum(present, axis=1)
+
+    # Bisection finds the score that `most` components reach; without too many it does not begin.
+    def reaching(least: Tensor) -> Tensor:
+        return ops.sum(present * ops.cast(mean >= ops.expand_dims(least, 1), "int32"), axis=1)
+
+    def halve(i: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, ...]:
+        middle = 0.5 * (low + high)
+        too_many = reaching(middle) > most
+        return i + 1, ops.where(too_many, middle, low), ops.where(too_many, high, middle)
+
+    low = ops.zeros_like(mean[:, 0])
+    _, low, high = run_while(
+        lambda i, *_: ops.logical_and(i < _BISECTIONS, ops.any(count > most)),
+        halve,
+        (ops.zeros((), "int32"), low, low + 2.0 * ops.cast(count > most, "float32")),
+    )
+    certain = present * ops.cast(mean >= ops.expand_dims(high, 1), "int32")
+    # Between the two are components of one score: the first of them fill the table.
+    alike = present * ops.cast(mean >= ops.expand_dims(low, 1), "int32") - certain
+    room = most - ops.sum(certain, axis=1, keepdims=True)
+    certain += alike * ops.cast(ops.cumsum(alike, axis=1) <= room, "int32")
+    rest = present - certain
+    number = certain * ops.cumsum(certain, axis=1) + rest * (most + ops.cumsum(rest, axis=1))
     table = ops.concatenate([ops.zeros((1,), "int32"), ops.reshape(number, (-1,))], axis=0)
-    return ops.reshape(ops.take(table, flat, axis=0), shape), ops.max(number, axis=1)
+    return ops.reshape(ops.take(table, flat, axis=0), shape), count
 
 
 def instance_means(values: Tensor, labels: Tensor, max_instances: int) -> Tensor:

@@ -115,12 +115,17 @@ def test_other_answers_are_refused(task, name, change) -> None:
         predict(task, {k: v for k, v in tables.items() if k != name})
 
 
-def test_full_tables_are_told_to_the_caller() -> None:
-    tables = ANSWERS["instances"]
-    full = {**tables, **{name: tables[name][:, :1] for name in ("scores", "boxes", "classes")}}
-    with pytest.warns(UserWarning, match="1 or more instances") as warnings:
-        Answering(full).predict_instances(np.zeros((HEIGHT, WIDTH), "uint8"))
+def test_instances_beyond_the_tables_are_kept_and_told_to_the_caller() -> None:
+    labels = np.zeros((1, HEIGHT, WIDTH), "int32")
+    labels[0, 2:4, 1:6], labels[0, 5:7, 2:4] = 1, 2
+    tables = {**ANSWERS["instances"], "labels": labels, "num_instances": np.array([2], "int32")}
+    tables |= {name: tables[name][:, :1] for name in ("scores", "boxes", "classes")}
+    with pytest.warns(UserWarning, match="2 instances, and the model tables for 1") as warnings:
+        found = Answering(tables).predict_instances(np.zeros((HEIGHT, WIDTH), "uint8"))
     assert warnings[0].filename == __file__
+    assert (len(found), found.areas.tolist()) == (2, [10, 4])
+    assert found.boxes[1].tolist() == [5, 2, 7, 4]
+    assert np.isnan(found.scores[1])
 
 
 @pytest.mark.parametrize(

@@ -116,8 +116,35 @@ def test_no_instance_and_overflow() -> None:
     x, _, scores = _scene(32)
     nothing = InstanceDecoder()(x, 0 * scores)
     assert not any(np.asarray(value).any() for value in nothing.values())
-    few = InstanceDecoder(max_instances=3)(x, scores)
-    assert int(few["num_instances"][0]) == int(np.asarray(few["labels"]).max()) == 3
+    scores[0, :8] *= 0.5  # The objects of the first row are the least certain.
+    all_found = InstanceDecoder(0.2)(x, scores)
+    for few in (InstanceDecoder(0.2, max_instances=3), InstanceDecoder(0.2)):
+        found = few(x, scores, max_instances=3)
+        labels = np.asarray(found["labels"])
+        assert int(found["num_instances"][0]) == labels.max() == 16
+        np.testing.assert_array_equal(labels > 0, np.asarray(all_found["labels"]) > 0)
+        assert found["scores"].shape == (1, 3)
+        np.testing.assert_allclose(found["scores"], 0.8, atol=1e-6)
+        assert (np.asarray(found["boxes"])[0, :, 0] >= 7).all()
+
+
+def test_lines_of_one_pixel_at_half_the_resolution() -> None:
+    scores = np.zeros((1, 40, 40), "float32")
+    scores[0, 6:30, 10], scores[0, 6:30, 21], scores[0, 35, 5:30] = 1, 1, 1
+    x = np.zeros((1, 20, 20, 2), "float32")
+    x[..., 0] = 1
+    result = InstanceDecoder(min_area=10)(x, scores)
+    assert int(result["num_instances"][0]) == 3
+    np.testing.assert_array_equal(np.asarray(result["labels"]) > 0, scores > 0)
+
+
+def test_no_pixel_of_a_fragment_is_left() -> None:
+    x = np.zeros((1, 4, 40, 3), "float32")
+    x[:, :, :20, 0] = 1
+    for column in range(20, 40):  # Fragments of four pixels, each unlike its neighbors.
+        x[:, :, column, 1 + column % 2] = 1
+    labels = np.asarray(InstanceDecoder(min_area=8)(x, np.ones((1, 4, 40), "float32"))["labels"])
+    assert (labels == 1).all()
 
 
 def test_wrong_arguments() -> None:

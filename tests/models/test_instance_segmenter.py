@@ -6,7 +6,7 @@ import tensorflow as tf
 from keras_rpe.layers import InstanceDecoder
 from keras_rpe.losses import CosineMarginLoss
 from keras_rpe.metrics import average_precision
-from keras_rpe.models import InstanceSegmenter
+from keras_rpe.models import Instances, InstanceSegmenter
 from keras_rpe.models.backbones import unet_encoder
 from keras_rpe.models.instance_segmenter import best_decoder
 from keras_rpe.models.task import Task, label_map
@@ -341,6 +341,31 @@ def test_void_pixels_count_neither_way_and_a_setting_as_good_is_kept() -> None:
     decoder, precision = best_decoder(model, [np.zeros((24, 32))], [void], (0.95,))
     assert precision == 1.0
     assert decoder.get_config() == model.decoder.get_config()
+
+
+def test_the_tables_grow_until_all_instances_fit(tmp_path) -> None:
+    image = np.full((64, 96), 20.0)
+    for row in (16, 48):
+        for column in (16, 48, 80):
+            image[np.hypot(*np.ogrid[-row : 64 - row, -column : 96 - column]) < 9] = 200
+    expected = InstanceSegmenter.from_preset("nuclei").predict_instances(image)
+    assert len(expected) == 6
+    model = InstanceSegmenter.from_preset("nuclei", max_instances=4)
+    for rows in (4, 1, 100):  # Set after a prediction, too.
+        model.decoder.max_instances = rows
+        found = model.predict_instances(image)
+        assert len(found) == 6
+        order = np.argsort(found.boxes[:, 0] * 1000 + found.boxes[:, 1])
+        first = np.argsort(expected.boxes[:, 0] * 1000 + expected.boxes[:, 1])
+        np.testing.assert_array_equal(found.boxes[order], expected.boxes[first])
+        np.testing.assert_allclose(found.scores[order], expected.scores[first], atol=1e-6)
+    model.decoder.max_instances = 4
+    tables = {name: np.asarray(x) for name, x in model.serve(image[None, ..., None]).items()}
+    assert tables["num_instances"][0] == tables["labels"].max() == 6
+    with pytest.warns(UserWarning, match="6 instances, and the model tables for 4"):
+        served = Instances.from_tables(tables)
+    assert np.isnan(served.scores).tolist() == [False] * 4 + [True] * 2
+    assert sorted(map(tuple, served.boxes)) == sorted(map(tuple, expected.boxes))
 
 
 @pytest.mark.slow

@@ -63,6 +63,15 @@ def test_settings_without_weights_keep_all(preset) -> None:
     assert random.weight_report is None
 
 
+def test_one_threshold_changes_and_the_others_stay(preset) -> None:
+    before = InstanceSegmenter.from_preset(preset).decoder.get_config()
+    model = InstanceSegmenter.from_preset(preset, max_instances=5, min_area=3)
+    after = model.decoder.get_config()
+    assert {**before, "max_instances": 5, "min_area": 3} == after
+    again = InstanceSegmenter.from_config(model.get_config())
+    assert again.decoder.get_config() == after
+
+
 def test_unknown_arguments_are_named(preset) -> None:
     with pytest.raises(TypeError, match=r"`classes` is not an argument of"):
         InstanceSegmenter.from_preset(preset, classes=3)

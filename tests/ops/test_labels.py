@@ -81,8 +81,8 @@ def test_grow_labels_stays_in_the_foreground() -> None:
     labels = np.zeros((1, 1, 9), "int32")
     labels[0, 0, 4] = 3
     foreground = np.array([[[0, 1, 1, 1, 1, 1, 0, 1, 1]]], bool)
-    assert np.asarray(grow_labels(labels, foreground, 2))[0, 0].tolist() == [
-        0, 0, 3, 3, 3, 3, 0, 0, 0,
+    assert np.asarray(grow_labels(labels, foreground))[0, 0].tolist() == [
+        0, 3, 3, 3, 3, 3, 0, 0, 0,
     ]  # fmt: skip
 
 
@@ -125,12 +125,27 @@ def test_areas() -> None:
 def test_numbers_are_consecutive_in_each_image() -> None:
     # Named by 1 + flat index, as components are; the name's own pixel need not be left.
     labels = np.array([[[0, 3, 3, 4]], [[0, 0, 6, 8]]], "int32")
-    numbered, count = number_labels(labels, 10)
-    assert np.asarray(numbered).tolist() == [[[0, 1, 1, 2]], [[0, 0, 1, 2]]]
-    assert np.asarray(count).tolist() == [2, 2]
-    numbered, count = number_labels(labels, 1)
-    assert np.asarray(numbered).tolist() == [[[0, 1, 1, 0]], [[0, 0, 1, 0]]]
-    assert np.asarray(count).tolist() == [1, 1]
+    score = np.array([[[0, 0.5, 0.7, 0.9]], [[0, 0, 0.4, 0.4]]])
+    for most, first in ((10, [0, 1, 1, 2]), (1, [0, 2, 2, 1])):  # The more certain is the second.
+        numbered, count = number_labels(labels, score, most)
+        assert np.asarray(numbered).tolist() == [[first], [[0, 0, 1, 2]]]
+        assert np.asarray(count).tolist() == [2, 2]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 30), st.integers(0, 10**6), st.booleans())
+def test_the_first_numbers_are_the_most_certain(most: int, seed: int, alike: bool) -> None:
+    rng = np.random.default_rng(seed)
+    labels = np.arange(1, 61, dtype="int32").reshape(2, 5, 6) * (rng.random((2, 5, 6)) < 0.7)
+    score = rng.integers(0, 3 if alike else 10**6, labels.shape) / 10**6
+    numbered, count = (np.asarray(x) for x in number_labels(labels, score, most))
+    for numbers, scores, n in zip(numbered, score, count):
+        there = numbers > 0
+        assert sorted(numbers[there]) == list(range(1, n + 1))
+        best = np.sort(scores[there])[::-1][:most]
+        np.testing.assert_allclose(np.sort(scores[there & (numbers <= most)])[::-1], best)
+        for part in (there & (numbers <= most), numbers > most):
+            assert (np.diff(numbers[part]) > 0).all(), "in the order of the pixels"
 
 
 def test_overlaps_are_those_of_masks() -> None:
