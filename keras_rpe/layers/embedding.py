@@ -108,7 +108,8 @@ class SphericalEmbedding(keras.layers.Layer):
             inputs = ops.concatenate([inputs, coordinate_channels(inputs)], axis=-1)
         v = at_least_float32(self.projection(inputs))
         squared = ops.sum(ops.square(v), axis=-1, keepdims=True)
-        x = v / (ops.sqrt(ops.maximum(squared, 1e-24)) + self.epsilon)
+        there = squared > 0
+        x = v / (ops.sqrt(ops.where(there, squared, 1.0)) + self.epsilon)
         # A vector this short has no direction to learn from, and its gradient, up to 1/ε, would
         # overflow float16.
         x = ops.where(squared > _SHORTEST**2, x, ops.stop_gradient(x))

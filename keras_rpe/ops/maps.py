@@ -155,10 +155,20 @@ def rotate_by_position(x: Tensor, periods: Sequence[float]) -> Tensor:
     speed = 2 * math.pi / np.asarray(periods, "float64")[index % len(periods)]
     direction = math.pi * (index // len(periods)) / turns
     rows, columns = _indices(x)
-    angle = rows * ops.convert_to_tensor(speed * np.sin(direction), dtype=x.dtype)
-    angle = angle + columns * ops.convert_to_tensor(speed * np.cos(direction), dtype=x.dtype)
+    angle = rows * _exact(speed * np.sin(direction), x)
+    angle = angle + columns * _exact(speed * np.cos(direction), x)
     cos, sin, real, imaginary = ops.cos(angle), ops.sin(angle), x[..., :half], x[..., half:]
     return ops.concatenate([real * cos - imaginary * sin, real * sin + imaginary * cos], axis=-1)
+
+
+def _exact(values: np.ndarray, like: Tensor) -> Tensor:
+    """Numbers, to 24 binary places, that files in float16 do not round as they do constants.
+
+    They are integers, which are not rounded, plus a 0 that no converter knows beforehand.
+    """
+    whole = ops.convert_to_tensor(np.round(values * 2**24).astype("int32"))
+    unknown = ops.minimum(ops.cast(ops.shape(like)[1], "int32"), 0)
+    return ops.cast(whole + unknown, like.dtype) / 4096.0 / 4096.0
 
 
 def _indices(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -27,11 +27,9 @@ from keras_rpe.ops.tiles import SegmentGrid, Tensors, row_sums, symmetric_sums
 
 Tensor = Any
 
-# The smallest kernel sum that is divided by: a row so far from all others (not of unit length)
-# that its sum vanishes gives zeros, never NaN.
-_TINY = 1e-20
-# Added to no length, only a floor: a mean of unit vectors this short has no direction.
-_SHORTEST = 1e-6
+_VANISHED = 1e-20
+SHORTEST = 1e-6
+"""A mean of unit vectors that is no longer has no direction."""
 
 
 def mean_shift(
@@ -101,7 +99,7 @@ def mean_shift(
             mean = _weighted_mean(x, weights, kappa, grid, sums)
         moved = mean if step_size == 1.0 else step_size * mean + (1.0 - step_size) * x
         # Keeps the static sizes, which a loop body loses.
-        return ops.reshape(_unit(moved), (*ops.shape(x)[:2], depth))
+        return ops.reshape(unit(moved), (*ops.shape(x)[:2], depth))
 
     if not return_sequences:
         x = repeat(lambda i, x: (loop(x),), (x,), iterations)[0]
@@ -120,9 +118,11 @@ def mean_shift(
     return grid.join(sequence)[:, :batch, :n]
 
 
-def _unit(x: Tensor) -> Tensor:
+def unit(x: Tensor) -> Tensor:
+    """Vectors of unit length; those without a direction stay as they are."""
     squared = ops.sum(ops.square(x), axis=-1, keepdims=True)
-    return x * ops.rsqrt(ops.maximum(squared, _SHORTEST**2))
+    # A length is selected, never raised to a tiny one: files in float16 round that to 0.
+    return x * ops.rsqrt(ops.where(squared > SHORTEST**2, squared, 1.0))
 
 
 def _weighted_mean(
@@ -172,7 +172,9 @@ def _weighted_mean(
         points = x, weights, _longest(x, grid)
         # JAX differentiates no variable that the function finds outside: κ is handed on.
         sums = sums_over_pairs(points, partial(factors, kappa), kernel, depth + 1, grid)
-        total = ops.maximum(sums[..., -1:], _TINY)
+        total = sums[..., -1:]
+        # A row so far from all others, not of unit length, that its sum vanishes gives zeros.
+        total = ops.where(total > _VANISHED, total, 1.0)
         y = sums[..., :-1] / total
 
         def grad(*args: Tensor, upstream: Tensor | None = None) -> tuple[Tensor, ...]:

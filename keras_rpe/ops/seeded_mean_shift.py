@@ -24,6 +24,7 @@ from typing import Any
 from keras import ops
 
 from keras_rpe.ops.backend import run_while
+from keras_rpe.ops.mean_shift import SHORTEST, unit
 
 Tensor = Any
 
@@ -35,9 +36,6 @@ SAMPLE = 4096
 
 _FAR = -2.0  # Below any cosine.
 _ABSENT = -200.0  # As the logarithm of a weight.
-_NO_WEIGHT = 1e-30
-_TINY = 1e-20
-_SHORTEST = 1e-6
 
 
 def seeded_mean_shift(
@@ -93,7 +91,7 @@ def seeded_mean_shift(
     # is the exponent of the kernel, κ (x·y - |x|) + log w, which never rises above log w. As
     # columns, their product with a kernel is the weighted sum of the points, and its total.
     length = ops.sqrt(ops.maximum(squared, 1.0))
-    rows = ops.concatenate([x, ops.log(ops.maximum(weights, _NO_WEIGHT)) - kappa * length], axis=-1)
+    rows = ops.concatenate([x, _logarithm(weights) - kappa * length], axis=-1)
     columns = _with_ones(ops.swapaxes(x, 1, 2))
     climb = partial(_climb, kappa=kappa, max_iterations=max_iterations, tolerance=tolerance)
 
@@ -196,7 +194,7 @@ def _modes_of_sample(
         rest = key * ops.cast(left_over(count, closest), key.dtype)
         rest, index = ops.top_k(ops.pad(rest, [[0, 0], [0, SEED_BLOCK]]), SEED_BLOCK)
         index = ops.minimum(ops.cast(index, "int32"), size - 1)
-        seeds = _unit(ops.take(all_points, first_of_list + index, axis=0))
+        seeds = unit(ops.take(all_points, first_of_list + index, axis=0))
         # A seed that is close to an earlier one of this draw can wait for the next.
         near = ops.cast(ops.matmul(seeds, ops.swapaxes(seeds, 1, 2)) >= cosine, key.dtype)
         drawn = ops.cast(rest > 0, key.dtype)
@@ -223,23 +221,29 @@ def _climb(
     max_iterations: int,
     tolerance: float,
 ) -> Tensor:
-    """Move the seeds to the modes of the weighted density of the points; zeros stay zeros."""
+    """Move the seeds to the modes of the weighted density of the points; zeros stay zeros.
+
+    A list whose seeds rest is left as it is, so that no list depends on the others of its batch.
+    """
     there = ops.cast(ops.any(ops.not_equal(seeds, 0), axis=-1, keepdims=True), seeds.dtype)
 
     def loop(i: Tensor, y: Tensor, change: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         queries = ops.concatenate([kappa * y, ops.ones_like(y[..., :1])], axis=-1)
         kernel = ops.exp(ops.matmul(rows, ops.swapaxes(queries, 1, 2)))
         sums = ops.swapaxes(ops.matmul(columns, kernel), 1, 2)
-        mean = sums[..., :-1] / ops.maximum(sums[..., -1:], _TINY)
+        total = sums[..., -1:]
+        # Selected, as are all guards here: files in float16 round a tiny constant to 0.
+        mean = sums[..., :-1] / ops.where(total > 0, total, 1.0)
         # A seed far from all weight, or amid opposite points, has nowhere to go.
-        far = ops.sum(ops.square(mean), axis=-1, keepdims=True) <= _SHORTEST**2
-        moved = there * ops.where(far, y, _unit(mean))
-        return i + 1, moved, ops.max(ops.sum(ops.square(moved - y), axis=-1))
+        far = ops.sum(ops.square(mean), axis=-1, keepdims=True) <= SHORTEST**2
+        moved = there * ops.where(far, y, unit(mean))
+        moved = ops.where(ops.reshape(change > tolerance, (-1, 1, 1)), moved, y)
+        return i + 1, moved, ops.max(ops.sum(ops.square(moved - y), axis=-1), axis=1)
 
     return run_while(
-        lambda i, y, change: ops.logical_and(i < max_iterations, change > tolerance),
+        lambda i, y, change: ops.logical_and(i < max_iterations, ops.any(change > tolerance)),
         loop,
-        (ops.zeros((), "int32"), seeds, ops.ones((), seeds.dtype)),
+        (ops.zeros((), "int32"), seeds, ops.ones_like(seeds[:, 0, 0])),
     )[1]
 
 
@@ -314,9 +318,9 @@ def _cosines(modes: Tensor, count: Tensor, first: Tensor, columns: Tensor) -> Te
     return ops.matmul(ops.concatenate([_block(modes, first), _FAR * empty], axis=-1), columns)
 
 
-def _unit(x: Tensor) -> Tensor:
-    squared = ops.sum(ops.square(x), axis=-1, keepdims=True)
-    return x * ops.rsqrt(ops.maximum(squared, _SHORTEST**2))
+def _logarithm(weights: Tensor) -> Tensor:
+    there = weights > 0
+    return ops.where(there, ops.log(ops.where(there, weights, 1.0)), _ABSENT)
 
 
 def _with_ones(columns: Tensor) -> Tensor:

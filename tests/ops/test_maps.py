@@ -43,7 +43,7 @@ def test_rotation_equals_complex_numbers() -> None:
         row, column = np.mgrid[:5, :7]
         angle = 2 * np.pi / periods[k % 3] * (row * np.sin(theta) + column * np.cos(theta))
         expected = (x[0, ..., k] + 1j * x[0, ..., k + 4]) * np.exp(1j * angle)
-        np.testing.assert_allclose(y[0, ..., k] + 1j * y[0, ..., k + 4], expected, atol=1e-12)
+        np.testing.assert_allclose(y[0, ..., k] + 1j * y[0, ..., k + 4], expected, atol=1e-6)
 
 
 def test_like_features_apart_get_other_embeddings() -> None:

@@ -1,4 +1,5 @@
 import functools
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -242,3 +243,30 @@ def test_no_tensor_grows_with_the_number_of_modes() -> None:
     shift = tf.function(lambda x: seeded_mean_shift(x, max_seeds=500))
     graph = shift.get_concrete_function(tf.TensorSpec((1, n, 8))).graph
     assert n * 32 <= largest_tensor(graph) <= 512 * 512
+
+
+def _lists_of_many_and_of_few_modes() -> tuple[np.ndarray, np.ndarray]:
+    lists = [_groups([40] * 30, 8, seed=1), _groups([1200], 8, noise=0.3), _groups([600, 600], 8)]
+    x = np.stack([points for points, _ in lists]).astype("float32")
+    weights = np.ones((3, 1200, 1), "float32")
+    weights[1, :1190], x[1, 1195:] = 0, 0  # Hardly any weight, and zeros.
+    return x, weights
+
+
+def test_no_list_depends_on_the_others_of_its_batch() -> None:
+    x, weights = _lists_of_many_and_of_few_modes()
+    together = np.asarray(seeded_mean_shift(x, 0.3, weights=weights, tolerance=1e-2))
+    for k in range(3):
+        alone = seeded_mean_shift(x[k : k + 1], 0.3, weights=weights[k : k + 1], tolerance=1e-2)
+        np.testing.assert_allclose(alone[0], together[k], atol=1e-5)
+
+
+def test_guards_that_a_file_in_float16_rounds_to_0_make_no_nan(monkeypatch) -> None:
+    x, weights = _lists_of_many_and_of_few_modes()
+    expected = np.asarray(seeded_mean_shift(x, weights=weights))
+    for module in ("mean_shift", "seeded_mean_shift"):
+        # The functions of the package have the names of their modules.
+        monkeypatch.setattr(sys.modules[f"keras_rpe.ops.{module}"], "SHORTEST", 0.0)
+    found = np.asarray(seeded_mean_shift(x, weights=weights))
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(found, expected, atol=1e-5)
