@@ -49,12 +49,16 @@ def pair_loss_by_loops(
         for j in index:
             weight = 1.0 / (sizes[labels[i]] * sizes[labels[j]] * len(sizes) ** 2)
             s = (1 + x[i] @ x[j]) / 2
-            if labels[i] == labels[j]:
+            if labels[i] == labels[j] and (neighborhood is None or i != j):
+                if neighborhood is not None:  # Every instance of two pixels or more counts alike.
+                    weight = 1.0 / (sizes[labels[i]] * (sizes[labels[i]] - 1))
                 positive += weight * (1 - s**power)
                 attracted += weight
+            elif labels[i] == labels[j]:
+                continue
             elif neighborhood is None or np.hypot(*(positions[i] - positions[j])) <= neighborhood:
                 negative += weight * max(0.0, s - margin) ** power
                 repelled += weight
     if neighborhood is None:
         return positive, negative
-    return positive / (attracted or 1.0), negative / (repelled or 1.0)
+    return positive / (attracted or 1.0), negative / max(repelled, 0.25 / max(len(sizes), 1))

@@ -221,6 +221,11 @@ class LabelledImages(Sequence[LabelMaps]):
 
         if not self.names:
             raise ValueError("`crops` needs at least one image. Received: none")
+        if zoom is not None and augment not in (None, True, "photo"):
+            raise ValueError(
+                "`zoom` goes with augment=True or augment='photo'. "
+                f"Received: zoom={zoom}, augment={augment!r}"
+            )
         photographs = self._options["photographs"]
         augment = ("photo" if photographs else True) if augment is None else augment
         zoom = (0.7 if photographs else 0.65, 1.5) if zoom is None else zoom

@@ -11,7 +11,14 @@ from keras import ops
 from keras_rpe.arguments import check_integer, check_number
 from keras_rpe.ops.attention import has_fused_attention
 from keras_rpe.ops.backend import on_gpu
-from keras_rpe.ops.maps import at_least_float32, merge_windows, partition_windows, sample_nearest
+from keras_rpe.ops.maps import (
+    at_least_float32,
+    join_windows,
+    merge_windows,
+    overlapping_windows,
+    partition_windows,
+    sample_nearest,
+)
 from keras_rpe.ops.mean_shift import mean_shift
 from keras_rpe.ops.seeded_mean_shift import seeded_mean_shift
 
@@ -43,8 +50,9 @@ class MeanShiftRNN(keras.layers.Layer):
         window_size: Longest side, in pixels, of windows that are grouped each for itself, which
             makes the time linear in the size of the image. Only for maps; default: no windows,
             every pixel sees the whole image.
-        block_size: Side of the tiles in which the kernel is formed, in pixels; default: 512 for
-            lists or windows of 4096 pixels or more, where that is known, otherwise 256.
+        block_size: Side of the tiles in which the kernel is formed, in pixels; default: 512 with
+            windows of 64 pixels a side or more, else 256, and 128 for lists known to be of less
+            than 2048 pixels. On a GPU the rows of a block; default: 2048.
         **kwargs: Of `keras.layers.Layer`.
 
     Call arguments:
@@ -191,6 +199,8 @@ class SeededMeanShift(keras.layers.Layer):
         mode_similarity: Similarity at which two modes are one.
         window_size: Longest side, in pixels, of windows that are grouped each for itself: a
             spatial limit, so that like objects far apart do not share a mode. Only for maps.
+        window_overlap: How many pixels of its neighbors a window sees beyond its own. An object
+            that lies in two windows has one mode where both see most of it.
         **kwargs: Of `keras.layers.Layer`.
 
     Call arguments:
@@ -223,6 +233,7 @@ class SeededMeanShift(keras.layers.Layer):
         seed_similarity: float = 0.9,
         mode_similarity: float = 0.96,
         window_size: int | None = None,
+        window_overlap: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -233,6 +244,7 @@ class SeededMeanShift(keras.layers.Layer):
         self.seed_similarity = check_number("seed_similarity", seed_similarity, "[0, 1)")
         self.mode_similarity = check_number("mode_similarity", mode_similarity, "[0, 1)")
         self.window_size = _side("window_size", window_size)
+        self.window_overlap = check_integer("window_overlap", window_overlap, 0, _MAX_SIDE)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Check the rank."""
@@ -242,7 +254,9 @@ class SeededMeanShift(keras.layers.Layer):
         self, inputs: Tensor, weights: Tensor | None = None, bandwidth: Tensor | float | None = None
     ) -> Tensor:
         """Return the modes of all pixels."""
-        x, weights = _lists(at_least_float32(inputs), weights, self.window_size)
+        x, weights = _lists(
+            at_least_float32(inputs), weights, self.window_size, self.window_overlap
+        )
         modes = seeded_mean_shift(
             x,
             bandwidth=self.bandwidth if bandwidth is None else bandwidth,
@@ -252,7 +266,11 @@ class SeededMeanShift(keras.layers.Layer):
             seed_similarity=self.seed_similarity,
             mode_similarity=self.mode_similarity,
         )
-        return ops.cast(_map(modes, inputs, self.window_size), self.compute_dtype)
+        if self.window_overlap and self.window_size and len(inputs.shape) == 4:
+            modes = join_windows(modes, inputs, self.window_size, self.window_overlap)
+        else:
+            modes = _map(modes, inputs, self.window_size)
+        return ops.cast(modes, self.compute_dtype)
 
     def compute_output_spec(
         self,
@@ -277,6 +295,7 @@ class SeededMeanShift(keras.layers.Layer):
             "seed_similarity": self.seed_similarity,
             "mode_similarity": self.mode_similarity,
             "window_size": self.window_size,
+            "window_overlap": self.window_overlap,
         }
 
 
@@ -297,7 +316,7 @@ def _check_shape(
 
 
 def _lists(
-    x: Tensor, weights: Tensor | None, window_size: int | None
+    x: Tensor, weights: Tensor | None, window_size: int | None, overlap: int = 0
 ) -> tuple[Tensor, Tensor | None]:
     """Lay out embeddings as lists `(lists, N, D)` that are grouped each for itself.
 
@@ -310,6 +329,10 @@ def _lists(
     batch, height, width = ops.shape(x)[:3]
     if weights is not None:
         weights = ops.expand_dims(sample_nearest(weights, height, width), -1)
+    if window_size and overlap:
+        if weights is not None:
+            weights = overlapping_windows(weights, window_size, overlap)
+        return overlapping_windows(x, window_size, overlap), weights
     if window_size:
         x, real = partition_windows(x, window_size)
         if weights is not None:

@@ -22,7 +22,8 @@ class CosineMarginLoss(keras.losses.Loss):
     similarity s in [0, 1]: Σ W_ij (same · (1 - s_ij) + different · max(0, s_ij - α)), where W lets
     every pair of instances weigh the same, however large they are. Kong & Fowlkes (CVPR 2018),
     section 3, equation 2. The background is an instance like the others. An image with one
-    instance has only the first term, an image without a valid pixel a loss of 0.
+    instance has only the first term; one without a pair of valid pixels has a loss of 0, and no
+    part in the mean of a batch.
 
     Args:
         margin: α in [0, 1): the similarity below which two instances count as apart. At 0.5,
@@ -117,7 +118,12 @@ class CosineMarginLoss(keras.losses.Loss):
         positive, negative = pair_margin_terms(
             labels, x, valid, self.margin, self.power, positions, self.neighborhood
         )
-        return self.positive_weight * positive + self.negative_weight * negative
+        losses = self.positive_weight * positive + self.negative_weight * negative
+        if self.reduction in ("sum_over_batch_size", "mean", "mean_with_sample_weight"):
+            # Images without a pair have no say in the mean of a batch.
+            there = ops.cast(ops.sum(ops.cast(valid, "int32"), axis=1) > 1, losses.dtype)
+            losses *= ops.cast(batch, losses.dtype) / ops.maximum(ops.sum(there), 1.0)
+        return losses
 
     def _draw(self, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Index of `num_samples` pixels of each image, and which of them count.

@@ -51,6 +51,8 @@ class InstanceSegmenter(EmbeddingTask):
             there are no seeds.
         inference_window_size: Side of the windows when predicting, larger by default, since an
             object that lies in two windows may come apart; `None`: as in training.
+        inference_window_overlap: Cells of its neighbors that a window sees when seeds group it.
+            Objects up to this size are whole where they lie in two windows.
         margin: Margin α of the loss. Training warns if images have more instances than it can push
             apart in `embedding_dim` dimensions; see `keras_rpe.margins`.
         neighborhood: Distance, in cells of the embedding map, up to which the loss pushes
@@ -128,6 +130,7 @@ class InstanceSegmenter(EmbeddingTask):
         inference_seeds: int | None = 512,
         inference_iterations: int | None = None,
         inference_window_size: int | None = 128,
+        inference_window_overlap: int = 16,
         margin: float = 0.5,
         neighborhood: float | None = 16.0,
         coordinates: bool = False,
@@ -178,11 +181,13 @@ class InstanceSegmenter(EmbeddingTask):
                 bandwidth,
                 inference_iterations or SEED_LOOPS,
                 window_size=inference_window_size or window_size,
+                window_overlap=inference_window_overlap,
                 dtype=precise,
                 name="seeded_mean_shift",
             )
         self.inference_iterations = inference_iterations
         self.inference_window_size = inference_window_size
+        self.inference_window_overlap = inference_window_overlap
 
     def serve(self, images: Tensor, max_instances: int | None = None) -> dict[str, Tensor]:
         """Segment images inside the graph, as `predict` and exported models do.

@@ -99,6 +99,47 @@ def merge_windows(windows: Tensor, shape: tuple[Any, ...], size: int) -> Tensor:
     return x[:, :height, :width]
 
 
+def overlapping_windows(x: Tensor, size: int, overlap: int) -> Tensor:
+    """Cut a map `(batch, H, W, D)` into windows that show `overlap` cells of their neighbors.
+
+    The windows themselves are those of `partition_windows`; all are widened alike, as far as the
+    map goes. `(batch · windows, points, D)`; nothing is padded.
+    """
+    batch, depth = ops.shape(x)[0], x.shape[-1]
+    (rows, high, index, _), (columns, wide, across, _) = _overlaps(x, size, overlap)
+    x = ops.take(ops.take(x, index, axis=1), across, axis=2)
+    x = ops.transpose(ops.reshape(x, (batch, rows, high, columns, wide, depth)), (0, 1, 3, 2, 4, 5))
+    return ops.reshape(x, (batch * rows * columns, high * wide, depth))
+
+
+def join_windows(windows: Tensor, like: Tensor, size: int, overlap: int) -> Tensor:
+    """Undo `overlapping_windows` of a map `like`: each cell is taken from its own window."""
+    batch, depth = ops.shape(like)[0], windows.shape[-1]
+    (rows, high, _, index), (columns, wide, _, across) = _overlaps(like, size, overlap)
+    x = ops.reshape(windows, (batch, rows, columns, high, wide, depth))
+    x = ops.reshape(
+        ops.transpose(x, (0, 1, 3, 2, 4, 5)), (batch, rows * high, columns * wide, depth)
+    )
+    return ops.take(ops.take(x, index, axis=1), across, axis=2)
+
+
+def _overlaps(x: Tensor, size: int, overlap: int) -> list[tuple[Any, ...]]:
+    """Of rows and columns: windows, the side of each, where its cells are, and whence they return.
+
+    The second index is among the cells of all windows.
+    """
+    found = []
+    for length in ops.shape(x)[1:3]:
+        count, own = _grid(length, size)
+        side = ops.minimum(own + 2 * overlap, length)
+        start = ops.clip(ops.arange(count) * own - overlap, 0, length - side)
+        cells = ops.expand_dims(start, 1) + ops.expand_dims(ops.arange(side), 0)
+        window = ops.arange(length) // own
+        back = window * side + ops.arange(length) - ops.take(start, window)
+        found.append((count, side, ops.reshape(cells, (-1,)), back))
+    return found
+
+
 def _grid(length: Tensor | int, size: int) -> tuple[Tensor | int, Tensor | int]:
     """Number of windows along an axis and the side of each."""
     # Of no negative number, whose quotient some runtimes round to the other side.

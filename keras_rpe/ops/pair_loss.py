@@ -9,6 +9,7 @@ from keras import ops
 Tensor = Any
 
 _NO_WEIGHT = 1e-12  # Below the weight of any pair of 10⁵ pixels and more.
+_FEW = 0.25  # Of an instance near each other, which is k/Q of all pairs for k of them.
 
 
 def calibrated_cosine_similarity(x: Tensor) -> Tensor:
@@ -75,7 +76,9 @@ def pair_margin_terms(
 
     With a neighborhood, pixels of different instances are pairs only within that distance, and the
     weights of either term add up to 1: otherwise the pairs within one of Q instances have 1/Q of
-    the weight, and those of two that touch 2/Q².
+    the weight, and those of two that touch 2/Q². Where hardly any are near, on average less than
+    a quarter of an instance beside each, the negative weights add up to less. A pixel is then no
+    pair with itself, which would make the attraction of few pixels weak.
 
     Args:
         labels: Integer instance ids, shape `(batch, N)`.
@@ -109,8 +112,17 @@ def pair_margin_terms(
     attracting = ops.where(same, weights, zero)
     repelling = ops.where(same, zero, weights)
     if neighborhood is not None:
+        # Row sums of W are 1 / (Q n_i): every instance of more than one pixel counts the same.
+        size = ops.sum(ops.cast(weights > 0, x.dtype) * ops.cast(same, x.dtype), axis=-1)
+        other = 1.0 - ops.eye(x.shape[1] or ops.shape(x)[1], dtype=x.dtype)
+        attracting = attracting * other * ops.expand_dims(size / ops.maximum(size - 1.0, 1.0), -1)
         repelling = repelling * ops.cast(_near(positions, neighborhood), x.dtype)
-        attracting, repelling = _of_sum_one(attracting), _of_sum_one(repelling)
+        instances = 1.0 / ops.maximum(
+            ops.max(ops.sum(weights, axis=-1) * size, axis=-1), _NO_WEIGHT
+        )
+        few = _FEW / ops.reshape(instances, (-1, 1, 1))
+        attracting = _of_sum_one(attracting, _NO_WEIGHT)
+        repelling = _of_sum_one(repelling, few)
     positive = ops.sum(attracting * (1.0 - s), axis=(-2, -1))
     negative = ops.sum(repelling * apart, axis=(-2, -1))
     return positive, negative
@@ -124,6 +136,6 @@ def _near(positions: Tensor, distance: float) -> Tensor:
     return ops.square(down) + ops.square(right) <= distance**2
 
 
-def _of_sum_one(weights: Tensor) -> Tensor:
-    """Weights that sum to 1, or to 0 where there are none."""
-    return weights / ops.maximum(ops.sum(weights, axis=(-2, -1), keepdims=True), _NO_WEIGHT)
+def _of_sum_one(weights: Tensor, least: Tensor | float) -> Tensor:
+    """Weights that sum to 1, or to less where they are fewer than `least`."""
+    return weights / ops.maximum(ops.sum(weights, axis=(-2, -1), keepdims=True), least)

@@ -194,7 +194,7 @@ def test_whole_images_are_the_maps_themselves():
 @pytest.mark.parametrize(("void", "beyond"), [(True, VOID), (False, 0)])
 def test_what_lies_beyond_an_image(void, beyond):
     images = LabelledImages({"a": 0}, only_instances, void=void, classes=False)
-    ((image, labels),) = batches(images.crops((80, 64), augment=False, zoom=(1, 1)))
+    ((image, labels),) = batches(images.crops((80, 64), augment=False))
     top = int((image[0, :, 0, 2] == 0).sum()) - 1  # rows before the first of the image
     wanted = np.pad(
         numbered(images[0].instances, False), ((top, 32 - top), (0, 0)), constant_values=beyond
@@ -252,6 +252,7 @@ def test_numbers_made_up_by_an_augmentation_are_void():
         ({"crop_size": (3, 4, 5)}, "crop_size="),
         ({"batch_size": 0}, "batch_size=0"),
         ({"repeats": True}, "repeats=True"),
+        ({"augment": False, "zoom": (1.0, 2.0)}, "`zoom` goes with augment=True .*augment=False"),
         ({"zoom": (2.0, 1.0)}, r"zoom=\(2.0, 1.0\)"),
         ({"seed": -1}, "seed=-1"),
         ({"split_pieces": "no"}, "split_pieces='no'"),

@@ -35,6 +35,20 @@ def test_harness(config: dict, weights: np.ndarray | None, tmp_path) -> None:
     )
 
 
+def test_an_object_in_two_windows_has_one_mode() -> None:
+    rows, columns = np.mgrid[:24, :64]
+    x = np.stack([np.cos(columns / 12), np.sin(columns / 12), 0 * rows], -1)
+    disc = np.hypot(rows - 12, columns - 33) < 7  # Its embeddings change across the seam at 32.
+    x[~disc] = [0, 0, 1]
+    apart, linked = (
+        np.asarray(SeededMeanShift(window_size=32, window_overlap=n)(x[None].astype("float32")))[0]
+        for n in (0, 16)
+    )
+    across = [(modes[12, 31] * modes[12, 32]).sum() for modes in (apart, linked)]
+    assert across[0] < 0.98
+    assert across[1] > 0.999
+
+
 def test_pixels_of_no_weight_attract_none() -> None:
     x, weights = _clusters(), np.ones((2, 9, 11), "float32")
     weights[:, :, 6:] = 0
@@ -141,7 +155,7 @@ def _quarters(height: int = 9, width: int = 11, depth: int = 4, seed: int = 0) -
 @pytest.mark.parametrize(
     ("config", "weights"),
     [
-        ({"window_size": 5}, _WEIGHTS),
+        ({"window_size": 5, "window_overlap": 2}, _WEIGHTS),
         pytest.param(
             {"window_size": 4, "max_seeds": 20, "bandwidth": 0.3}, None, marks=pytest.mark.slow
         ),

@@ -52,6 +52,24 @@ def test_what_is_far_apart_may_be_alike() -> None:
     assert float(CosineMarginLoss(num_samples=None, ignore_label=255)(y, x)) > 0.2
 
 
+def test_few_neighbors_weigh_little() -> None:
+    y = np.repeat(np.arange(8), 40)[None, None]
+    x = np.ones((1, 1, 320, 2), "float32") / np.sqrt(2).astype("float32")
+    beside = CosineMarginLoss(num_samples=None, neighborhood=60.0)
+    hardly = CosineMarginLoss(num_samples=None, neighborhood=1.0)  # The two at each border.
+    assert float(beside(y, x)) == pytest.approx(0.5, abs=1e-6)
+    assert float(hardly(y, x)) < 0.01
+
+
+def test_images_without_pairs_have_no_part_in_the_mean() -> None:
+    y = np.concatenate([Y, np.full_like(Y, 255)])
+    x = np.concatenate([X, X])
+    for options in ({}, {"neighborhood": 3.0}):
+        loss = CosineMarginLoss(num_samples=None, ignore_label=255, **options)
+        assert float(loss(y, x)) == pytest.approx(float(loss(Y, X)), rel=1e-6)
+        assert float(loss(y[2:], X)) == 0
+
+
 def test_a_sample_is_without_replacement_and_fresh() -> None:
     loss = CosineMarginLoss(num_samples=48, reduction=None)
     everything = CosineMarginLoss(num_samples=None, reduction=None)(Y, X)

@@ -8,7 +8,9 @@ from reference import unit_points
 
 from keras_rpe.ops.maps import (
     coordinate_channels,
+    join_windows,
     merge_windows,
+    overlapping_windows,
     partition_windows,
     rotate_by_position,
     sample_nearest,
@@ -72,6 +74,24 @@ def test_windows_of_dynamic_sizes_under_xla() -> None:
     compiled = tf.function(there_and_back, input_signature=signature, jit_compile=True)
     x = np.random.default_rng(0).random((1, 37, 16, 2)).astype("float32")
     np.testing.assert_array_equal(compiled(x), x)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 12), st.integers(0, 9))
+def test_windows_that_overlap(height: int, width: int, size: int, overlap: int) -> None:
+    x = np.arange(2 * height * width * 2, dtype="float32").reshape(2, height, width, 2)
+    windows = np.asarray(overlapping_windows(x, size, overlap))
+    np.testing.assert_array_equal(join_windows(windows, x, size, overlap), x)
+    count = -(-height // size) * -(-width // size)
+    assert len(windows) == 2 * count
+    # Every cell of a window is seen with its neighbors, as far as the map goes.
+    plain = np.asarray(partition_windows(x, size)[0])[:count]
+    for seen, own in zip(windows[:count], plain):
+        cells = {int(one) // 2 for one in seen[:, 0]}
+        for cell in {int(one) // 2 for one in own[:, 0]} - {0}:
+            row, column = divmod(cell, width)
+            rows, columns = (max(row - overlap, 0), row), (max(column - overlap, 0), column)
+            assert {r * width + c for r in rows for c in columns} <= cells
 
 
 @pytest.mark.parametrize("factor", [1, 2, 3])
