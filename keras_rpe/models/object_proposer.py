@@ -222,6 +222,8 @@ class ObjectProposer(EmbeddingTask):
             foreground_threshold=foreground,
             similarity_threshold=similarity,
         )["labels"]
+        # Only the most certain instances of a scale are ranked.
+        labels *= ops.cast(labels <= self.decoder.max_instances, "int32")
         height, width = ops.shape(labels)[1], ops.shape(labels)[2]
         maps = ops.reshape(labels, (self.num_scales, batch, height, width))
         return ops.transpose(maps, (1, 2, 3, 0)), scores, embedding
