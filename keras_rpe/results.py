@@ -86,6 +86,8 @@ class Instances:
             [0, 1]; with one class that is the foreground score.
         boxes: int32 `(n, 4)`: first row, first column, last row + 1, last column + 1, in pixels.
         classes: int32 `(n,)`, class of the instance, from 1.
+        diameter: The diameter of the objects, in pixels, that the image was segmented at; `None`
+            from a model without one.
 
     Example:
         >>> import numpy as np
@@ -101,6 +103,7 @@ class Instances:
     scores: np.ndarray
     boxes: np.ndarray
     classes: np.ndarray
+    diameter: float | None = None
 
     @classmethod
     def from_tables(cls, tables: Mapping[str, np.ndarray]) -> Instances:
@@ -128,7 +131,8 @@ class Instances:
             scores = np.pad(scores, (0, rest), constant_values=np.nan)
             boxes = np.concatenate([boxes, np.array(more, boxes.dtype).reshape(rest, 4)])
             classes = np.pad(classes, (0, rest))
-        return cls(labels, scores, boxes, classes)
+        diameter = float(tables["diameter"][0]) if "diameter" in tables else 0.0
+        return cls(labels, scores, boxes, classes, diameter or None)
 
     def __len__(self) -> int:
         """Number of instances."""

@@ -10,6 +10,7 @@ from keras_rpe.layers.images import (
     PadToMultiple,
 )
 from keras_rpe.layers.mean_shift import MeanShiftRNN, SeededMeanShift
+from keras_rpe.layers.object_size import ObjectSize
 from keras_rpe.layers.ranking import ProposalRanking
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "ImageNormalization",
     "InstanceDecoder",
     "MeanShiftRNN",
+    "ObjectSize",
     "PadToMultiple",
     "ProposalRanking",
     "SeededMeanShift",

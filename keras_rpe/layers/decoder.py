@@ -10,6 +10,7 @@ from keras import ops
 from keras_rpe.arguments import check_integer, check_number
 from keras_rpe.ops.labels import (
     connected_components,
+    consecutive,
     embedding_links,
     grow_labels,
     instance_boxes,
@@ -17,7 +18,7 @@ from keras_rpe.ops.labels import (
     label_areas,
     number_labels,
 )
-from keras_rpe.ops.maps import at_least_float32, sample_nearest
+from keras_rpe.ops.maps import at_least_float32, enlarge_labels, resample, sample_nearest
 
 Tensor = Any
 
@@ -52,6 +53,9 @@ class InstanceDecoder(keras.layers.Layer):
         foreground_threshold, similarity_threshold, min_area, fragment_area: In place of those of
             the layer in this call, numbers or scalar tensors; the former two also `(batch, 1, 1)`.
         max_instances: In place of that of the layer in this call.
+        size: Height and width of the labels, if they are not those of the scores.
+        step: Side of a pixel of the labels in pixels of the scores, `(batch,)`, with `size`; areas
+            are counted in pixels of the scores.
 
     Returns of a call:
         A dictionary of `labels`, int32 `(batch, H, W)`, 0 = background, instances numbered from 1,
@@ -107,6 +111,8 @@ class InstanceDecoder(keras.layers.Layer):
         min_area: Tensor | int | None = None,
         fragment_area: Tensor | int | None = None,
         max_instances: int | None = None,
+        size: tuple[Tensor | int, Tensor | int] | None = None,
+        step: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Return the instances of a batch of images."""
         foreground_threshold = _given(foreground_threshold, self.foreground_threshold)
@@ -119,8 +125,20 @@ class InstanceDecoder(keras.layers.Layer):
         class_scores = ops.expand_dims(scores, -1) if len(scores.shape) == 3 else scores
         score = ops.sum(class_scores, axis=-1)
         fragment = ops.cast(fragment, "int32")
-        labels = _group(x, score, foreground_threshold, similarity, fragment)
-        labels = _without_specks(labels, least)
+        labels, cell = _components(x, score, foreground_threshold, similarity, fragment)
+        if size is None or step is None:
+            height, width = ops.shape(score)[1], ops.shape(score)[2]
+            labels = sample_nearest(_named_for(labels, height * width), height, width)
+            pixel: Any = 1.0
+        else:
+            height, width = size
+            labels = _named_for(labels, height * width)
+            labels = enlarge_labels(labels, step / ops.cast(cell, step.dtype), height, width)
+            class_scores = resample(class_scores, step, height, width)
+            score = ops.sum(class_scores, axis=-1)
+            pixel = ops.reshape(ops.square(step), (-1, 1, 1))
+        labels *= ops.cast(score >= foreground_threshold, "int32")
+        labels = _without_specks(labels, least, pixel)
         rows = _given(max_instances, self.max_instances)
         labels, count = number_labels(labels, score, rows)
         in_tables = labels * ops.cast(labels <= rows, "int32")
@@ -177,35 +195,39 @@ def _given(value: Any, default: Any) -> Any:
     return default if value is None else value
 
 
-def _group(
+def _components(
     x: Tensor,
     score: Tensor,
     threshold: Tensor | float,
     similarity: Tensor | float,
     fragment: Tensor,
-) -> Tensor:
-    """Components at the resolution of the embeddings, then of the scores; named by pixels."""
+) -> tuple[Tensor, Tensor | int]:
+    """Components of cells, named by 1 + the flat index of a cell, and the side of a cell."""
     h, w = ops.shape(x)[1], ops.shape(x)[2]
     height, width = ops.shape(score)[1], ops.shape(score)[2]
-    foreground = score >= threshold
     # A cell is foreground if any of its pixels is: lines are as thin as a pixel.
     cells = ops.reshape(score, (-1, h, height // h, w, width // w))
-    coarse = ops.max(cells, axis=(2, 4)) >= threshold
-    components = connected_components(coarse, embedding_links(x, coarse, similarity))
+    foreground = ops.max(cells, axis=(2, 4)) >= threshold
+    components = connected_components(foreground, embedding_links(x, foreground, similarity))
     labels = _without_specks(components, fragment, (height // h) * (width // w))
     # Seams and fragments are filled from all sides.
-    labels = grow_labels(labels, coarse)
+    labels = grow_labels(labels, foreground)
     # What growing has not reached touches nothing larger, and is no fragment.
-    labels += components * ops.cast(labels == 0, "int32")
-    # A component keeps the name of a pixel of its own image when the images grow.
-    first = ops.reshape(ops.arange(ops.shape(x)[0], dtype="int32"), (-1, 1, 1))
-    named = ops.cast(labels > 0, "int32")
-    labels += named * first * ops.cast(height * width - h * w, "int32")
-    return sample_nearest(labels, height, width) * ops.cast(foreground, "int32")
+    return labels + components * ops.cast(labels == 0, "int32"), height // h
 
 
-def _without_specks(labels: Tensor, least: Tensor, cell: Tensor | int = 1) -> Tensor:
-    return labels * ops.cast(label_areas(labels) * cell >= least, "int32")
+def _named_for(labels: Tensor, pixels: Tensor | int) -> Tensor:
+    """Components of cells, named by 1 + the flat index of one of so many pixels of their image."""
+    numbers = consecutive(labels)
+    first = ops.reshape(ops.arange(ops.shape(labels)[0], dtype="int32"), (-1, 1, 1))
+    # There may be more cells than pixels, but hardly more components.
+    there = ops.cast(ops.logical_and(numbers > 0, numbers <= pixels), "int32")
+    return (numbers + first * ops.cast(pixels, "int32")) * there
+
+
+def _without_specks(labels: Tensor, least: Tensor, cell: Tensor | float = 1) -> Tensor:
+    area = ops.cast(label_areas(labels), "float32") * ops.cast(cell, "float32")
+    return labels * ops.cast(area >= ops.cast(least, "float32"), "int32")
 
 
 def _check_ranks(embeddings: tuple[int | None, ...], scores: tuple[int | None, ...]) -> None:

@@ -14,19 +14,22 @@ from keras_rpe.layers import (
     FeatureFusion,
     ImageNormalization,
     MeanShiftRNN,
+    ObjectSize,
     PadToMultiple,
     SphericalEmbedding,
 )
-from keras_rpe.losses import CosineMarginLoss
+from keras_rpe.losses import CosineMarginLoss, ObjectSizeLoss
 from keras_rpe.models.backbones import pyramid
 from keras_rpe.models.checks import VOID, CapacityCheck, ClassCheck, LabelCheck
 from keras_rpe.models.task import Task, label_map, named, precise_dtype
+from keras_rpe.ops.labels import log_diameters
 
 Tensor = Any
 
 MAX_CLASSES = 65_535
 # Pixels drawn for each margin loss: pairs are the square of it, and twice as many learn no better.
 _SAMPLES = 512
+_SIZE_STRIDE = 16  # Of the features from which the sizes of objects are estimated, if there are.
 
 
 class EmbeddingTask(Task):
@@ -36,12 +39,15 @@ class EmbeddingTask(Task):
     `embed` is that of the embedding and `mean_shift` the loops of the grouping, or `None`.
 
     Attributes:
-        pixel_network: The network from images, padded to whole strides, to embeddings before mean
-            shift and logits.
+        pixel_network: The network from images, as `normalized` gives them, to embeddings before
+            mean shift and logits, of the image padded to whole strides.
+        size_network: The network from the same to what `object_size` gives, if there is one.
         embedding_dim: Dimension D of the embedding.
     """
 
     mean_shift: MeanShiftRNN | None
+    object_size: ObjectSize | None
+    size_network: keras.Model | None = None
 
     def __init__(
         self,
@@ -57,6 +63,7 @@ class EmbeddingTask(Task):
         fusion_filters: int,
         percentiles: tuple[float, float] | None,
         ignore_label: int | None,
+        object_size: ObjectSize | None = None,
         **kwargs: Any,
     ) -> None:
         num_classes = check_integer("num_classes", num_classes, 1, MAX_CLASSES)
@@ -67,20 +74,29 @@ class EmbeddingTask(Task):
         output_stride = output_stride or strides[0]
         check_choice("output_stride", output_stride, strides)
 
-        images = keras.Input((None, None, None if percentiles else 3), name="image")
-        x = ImageNormalization(*percentiles, name="normalize")(images) if percentiles else images
-        maps = features(PadToMultiple(strides[-1], name="pad")(x))
-        maps = list(maps) if isinstance(maps, (list, tuple)) else [maps]
-        fused = FeatureFusion(fusion_filters, name="fusion")(maps[strides.index(output_stride) :])
-        logits = keras.layers.Conv2DTranspose(
+        pad = PadToMultiple(strides[-1], name="pad")
+        fusion = FeatureFusion(fusion_filters, name="fusion")
+        classify = keras.layers.Conv2DTranspose(
             num_classes + 1,
             2 * output_stride if output_stride > 1 else 1,
             strides=output_stride,
             padding="same",
             dtype=embed.dtype_policy,
             name="classes",
-        )(fused)
-        outputs = {"embedding": (embedding := embed(fused))}
+        )
+
+        def network(x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+            maps = features(pad(x))
+            maps = list(maps) if isinstance(maps, (list, tuple)) else [maps]
+            fused = fusion(maps[strides.index(output_stride) :])
+            # Fine enough for small objects, coarse enough to see large ones.
+            coarse = maps[strides.index(_SIZE_STRIDE) if _SIZE_STRIDE in strides else -1]
+            return embed(fused), classify(fused), object_size(coarse) if object_size else None
+
+        images = keras.Input((None, None, None if percentiles else 3), name="image")
+        x = ImageNormalization(*percentiles, name="normalize")(images) if percentiles else images
+        embedding, logits, sizes = network(x)
+        outputs = {"embedding": embedding}
         if mean_shift is not None:
             weights = None
             if not embed_background:
@@ -91,10 +107,19 @@ class EmbeddingTask(Task):
                 outputs[name] = named(name, partial(_loop, number=t), loops)
         crop = CropLike(dtype=precise_dtype(), name="crop")
         outputs["semantic"] = crop(logits, images)
+        if object_size is not None:
+            outputs["size"] = sizes
         super().__init__(images, outputs, **kwargs)
 
         self.backbone = backbone
-        self.pixel_network = keras.Model(images, [embedding, logits], name="pixel_network")
+        self._normalization = ImageNormalization(*percentiles) if percentiles else None
+        pixels = keras.Input((None, None, 3), name="normalized")
+        *parts, sizes = network(pixels)
+        self.pixel_network = keras.Model(pixels, parts, name="pixel_network")
+        if object_size is not None:
+            self.size_network = keras.Model(pixels, sizes, name="size_network")
+        self.object_size = object_size
+        self._size_stride = _SIZE_STRIDE if _SIZE_STRIDE in strides else strides[-1]
         self.mean_shift = mean_shift
         self.embedding_dim = embed.dim
         self.num_classes = num_classes
@@ -115,6 +140,14 @@ class EmbeddingTask(Task):
             background, in [0, 1], `(batch, h · stride, w · stride, num_classes)`; they are 0 where
             that is beyond the image.
         """
+        return self.embed_normalized(self.normalized(images))
+
+    def normalized(self, images: Tensor) -> Tensor:
+        """Images as the networks take them: three channels, in [0, 1]."""
+        return self._normalization(images) if self._normalization else images
+
+    def embed_normalized(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Do what `embed` does for images that `normalized` gave."""
         embedding, logits = self.pixel_network(images, training=False)
         size, cells = ops.shape(logits), ops.shape(embedding)
         bottom = cells[1] * self.output_stride - size[1]
@@ -123,12 +156,18 @@ class EmbeddingTask(Task):
         return embedding, ops.pad(scores, [[0, 0], [0, bottom], [0, right], [0, 0]])
 
     def _auto_losses(self) -> tuple[dict[str, keras.losses.Loss], dict[str, float] | None]:
-        return {
-            name: keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=VOID)
-            if name == "semantic"
-            else margin_loss(self.margin, self.neighborhood)
-            for name in self.output
-        }, None
+        losses = {
+            "semantic": keras.losses.SparseCategoricalCrossentropy(
+                from_logits=True, ignore_class=VOID
+            ),
+            "size": ObjectSizeLoss(),
+            **{
+                name: margin_loss(self.margin, self.neighborhood)
+                for name in self.output
+                if name not in ("semantic", "size")
+            },
+        }
+        return {name: losses[name] for name in self.output}, None
 
     def _label_checks(self, loss: Any) -> list[LabelCheck]:
         capacity = CapacityCheck.of_loss(self.embedding_dim, loss)
@@ -141,11 +180,30 @@ class EmbeddingTask(Task):
         as large as the embedding map times its stride by void pixels.
         """
         instances, classes = self._instances_and_classes(y, y_pred["semantic"])
+        targets = {"semantic": classes}
+        if self.object_size is not None:
+            targets["size"] = self._sizes(instances, y_pred["size"])
         size, cells = ops.shape(instances), ops.shape(y_pred["embedding"])
         bottom, right = (cells[axis] * self.output_stride - size[axis] for axis in (1, 2))
         padding = [[0, 0], [0, bottom], [0, right]]
         padded = ops.pad(instances, padding, constant_values=VOID)
-        return {name: classes if name == "semantic" else padded for name in self.output}
+        return {name: targets.get(name, padded) for name in self.output}
+
+    def _sizes(self, instances: Tensor, cells: Tensor) -> Tensor:
+        """What `ObjectSizeLoss` compares the diameters in cells with."""
+        found = log_diameters(instances)
+        h, w = ops.shape(cells)[1], ops.shape(cells)[2]
+        stride = self._size_stride
+        bottom, right = (n * stride - ops.shape(found)[axis] for n, axis in ((h, 1), (w, 2)))
+        found = ops.pad(found, [[0, 0], [0, bottom], [0, right]])
+        found = ops.reshape(found, (-1, h, stride, w, stride))
+        # Any object in a cell, and if there is none, one whose size is not known.
+        largest, least = ops.max(found, axis=(2, 4)), ops.min(found, axis=(2, 4))
+        return ops.where(largest > 0, largest, least)
+
+    def _learn_from(self, targets: dict[str, Tensor]) -> None:
+        if self.object_size is not None:
+            self.object_size.update(targets["size"])
 
     def _instances_and_classes(self, y: Any, images: Tensor) -> tuple[Tensor, Tensor]:
         """The maps `(batch, H, W)` of the labels, void pixels being `VOID`."""

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_rpe.layers import InstanceDecoder, MeanShiftRNN, SeededMeanShift, SphericalEmbedding
+from keras_rpe.arguments import check_number
+from keras_rpe.layers import (
+    InstanceDecoder,
+    MeanShiftRNN,
+    ObjectSize,
+    SeededMeanShift,
+    SphericalEmbedding,
+)
 from keras_rpe.metrics import average_precision
 from keras_rpe.models.embedding_task import EmbeddingTask
 from keras_rpe.models.task import compiled_function, network, precise_dtype
+from keras_rpe.ops.maps import resample
 from keras_rpe.results import Instances, image_label_pairs
 
 Tensor = Any
 
+_VIEW = 160  # Side of the views in which the diameter is estimated, in pixels.
+_CANVAS = 32  # JAX compiles for sides of whole multiples, not for each size.
+_GIVEN_OCTAVES = (-6.0, 2.0)  # Of a diameter that is given: larger images take time and memory.
 # Enough for seeds, which lie among the pixels of their group from the start.
 SEED_LOOPS = 3
 
@@ -73,6 +85,8 @@ class InstanceSegmenter(EmbeddingTask):
         ignore_label: Id of void pixels in the instance maps; in the class maps as well, where it is
             no class. Void in an instance map is void for the class scores too.
         decoder: An `InstanceDecoder`; default: one with its default thresholds.
+        find_diameter: Whether a head learns the diameter of the objects, so that images are resized
+            to the one that the model was trained at before they are segmented.
         backbone_weights: Weights of a backbone made by name: `None`, "imagenet" or a path.
         name: Name of the model.
         trainable: Whether training changes the weights.
@@ -115,6 +129,7 @@ class InstanceSegmenter(EmbeddingTask):
         "boxes": "int32",
         "classes": "int32",
         "num_instances": "int32",
+        "diameter": "float32",
     }
 
     def __init__(
@@ -141,6 +156,7 @@ class InstanceSegmenter(EmbeddingTask):
         percentiles: tuple[float, float] | None = (1.0, 99.8),
         ignore_label: int | None = None,
         decoder: InstanceDecoder | None = None,
+        find_diameter: bool = True,
         backbone_weights: str | None = None,
         name: str = "instance_segmenter",
         trainable: bool = True,
@@ -170,9 +186,11 @@ class InstanceSegmenter(EmbeddingTask):
             fusion_filters=fusion_filters,
             percentiles=percentiles,
             ignore_label=ignore_label,
+            object_size=ObjectSize(dtype=precise, name="object_size") if find_diameter else None,
             name=name,
             trainable=trainable,
         )
+        self.find_diameter = find_diameter
         self.decoder = decoder or InstanceDecoder(dtype=precise, name="decoder")
         self.seeded_mean_shift = None
         if inference_seeds is not None:
@@ -189,21 +207,131 @@ class InstanceSegmenter(EmbeddingTask):
         self.inference_window_size = inference_window_size
         self.inference_window_overlap = inference_window_overlap
 
-    def serve(self, images: Tensor, max_instances: int | None = None) -> dict[str, Tensor]:
+    def serve(
+        self,
+        images: Tensor,
+        diameter: Tensor | None = None,
+        max_instances: int | None = None,
+        canvas: tuple[int, int] | None = None,
+    ) -> dict[str, Tensor]:
         """Segment images inside the graph, as `predict` and exported models do.
 
         Args:
             images: `(batch, H, W, C)`, any value range.
+            diameter: That of the objects, in pixels, a scalar; 0 or `None`: it is estimated.
             max_instances: Length of the tables; default: that of the decoder.
+            canvas: As in `group`.
 
         Returns:
-            As `InstanceDecoder`.
+            As `InstanceDecoder`, and `diameter`, float32 `(batch,)`, the one that the images were
+            segmented at; 0 without `find_diameter`, and before training.
         """
-        embedding, scores = self.embed(images)
-        modes = self.shift(embedding, scores)
-        result = self.decoder(modes, scores, max_instances=max_instances)
         height, width = ops.shape(images)[1], ops.shape(images)[2]
-        return {**result, "labels": result["labels"][:, :height, :width]}
+        grouped = self.group(images, diameter, canvas)
+        result = self.decode(grouped, height, width, max_instances=max_instances)
+        return {**result, "diameter": grouped["diameter"]}
+
+    def group(
+        self,
+        images: Tensor,
+        diameter: Tensor | None = None,
+        canvas: tuple[int, int] | None = None,
+    ) -> dict[str, Tensor]:
+        """Resize images to the diameter of training, and group their embeddings.
+
+        Args:
+            images: `(batch, H, W, C)`, any value range.
+            diameter: As in `serve`.
+            canvas: Height and width that hold the resized images; default: what they need. JAX,
+                whose shapes are known when it compiles, takes images as they are without it.
+
+        Returns:
+            `modes` `(batch, h, w, D)` and `scores` `(batch, h · stride, w · stride, classes)` of
+            the resized images, `scale` `(batch,)`, by how much they are larger, and `diameter`.
+        """
+        if self.object_size is None:
+            embedding, scores = self.embed(images)
+            one = ops.ones_like(scores[:, 0, 0, 0])
+            modes = self.shift(embedding, scores)
+            return {"modes": modes, "scores": scores, "scale": one, "diameter": 0.0 * one}
+        pixels = self.normalized(images)
+        scale = ops.exp2(self._octaves(pixels, diameter))
+        if keras.backend.backend() == "jax" and canvas is None:
+            canvas, scale = tuple(ops.shape(pixels)[1:3]), ops.ones_like(scale)
+        height, width = canvas or (
+            ops.maximum(ops.cast(ops.ceil(ops.max(scale) * ops.cast(n, "float32")), "int32"), 1)
+            for n in ops.shape(pixels)[1:3]
+        )
+        embedding, scores = self.embed_normalized(resample(pixels, 1.0 / scale, height, width))
+        scores = scores * self._inside(scale, pixels, scores)
+        trained = ops.convert_to_tensor(self.object_size.log_diameter)
+        known = ops.cast(trained > 0, "float32")
+        return {
+            "modes": self.shift(embedding, scores),
+            "scores": scores,
+            "scale": scale,
+            "diameter": known * ops.exp2(trained) / scale,
+        }
+
+    def decode(
+        self, grouped: dict[str, Tensor], height: Tensor | int, width: Tensor | int, **options: Any
+    ) -> dict[str, Tensor]:
+        """Read instances of images of this size off what `group` gave; options of the decoder."""
+        if self.object_size is None:
+            result = self.decoder(grouped["modes"], grouped["scores"], **options)
+            return {**result, "labels": result["labels"][:, :height, :width]}
+        options |= {"size": (height, width), "step": grouped["scale"]}
+        return self.decoder(grouped["modes"], grouped["scores"], **options)
+
+    def _octaves_of(self, images: Tensor, diameter: Tensor) -> dict[str, Tensor]:
+        return {"octaves": self._octaves(self.normalized(images), diameter)}
+
+    def _octaves(self, pixels: Tensor, diameter: Tensor | None) -> Tensor:
+        """How many times to double each image: by the given diameter, or by that in two views.
+
+        One view is the whole image, made as small as a view if it is larger, the other its middle.
+        """
+        head, network = self.object_size, self.size_network
+        if head is None or network is None:
+            raise ValueError("This model was made with find_diameter=False.")
+        batch = ops.shape(pixels)[0]
+        sides = ops.cast(ops.stack([ops.shape(pixels)[1], ops.shape(pixels)[2]]), "float32")
+        one = ops.ones_like(pixels[:, 0, 0, 0])
+        steps = [ops.maximum(ops.max(sides) / _VIEW, 1.0) * one, one]
+        middle = ops.maximum(sides - _VIEW, 0.0) / 2.0
+        starts = [0.0 * middle, middle]
+        views = [
+            resample(pixels, step, _VIEW, _VIEW, ops.expand_dims(one, 1) * start)
+            for step, start in zip(steps, starts)
+        ]
+        sizes = network(ops.concatenate(views, axis=0), training=False)
+        cells = sizes.shape[1]
+        center = (np.arange(cells, dtype="float32") + 0.5) * (_VIEW / cells)
+        real = []
+        for step, start in zip(steps, starts):
+            rows, columns = (
+                start[axis] + center * ops.expand_dims(step, 1) < sides[axis] for axis in (0, 1)
+            )
+            real.append(ops.logical_and(ops.expand_dims(rows, 2), ops.expand_dims(columns, 1)))
+        sizes = ops.reshape(sizes, (2, batch, cells, cells, 2))
+        found = head.octaves(sizes, ops.stack(steps), ops.stack(real))
+        if diameter is None:
+            return found
+        given = ops.cast(diameter, "float32") * one
+        trained = ops.convert_to_tensor(head.log_diameter)
+        wanted = trained - ops.log2(ops.where(given > 0, given, 1.0))
+        wanted = ops.where(trained > 0, ops.clip(wanted, *_GIVEN_OCTAVES), 0.0)
+        return ops.where(given > 0, wanted, found)
+
+    def _inside(self, scale: Tensor, pixels: Tensor, scores: Tensor) -> Tensor:
+        """1 where a score belongs to its resized image, 0 beyond, `(batch, h, w, 1)`."""
+        rows, columns = (
+            ops.expand_dims(ops.cast(ops.arange(ops.shape(scores)[axis]), "float32"), 0)
+            < ops.expand_dims(scale * ops.cast(ops.shape(pixels)[axis], "float32"), 1)
+            for axis in (1, 2)
+        )
+        inside = ops.logical_and(ops.expand_dims(rows, 2), ops.expand_dims(columns, 1))
+        return ops.cast(ops.expand_dims(inside, -1), "float32")
 
     def shift(self, embedding: Tensor, scores: Tensor, return_sequences: bool = False) -> Tensor:
         """Group embeddings with the loops and windows of prediction.
@@ -230,26 +358,62 @@ class InstanceSegmenter(EmbeddingTask):
             return_sequences=return_sequences,
         )
 
-    def predict_instances(self, image: Any) -> Instances:
+    def predict_instances(self, image: Any, diameter: float | str = "auto") -> Instances:
         """Segment one image.
 
         Args:
             image: `(H, W)` gray, `(H, W, 3)` RGB or `(H, W, 4)` RGBA, of any size from 8 pixels a
                 side, any integer or float data type and value range.
+            diameter: That of the objects, √(4 area / π) in pixels; the image is segmented at the
+                scale at which they have the diameter of the objects in training. "auto" estimates
+                it, and takes the image at a scale from 1/4 to 4; where it finds no object, at 1.
+                With objects of very different sizes it is a mean.
 
         Returns:
-            The instances: label map, scores, boxes, classes.
+            The instances: label map, scores, boxes, classes, and the diameter.
 
         Raises:
-            ValueError: If it is not one such image, or not finite.
+            ValueError: If it is not one such image, or not finite, or the diameter is neither
+                "auto" nor a positive number, or is given and the model has none.
         """
+        given = 0.0
+        if diameter != "auto":
+            given = check_number("diameter", diameter)
+            if self.object_size is None:
+                raise ValueError(
+                    "`diameter` must be 'auto' for a model made with find_diameter=False. "
+                    f"Received: diameter={diameter}"
+                )
+        options: dict[str, Any] = {}
+        if self.object_size is not None and keras.backend.backend() == "jax":
+            # The size of the canvas is known before the rest is compiled for it.
+            octaves = self._run_one(self._octaves_of, image, given)["octaves"]
+            scale = 2.0 ** float(octaves[0])
+            sides = (-(-math.ceil(n * scale) // _CANVAS) * _CANVAS for n in np.shape(image)[:2])
+            options["canvas"] = tuple(sides)
+            given = 2.0 ** float(ops.convert_to_numpy(self.object_size.log_diameter)) / scale
         rows = self.decoder.max_instances
-        tables = self._serve_one(image, max_instances=rows)
+        tables = self._serve_one(image, given, max_instances=rows, **options)
         count = int(tables["num_instances"][0])
         if count > rows:  # The tables grow until all fit, by factors of two: each is a new trace.
             rows <<= (-(-count // rows) - 1).bit_length()
-            tables = self._serve_one(image, max_instances=rows)
+            tables = self._serve_one(image, given, max_instances=rows, **options)
         return Instances.from_tables(tables)
+
+    def make_predict_function(self, force: bool = False) -> Any:
+        """Make what `predict` calls, without XLA, as resized images are of any size."""
+        jit = self.jit_compile
+        self.jit_compile = jit and self.object_size is None
+        try:
+            return super().make_predict_function(force)
+        finally:
+            self.jit_compile = jit
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Self:
+        """Make a model from its configuration, with random weights."""
+        # Models were saved without a diameter before there was one.
+        return super().from_config({"find_diameter": False, **config}, custom_objects)
 
     def optimize_thresholds(
         self,
@@ -295,26 +459,25 @@ def best_decoder(
     The thresholds are searched one after the other, again until none changes. The network and the
     grouping run once on each image, and their results stay in memory.
     """
-
-    def group(image: Any) -> dict[str, Any]:
-        embedding, scores = model.embed(image)
-        return {"embedding": model.shift(embedding, scores), "scores": scores}
-
-    run = compiled_function(model, group, [(None, None, None, 3)])
+    run = compiled_function(model, model.group, [(None, None, None, 3)])
     pairs = [(run(image[None]), truth) for image, truth in image_label_pairs(images, labels)]
-    grouped = [(result["embedding"], result["scores"]) for result, _ in pairs]
+    names = [*pairs[0][0]]
     truths = [truth for _, truth in pairs]
     found: dict[tuple[float, ...], float] = {}
     config = model.decoder.get_config()
 
-    shapes = [(None, None, None, array.shape[-1]) for array in grouped[0]]
-    decode = compiled_function(
-        model,
-        lambda x, scores, *thresholds: {
-            "labels": model.decoder(x, scores, **dict(zip(_CANDIDATES, thresholds)))["labels"]
-        },
-        [*shapes, *([()] * len(_CANDIDATES))],
-    )
+    def decoded(frame: Any, *arrays: Any) -> dict[str, Any]:
+        height, width = ops.shape(frame)[0], ops.shape(frame)[1]
+        grouped, thresholds = dict(zip(names, arrays)), arrays[len(names) :]
+        return {
+            "labels": model.decode(grouped, height, width, **dict(zip(_CANDIDATES, thresholds)))[
+                "labels"
+            ]
+        }
+
+    shapes = [(*[None] * (len(x.shape) - 1), x.shape[-1]) for x in pairs[0][0].values()]
+    shapes = [(None,) if len(shape) == 1 else shape for shape in shapes]
+    decode = compiled_function(model, decoded, [(None, None), *shapes, *([()] * len(_CANDIDATES))])
 
     def precision(settings: dict[str, Any]) -> float:
         fragment = settings["fragment_area"]
@@ -325,12 +488,14 @@ def best_decoder(
         thresholds = tuple(settings[name] for name in _CANDIDATES)
         if thresholds not in found:
             values = [np.float32(value) for value in thresholds]
-            maps = [ops.convert_to_numpy(decode(*one, *values)["labels"])[0] for one in grouped]
+            maps = [
+                ops.convert_to_numpy(
+                    decode(np.zeros(truth.shape, "float32"), *one.values(), *values)["labels"]
+                )[0]
+                for one, truth in pairs
+            ]
             scores = average_precision(
-                truths,
-                [one[: len(truth), : truth.shape[1]] for one, truth in zip(maps, truths)],
-                thresholds=iou_thresholds,
-                ignore_label=model.ignore_label,
+                truths, maps, thresholds=iou_thresholds, ignore_label=model.ignore_label
             )
             found[thresholds] = float(np.mean(scores))
         return found[thresholds]

@@ -153,7 +153,7 @@ class SemanticSegmenter(EmbeddingTask):
         Returns:
             `classes`, int32 `(batch, H, W)`, 0 = background.
         """
-        logits = self.pixel_network(images, training=False)[1]
+        logits = self.pixel_network(self.normalized(images), training=False)[1]
         logits = logits[:, : ops.shape(images)[1], : ops.shape(images)[2]]
         # Keras' argmax compares bit patterns, for which mobile runtimes have no operator.
         return {"classes": ops.cast(ops.top_k(logits, 1)[1][..., 0], "int32")}

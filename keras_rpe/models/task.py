@@ -18,7 +18,7 @@ from keras import ops
 
 from keras_rpe.arguments import check_choice
 from keras_rpe.checkpoints import ConversionReport
-from keras_rpe.losses import BoundaryCrossEntropy, CosineMarginLoss
+from keras_rpe.losses import BoundaryCrossEntropy, CosineMarginLoss, ObjectSizeLoss
 from keras_rpe.models.backbones import make_backbone
 from keras_rpe.models.checks import LabelCheck
 from keras_rpe.models.presets import PresetError, load_preset, preset_folder, save_preset
@@ -145,6 +145,7 @@ def _by_path(model: keras.Model) -> dict[str, keras.Variable]:
     return keyed
 
 
+_LOSSES_OF_IMAGES = (CosineMarginLoss, BoundaryCrossEntropy, ObjectSizeLoss)
 _NAMED = 6  # Weights that a warning names; the report has all.
 
 
@@ -214,15 +215,26 @@ class Task(keras.Model):
         with keras.StatelessScope(state_mapping=list(zip(variables, (*trainable, *others)))):
             return self.serve(images), others
 
-    def _serve_one(self, image: Any, **options: Any) -> dict[str, np.ndarray]:
-        """Run `serve` on one image of any kind, compiled once for all sizes."""
-        key = tuple(options.items())
+    def _serve_one(self, image: Any, *numbers: float, **options: Any) -> dict[str, np.ndarray]:
+        """Run `serve` on one image of any kind, and numbers."""
+        return self._run_one(self.serve, image, *numbers, **options)
+
+    def _run_one(
+        self,
+        function: Callable[..., dict[str, Tensor]],
+        image: Any,
+        *numbers: float,
+        **options: Any,
+    ) -> dict[str, np.ndarray]:
+        """Run a function of a batch of images on one, compiled once for all sizes."""
+        key = (function.__name__, len(numbers), *options.items())
         if key not in self._compiled_serve:
-            serve = partial(self.serve, **options)
-            new = {key: compiled_function(self, serve, [(None, None, None, 3)])}
+            shapes = [(None, None, None, 3), *[()] * len(numbers)]
+            new = {key: compiled_function(self, partial(function, **options), shapes)}
             # A plain dictionary would be tracked by Keras.
             self._compiled_serve = MappingProxyType({**self._compiled_serve, **new})
-        result = self._compiled_serve[key](rgb_array(image)[None])
+        scalars = map(np.float32, numbers)
+        result = self._compiled_serve[key](rgb_array(image)[None], *scalars)
         return {name: np.asarray(ops.convert_to_numpy(value)) for name, value in result.items()}
 
     def compile(
@@ -270,6 +282,9 @@ class Task(keras.Model):
     def _auto_losses(self) -> tuple[dict[str, keras.losses.Loss], dict[str, float] | None]:
         """The losses of `compile(loss="auto")` and their weights."""
 
+    def _learn_from(self, targets: dict[str, Tensor]) -> None:
+        """Take from the targets of a training step what the losses do not teach."""
+
     @abstractmethod
     def _targets(self, y: Any, y_pred: dict[str, Tensor]) -> dict[str, Tensor]:
         """What each output is compared with."""
@@ -301,6 +316,7 @@ class Task(keras.Model):
         """
         targets = self._targets(y, y_pred)
         if training:
+            self._learn_from(targets)
             for check in self._checks:
                 targets = check.observe(targets, y_pred)
         if sample_weight is not None and not isinstance(sample_weight, dict):
@@ -316,7 +332,7 @@ class Task(keras.Model):
     def _weight_of(self, name: str, weight: Any) -> Any:
         """Weights of images as the loss of an output takes them."""
         rank = len(ops.shape(weight))
-        per_image = isinstance(self._loss_of.get(name), (CosineMarginLoss, BoundaryCrossEntropy))
+        per_image = isinstance(self._loss_of.get(name), _LOSSES_OF_IMAGES)
         if per_image and rank != 1:
             raise ValueError(
                 "`sample_weight` must be one weight for each image, of shape (batch,). "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from keras import ops
@@ -113,6 +114,40 @@ def label_areas(labels: Tensor) -> Tensor:
     flat = ops.reshape(labels, (-1,))
     count = ops.segment_sum(ops.cast(flat > 0, "int32"), flat, ops.size(flat) + 1)
     return ops.reshape(ops.take(count, flat, axis=0), ops.shape(labels))
+
+
+def log_diameters(instances: Tensor) -> Tensor:
+    """Binary logarithm of the diameter √(4 A / π) of the instance that each pixel belongs to.
+
+    Of int32 `(batch, H, W)` float32 of the same shape: 0 on background and void, and -1 on
+    instances that the border of the map cuts, whose size is not known. Ids are in [0, H · W].
+    """
+    shape = ops.shape(instances)
+    batch, pixels = shape[0], shape[1] * shape[2]
+    known = ops.logical_and(instances > 0, instances <= pixels)
+    first = ops.reshape(ops.arange(batch, dtype="int32") * (pixels + 1), (-1, 1, 1))
+    flat = ops.reshape(ops.where(known, instances, 0) + first, (-1,))
+    one = ops.ones_like(instances)
+    inside = shift_map(one, 1, 0) * shift_map(one, -1, 0)
+    inside *= shift_map(one, 0, 1) * shift_map(one, 0, -1)
+    ends = ops.reshape(ops.cast(ops.stack([one, 1 - inside], axis=-1), "float32"), (-1, 2))
+    area, cut = ops.unstack(
+        ops.take(ops.segment_sum(ends, flat, batch * (pixels + 1)), flat, axis=0), axis=1
+    )
+    found = 0.5 * ops.log2(area * (4.0 / math.pi))
+    # A single pixel is 1.13 wide: all logarithms are above 0.
+    return ops.reshape(ops.where(cut > 0, -1.0, found), shape) * ops.cast(known, "float32")
+
+
+def consecutive(labels: Tensor) -> Tensor:
+    """Renumber components, as `connected_components` names them, 1, 2, … in each image."""
+    shape = ops.shape(labels)
+    flat = ops.reshape(labels, (-1,))
+    present = ops.segment_sum(ops.cast(flat > 0, "int32"), flat, ops.size(flat) + 1)[1:]
+    present = ops.reshape(ops.cast(present > 0, "int32"), (shape[0], shape[1] * shape[2]))
+    number = ops.reshape(ops.cumsum(present, axis=1) * present, (-1,))
+    table = ops.concatenate([ops.zeros((1,), "int32"), number], axis=0)
+    return ops.reshape(ops.take(table, flat, axis=0), shape)
 
 
 def number_labels(labels: Tensor, score: Tensor, most: int) -> tuple[Tensor, Tensor]:

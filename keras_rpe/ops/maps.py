@@ -77,6 +77,115 @@ def sample_nearest(x: Tensor, height: Tensor | int, width: Tensor | int) -> Tens
     return x
 
 
+def resample(
+    x: Tensor, step: Tensor, height: Tensor | int, width: Tensor | int, start: Tensor | None = None
+) -> Tensor:
+    """Read maps at another scale: the mean of a map over each new pixel.
+
+    That is over one pixel at least, which is linear interpolation where a map is enlarged.
+
+    Args:
+        x: Maps `(batch, H, W, C)`, float.
+        step: Side of a new pixel in pixels of each map, `(batch,)`.
+        height: Rows of the result.
+        width: Columns of the result.
+        start: Row and column where the result begins, in pixels, `(batch, 2)`; default: 0.
+
+    Returns:
+        `(batch, height, width, C)`; 0 beyond the map.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_rpe.ops.maps import resample
+        >>> x = np.array([[0, 4], [8, 12]], "float32")[None, ..., None]
+        >>> np.asarray(resample(x, np.array([2.0], "float32"), 1, 1)).ravel().tolist()
+        [6.0]
+        >>> np.asarray(resample(x, np.array([0.5], "float32"), 1, 4)).ravel().tolist()
+        [0.0, 1.0, 3.0, 4.0]
+    """
+    for axis, size in ((0, height), (1, width)):
+        begin = 0.0 if start is None else start[:, axis, None]
+        # The other axis comes forward: after both it is back in its place.
+        x = ops.transpose(_means_of_rows(x, step, size, begin), (0, 2, 1, 3))
+    return x
+
+
+def _means_of_rows(x: Tensor, step: Tensor, count: Tensor | int, start: Tensor | float) -> Tensor:
+    length = ops.cast(ops.shape(x)[1], x.dtype)
+    step = ops.expand_dims(step, 1)
+    center = start + (ops.cast(ops.arange(count), x.dtype) + 0.5) * step
+    half = 0.5 * ops.maximum(step, 1.0)
+    low, high = (ops.clip(one, 0.0, length) for one in (center - half, center + half))
+    # Sums up to the edges of the new pixels.
+    sums = ops.cumsum(ops.pad(x, [[0, 0], [1, 0], [0, 0], [0, 0]]), axis=1)
+    wide = (high - low)[..., None, None]
+    total = _between_rows(sums, high) - _between_rows(sums, low)
+    return total / ops.where(wide > 0, wide, 1.0)
+
+
+def _between_rows(x: Tensor, place: Tensor) -> Tensor:
+    """Rows of each map `(batch, H, W, C)` at fractional places `(batch, n)` in [0, H - 1]."""
+    low, high = _rows_around(place, ops.shape(x)[1])
+    share = (place - ops.cast(low, x.dtype))[..., None, None]
+    return (1.0 - share) * _rows(x, low) + share * _rows(x, high)
+
+
+def _rows_around(place: Tensor, length: Tensor | int) -> tuple[Tensor, Tensor]:
+    low = ops.minimum(ops.cast(ops.floor(place), "int32"), length - 1)
+    return low, ops.minimum(low + 1, length - 1)
+
+
+def _rows(x: Tensor, index: Tensor) -> Tensor:
+    """Rows `index[b]` of each map `x[b]`."""
+    batch, length = ops.shape(x)[0], ops.shape(x)[1]
+    first = ops.reshape(ops.arange(batch, dtype="int32") * length, (batch, 1))
+    return ops.take(ops.reshape(x, (batch * length, *ops.shape(x)[2:])), index + first, axis=0)
+
+
+def enlarge_labels(
+    labels: Tensor, step: Tensor, height: Tensor | int, width: Tensor | int
+) -> Tensor:
+    """Read label maps at a finer scale with smooth edges.
+
+    A pixel takes the label of which the four cells around it have most, each weighing as in linear
+    interpolation; 0 only where all four are 0.
+
+    Args:
+        labels: int32 `(batch, h, w)`, 0 = no label.
+        step: Side of a pixel in cells of each map, `(batch,)`.
+        height: Rows of the result.
+        width: Columns of the result.
+    """
+    dtype = step.dtype
+    labels = ops.expand_dims(labels, -1)
+    parts = [(labels, None)]
+    for size in (height, width):
+        length = ops.shape(parts[0][0])[1]
+        place = (ops.cast(ops.arange(size), dtype) + 0.5) * ops.expand_dims(step, 1) - 0.5
+        place = ops.clip(place, 0.0, ops.cast(length - 1, dtype))
+        low, high = _rows_around(place, length)
+        share = (place - ops.cast(low, dtype))[..., None]
+        new = []
+        for part, weight in parts:
+            for index, own in ((low, 1.0 - share), (high, share)):
+                # What is weighed along the rows so far is turned like the labels.
+                rows = ops.transpose(_rows(part, index), (0, 2, 1, 3))
+                both = own if weight is None else ops.swapaxes(weight, 1, 2) * own
+                new.append((rows, both))
+        parts = [(rows, both) for rows, both in new]
+    candidates = [rows[..., 0] for rows, _ in parts]
+    weights = [ops.swapaxes(weight, 1, 2) for _, weight in parts]
+    best, most = candidates[0], ops.zeros_like(weights[0])
+    for label in candidates:
+        votes = sum(
+            ops.where(ops.equal(label, other), weight, 0.0)
+            for other, weight in zip(candidates, weights)
+        )
+        votes = ops.where(label > 0, votes, 0.0)
+        best, most = ops.where(votes > most, label, best), ops.maximum(votes, most)
+    return best
+
+
 def partition_windows(x: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Cut a map `(batch, H, W, D)` into windows of equal size, as few and as equal as cover it.
 
@@ -131,7 +240,8 @@ def _overlaps(x: Tensor, size: int, overlap: int) -> list[tuple[Any, ...]]:
     found = []
     for length in ops.shape(x)[1:3]:
         count, own = _grid(length, size)
-        side = ops.minimum(own + 2 * overlap, length)
+        known = isinstance(length, int)
+        side = min(own + 2 * overlap, length) if known else ops.minimum(own + 2 * overlap, length)
         start = ops.clip(ops.arange(count) * own - overlap, 0, length - side)
         cells = ops.expand_dims(start, 1) + ops.expand_dims(ops.arange(side), 0)
         window = ops.arange(length) // own
