@@ -15,10 +15,12 @@ import typer
 
 from keras_rpe_cli.boundaries import detect
 from keras_rpe_cli.options import (
+    DiameterOption,
     ModelOption,
     PresetOption,
     check_model_choice,
     load_task,
+    parsed_diameter,
     read_names,
     segment_image,
 )
@@ -131,6 +133,7 @@ def evaluate_instances(
     images: str,
     instances: str,
     threshold: Sequence[float] | None,
+    diameter: float | str,
 ) -> dict[str, Any]:
     """Segment the images of a folder and print the figures."""
     from keras_rpe.data import label_folder
@@ -138,7 +141,7 @@ def evaluate_instances(
 
     thresholds = sorted(set(check_thresholds(threshold or _IOUS)))
     found = label_folder(folder, images=images, instances=instances, names=read_names(names))
-    matchings, seconds = match_images(network, found, thresholds)
+    matchings, seconds = match_images(network, found, thresholds, diameter)
     seconds_per_image = seconds / len(found)
     columns = ["IoU from", "AP", "precision", "recall", "F1", "mean IoU", "PQ", "TP", "FP", "FN"]
     figures = [
@@ -164,7 +167,10 @@ def evaluate_instances(
 
 
 def match_images(
-    network: InstanceSegmenter, found: LabelledImages, thresholds: list[float]
+    network: InstanceSegmenter,
+    found: LabelledImages,
+    thresholds: list[float],
+    diameter: float | str = "auto",
 ) -> tuple[list[Matching], float]:
     """Segment images whole and compare them with their labels.
 
@@ -181,7 +187,7 @@ def match_images(
     with progress_bar("evaluating", len(found)) as advance:
         for name, (image, labels, _) in zip(found.names, found):
             start = time.perf_counter()
-            predicted = segment_image(network, image, name).labels
+            predicted = segment_image(network, image, name, diameter).labels
             seconds += time.perf_counter() - start
             pooled.append(matching(labels, predicted, thresholds))
             advance()
@@ -222,6 +228,7 @@ def evaluate(
             "Default: 0.5, 0.6 … 0.9 for instances, 0.01, 0.02 … 0.99 for boundaries."
         ),
     ] = None,
+    diameter: DiameterOption = "auto",
     json_file: Annotated[
         Path | None,
         typer.Option("--json", help="Also write the figures, at all thresholds, into this file."),
@@ -251,7 +258,8 @@ def evaluate(
         figures = evaluate_boundaries(network, folder, names, split or "val", threshold)
     else:
         globs = images or "images/*", instances or "instances/*"
-        figures = evaluate_instances(network, folder, names, *globs, threshold)
+        pixels = parsed_diameter(diameter)
+        figures = evaluate_instances(network, folder, names, *globs, threshold, pixels)
     if json_file is not None:
         from keras_rpe.written_file import write_file
 

@@ -40,6 +40,14 @@ ModelOption = Annotated[
     Path | None, typer.Option(help="A model that Keras saved: FILE.keras.", show_default=False)
 ]
 
+DiameterOption = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|PX",
+        help="Diameter of the objects, √(4 area / π) in pixels; auto: it is estimated.",
+    ),
+]
+
 _COMMANDS = {"InstanceSegmenter": "segment", "BoundaryDetector": "boundaries"}
 
 
@@ -84,12 +92,23 @@ def load_task(preset: str | None, model: Path | None, *classes: str) -> Any:
     return loaded
 
 
-def segment_image(model: InstanceSegmenter, image: Any, name: str) -> Instances:
+def parsed_diameter(text: str) -> float | str:
+    """The value of `--diameter`."""
+    with contextlib.suppress(ValueError):
+        return float(text)
+    if text != "auto":
+        raise ValueError(f"--diameter needs auto or a number of pixels. Received: {text}")
+    return text
+
+
+def segment_image(
+    model: InstanceSegmenter, image: Any, name: str, diameter: float | str = "auto"
+) -> Instances:
     """Segment one image and print what the model warns of as a line that begins with `name`."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", UserWarning)
-        instances = model.predict_instances(image)
+        instances = model.predict_instances(image, diameter)
     for warning in caught:
         typer.echo(f"warning: {name}: {one_line(warning.message)}", err=True)
     return instances

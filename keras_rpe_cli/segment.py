@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from keras_rpe_cli.options import (
+    DiameterOption,
     InputsArgument,
     ModelOption,
     OutOption,
     PresetOption,
     check_model_choice,
     load_task,
+    parsed_diameter,
     process_images,
     segment_image,
     write_all,
@@ -39,6 +41,7 @@ def segment(
     out: OutOption,
     preset: PresetOption = None,
     model: ModelOption = None,
+    diameter: DiameterOption = "auto",
     suffix: Annotated[
         Literal["png", "tif"],
         typer.Option(help="Format of the label images; from 65536 instances on it is tif anyway."),
@@ -54,12 +57,13 @@ def segment(
     in OUT/instances.csv.
     """
     check_model_choice(preset, model)
+    pixels = parsed_diameter(diameter)
     table = out / "instances.csv"
     rows = _read_rows(table)
     done: list[int] = []
 
     def process(network: InstanceSegmenter, file: Path, image: np.ndarray) -> str:
-        result = segment_image(network, image, str(file))
+        result = segment_image(network, image, str(file), pixels)
         _write_results(image, result, file.stem, out, suffix, overlay)
         columns = zip(result.areas, result.scores, result.classes, result.boxes)
         # Bottom and right are the first row and column beyond.
@@ -68,7 +72,8 @@ def segment(
             for number, (area, score, kind, box) in enumerate(columns, start=1)
         ]
         done.append(len(result))
-        return counted(len(result), "instance")
+        size = f", diameter {result.diameter:.1f} px" if result.diameter else ""
+        return f"{counted(len(result), 'instance')}{size}"
 
     endings = ("_labels.png", "_labels.tif", "_overlay.png")
     load = partial(load_task, preset, model, "InstanceSegmenter")

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import ndimage
 from skimage.measure import label
 
-from keras_rpe.arguments import check_choice, check_integer
+from keras_rpe.arguments import check_choice, check_integer, check_number
 from keras_rpe.data.batches import Batch, batches
 from keras_rpe.data.images import ImageFileError, raise_problems
 from keras_rpe.data.labels import VOID, pair_codes, unique_codes
@@ -27,6 +27,9 @@ CACHE_BYTES = 2**30
 _LARGEST_SIDE = 2**14
 _NEAR_INSTANCE = 0.9
 _JITTER = 0.25
+# Octaves around the wanted diameter: most crops show objects of about that size, and some the
+# others that an estimate of the size must know.
+_OCTAVES, _MOST_OCTAVES = 0.8, 2.0
 
 
 class CropOptions(NamedTuple):
@@ -41,6 +44,7 @@ class CropOptions(NamedTuple):
     seed: Any
     split_pieces: bool = False
     workers: int = 0
+    diameter: float | None = None
 
     def checked(self) -> CropOptions:
         """Check them; `crop_size` becomes (height, width) or `None`, and a seed is drawn."""
@@ -60,6 +64,8 @@ class CropOptions(NamedTuple):
                 f"images and segmentation_masks. Received: augment={self.augment!r}"
             )
         check_choice("split_pieces", self.split_pieces, (True, False))
+        if self.diameter is not None:
+            check_number("diameter", self.diameter)
         if self.crop_size is None and self.batch_size != 1:
             raise ValueError(
                 "`batch_size` must be 1 with crop_size=None, because whole images differ in size. "
@@ -96,6 +102,7 @@ class LabelledImage(NamedTuple):
     # background first, then objects, classes without one, and void last; None where the numbers
     # are instances.
     meaning: np.ndarray | None = None
+    diameter: float | None = None  # The median of √(4 area / π) over the objects
 
     @property
     def nbytes(self) -> int:
@@ -131,7 +138,20 @@ def labelled_image(
         labels = number[codes]
     labels = labels.astype(np.uint16 if highest < 2**16 else np.int32)
     boxes = ndimage.find_objects(labels, objects) if objects else []  # 0 would mean no limit
-    return LabelledImage(image, labels, boxes, meaning)
+    areas = np.bincount(labels.ravel(), minlength=objects + 1)[1 : objects + 1]
+    diameter = float(np.median(np.sqrt(areas * (4 / math.pi)))) if objects else None
+    return LabelledImage(image, labels, boxes, meaning, diameter)
+
+
+def _reduced(item: LabelledImage, factor: int) -> LabelledImage:
+    """An image made smaller by a whole factor: means of blocks, and labels in their middle."""
+    height, width = (side // factor * factor for side in item.labels.shape)
+    blocks = item.image[:height, :width].astype(np.float32)
+    blocks = blocks.reshape(height // factor, factor, width // factor, factor, *blocks.shape[2:])
+    labels = item.labels[factor // 2 : height : factor, factor // 2 : width : factor]
+    count = len(item.boxes)
+    boxes = ndimage.find_objects(labels, count) if count else []
+    return item._replace(image=blocks.mean(axis=(1, 3)), labels=labels, boxes=boxes)
 
 
 def _without_gaps(labels: np.ndarray) -> np.ndarray:
@@ -172,6 +192,8 @@ def draw_focus(item: LabelledImage, rng: np.random.Generator) -> tuple[int, int]
     if not item.boxes or rng.random() >= _NEAR_INSTANCE:
         return None
     chosen = int(rng.integers(len(item.boxes)))
+    if item.boxes[chosen] is None:  # An object that is too small at the scale of the crop.
+        return None
     rows, columns = item.boxes[chosen]
     pixels = np.flatnonzero(item.labels[rows, columns] == chosen + 1)
     row, column = divmod(int(rng.choice(pixels)), columns.stop - columns.start)
@@ -324,6 +346,13 @@ def random_crop(
     else:
         if augment is True or augment == "photo":
             scale = math.exp(-rng.uniform(*np.log(options.zoom)))
+        if options.diameter and item.diameter:
+            octaves = np.clip(rng.normal(0, _OCTAVES), -_MOST_OCTAVES, _MOST_OCTAVES)
+            scale = 2**-octaves * item.diameter / options.diameter
+            # No crop shows much more than the image.
+            scale = min(scale, max(1.0, 1.2 * min(item.labels.shape) / max(size)))
+        if scale >= 2:
+            item, scale = _reduced(item, int(scale)), scale / int(scale)
         shown = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
         corner = draw_corner(item.labels.shape, shown, rng, draw_focus(item, rng))
     if augment is True:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 
-from keras_rpe.arguments import check_number
+from keras_rpe.arguments import check_integer, check_number
 from keras_rpe.data.images import LabelFolderError
 
 if TYPE_CHECKING:
@@ -122,6 +122,18 @@ class LabelledImages(Sequence[LabelMaps]):
         files = {n: (one._read, one._files[n]) for one in (self, other) for n in one.names}
         return LabelledImages(files, _read_of_either, self.class_names, **self._options)
 
+    def repeated(self, count: int) -> LabelledImages:
+        """The same images so many times, such as those of a small folder beside a large one.
+
+        The names of the copies are NAME~2, NAME~3, …
+        """
+        files = {
+            name if copy == 1 else f"{name}~{copy}": file
+            for copy in range(1, check_integer("count", count) + 1)
+            for name, file in self._files.items()
+        }
+        return LabelledImages(files, self._read, self.class_names, **self._options)
+
     def subset(self, names: Iterable[str]) -> LabelledImages:
         """Keep the images of some names, in the order that they have here.
 
@@ -172,6 +184,7 @@ class LabelledImages(Sequence[LabelMaps]):
         seed: int | None = None,
         split_pieces: bool | None = None,
         workers: int = 0,
+        diameter: float | None = None,
     ) -> tf.data.Dataset | keras.utils.PyDataset:
         """Make batches of random crops for `fit`.
 
@@ -205,6 +218,10 @@ class LabelledImages(Sequence[LabelMaps]):
                 folder, and `False` for PASCAL VOC and COCO.
             workers: Processes that make the batches of a `keras.utils.PyDataset`, on Linux; 0 for
                 none.
+            diameter: With `augment=True` or "photo", in place of `zoom`: each crop is enlarged or
+                reduced so that the median diameter √(4 area / π) of the objects of its image
+                becomes about so many pixels, of a normal distribution of its binary logarithm with
+                the standard deviation 0.8, cut at a quarter and four times.
 
         Returns:
             A `tf.data.Dataset` on TensorFlow without workers, otherwise a `keras.utils.PyDataset`,
@@ -221,17 +238,24 @@ class LabelledImages(Sequence[LabelMaps]):
 
         if not self.names:
             raise ValueError("`crops` needs at least one image. Received: none")
-        if zoom is not None and augment not in (None, True, "photo"):
+        given = {"zoom": zoom, "diameter": diameter}
+        for name, value in given.items():
+            if value is not None and augment not in (None, True, "photo"):
+                raise ValueError(
+                    f"`{name}` goes with augment=True or augment='photo'. "
+                    f"Received: {name}={value}, augment={augment!r}"
+                )
+        if None not in given.values():
             raise ValueError(
-                "`zoom` goes with augment=True or augment='photo'. "
-                f"Received: zoom={zoom}, augment={augment!r}"
+                "`zoom` and `diameter` must not both be given. "
+                f"Received: zoom={zoom}, diameter={diameter}"
             )
         photographs = self._options["photographs"]
         augment = ("photo" if photographs else True) if augment is None else augment
         zoom = (0.7 if photographs else 0.65, 1.5) if zoom is None else zoom
         pieces = not photographs if split_pieces is None else split_pieces
         options = CropOptions(
-            crop_size, batch_size, shuffle, augment, zoom, repeats, seed, pieces, workers
+            crop_size, batch_size, shuffle, augment, zoom, repeats, seed, pieces, workers, diameter
         ).checked()
 
         def load(file: Any) -> LabelledImage:

@@ -76,6 +76,17 @@ class EmbeddingTask(Task):
 
         pad = PadToMultiple(strides[-1], name="pad")
         fusion = FeatureFusion(fusion_filters, name="fusion")
+
+        def fused_and_coarse(x: Tensor) -> tuple[Tensor, Tensor]:
+            maps = features(pad(x))
+            maps = list(maps) if isinstance(maps, (list, tuple)) else [maps]
+            # Fine enough for small objects, coarse enough to see large ones.
+            coarse = maps[strides.index(_SIZE_STRIDE) if _SIZE_STRIDE in strides else -1]
+            return fusion(maps[strides.index(output_stride) :]), coarse
+
+        images = keras.Input((None, None, None if percentiles else 3), name="image")
+        x = ImageNormalization(*percentiles, name="normalize")(images) if percentiles else images
+        fused, coarse = fused_and_coarse(x)
         classify = keras.layers.Conv2DTranspose(
             num_classes + 1,
             2 * output_stride if output_stride > 1 else 1,
@@ -84,18 +95,7 @@ class EmbeddingTask(Task):
             dtype=embed.dtype_policy,
             name="classes",
         )
-
-        def network(x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-            maps = features(pad(x))
-            maps = list(maps) if isinstance(maps, (list, tuple)) else [maps]
-            fused = fusion(maps[strides.index(output_stride) :])
-            # Fine enough for small objects, coarse enough to see large ones.
-            coarse = maps[strides.index(_SIZE_STRIDE) if _SIZE_STRIDE in strides else -1]
-            return embed(fused), classify(fused), object_size(coarse) if object_size else None
-
-        images = keras.Input((None, None, None if percentiles else 3), name="image")
-        x = ImageNormalization(*percentiles, name="normalize")(images) if percentiles else images
-        embedding, logits, sizes = network(x)
+        logits, embedding = classify(fused), embed(fused)
         outputs = {"embedding": embedding}
         if mean_shift is not None:
             weights = None
@@ -108,16 +108,17 @@ class EmbeddingTask(Task):
         crop = CropLike(dtype=precise_dtype(), name="crop")
         outputs["semantic"] = crop(logits, images)
         if object_size is not None:
-            outputs["size"] = sizes
+            outputs["size"] = object_size(coarse)
         super().__init__(images, outputs, **kwargs)
 
         self.backbone = backbone
         self._normalization = ImageNormalization(*percentiles) if percentiles else None
         pixels = keras.Input((None, None, 3), name="normalized")
-        *parts, sizes = network(pixels)
+        fused, coarse = fused_and_coarse(pixels)
+        parts = [embed(fused), classify(fused)]
         self.pixel_network = keras.Model(pixels, parts, name="pixel_network")
         if object_size is not None:
-            self.size_network = keras.Model(pixels, sizes, name="size_network")
+            self.size_network = keras.Model(pixels, object_size(coarse), name="size_network")
         self.object_size = object_size
         self._size_stride = _SIZE_STRIDE if _SIZE_STRIDE in strides else strides[-1]
         self.mean_shift = mean_shift

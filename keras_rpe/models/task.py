@@ -175,6 +175,7 @@ class Task(keras.Model):
     served_tables: ClassVar[dict[str, str]] = {}
     _arguments: Mapping[str, Any]
     train_function: Any
+    jit_compile: Any
     _compiled_serve: Mapping[Any, Callable[[np.ndarray], dict[str, Tensor]]] = MappingProxyType({})
     _checks: Sequence[LabelCheck] = ()
     _loss_of: Mapping[str, Any] = MappingProxyType({})

@@ -61,7 +61,7 @@ def _attention(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         import jax
 
         queries, keys, values = (x[:, :, None] for x in (queries, keys, values))
-        kind = "cudnn" if gpu else "xla"
+        kind: Any = "cudnn" if gpu else "xla"
         return jax.nn.dot_product_attention(queries, keys, values, scale=1.0, implementation=kind)[
             :, :, 0
         ]

@@ -30,7 +30,7 @@ def test_signature_names_its_tensors(litert):
     (image,) = segment.get_input_details().values()
     assert image["dtype"] == np.uint8
     assert list(image["shape_signature"]) == [-1, -1, -1, 3]
-    names = {"labels", "scores", "boxes", "classes", "num_instances"}
+    names = {"labels", "scores", "boxes", "classes", "num_instances", "diameter"}
     assert set(segment.get_output_details()) == names
 
 

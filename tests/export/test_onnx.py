@@ -26,7 +26,7 @@ def segment(session, image):
 def test_inputs_and_outputs_are_named(session):
     (image,) = session.get_inputs()
     assert (image.name, image.type, image.shape[3]) == ("image", "tensor(uint8)", 3)
-    names = {"labels", "scores", "boxes", "classes", "num_instances"}
+    names = {"labels", "scores", "boxes", "classes", "num_instances", "diameter"}
     assert {output.name for output in session.get_outputs()} == names
 
 

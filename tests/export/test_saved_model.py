@@ -22,7 +22,7 @@ from keras_rpe.export.saved_model import (
 )
 from keras_rpe.models import InstanceSegmenter
 
-NAMES = {"labels", "scores", "boxes", "classes", "num_instances"}
+NAMES = {"labels", "scores", "boxes", "classes", "num_instances", "diameter"}
 SIGNATURES = {"serving_default", "float_image", "image_bytes", "embeddings"}
 InvalidArgumentError = tf.errors.InvalidArgumentError
 

@@ -195,7 +195,7 @@ def test_save_and_load_keep_everything(trained, tmp_path) -> None:
     assert int(loaded.optimizer.iterations) == int(trained.optimizer.iterations) > 0
     loaded.run_eagerly = True
     logs = loaded.train_on_batch(images, labels, return_dict=True)
-    parts = {"embedding_loss", "shift_1_loss", "shift_2_loss", "semantic_loss"}
+    parts = {"embedding_loss", "shift_1_loss", "shift_2_loss", "semantic_loss", "size_loss"}
     assert parts | {"loss"} == set(logs)
     assert logs["loss"] == pytest.approx(sum(logs[name] for name in parts), rel=1e-3)
 
@@ -313,11 +313,11 @@ class _Known:
         angle = np.where(self.labels == 1, 0.0, 1.0)[..., None]  # s = 0.77 between the two
         self.x = np.concatenate([np.cos(angle), np.sin(angle)], -1).astype("float32")[None]
 
-    def embed(self, images):
-        return self.x, self.scores
+    def group(self, images):
+        return {"modes": self.x, "scores": self.scores}
 
-    def shift(self, embedding, scores):
-        return embedding
+    def decode(self, grouped, height, width, **options):
+        return self.decoder(grouped["modes"], grouped["scores"], **options)
 
 
 def test_finds_the_thresholds_that_fit() -> None:

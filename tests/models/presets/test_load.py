@@ -30,7 +30,7 @@ IMAGE = np.random.default_rng(0).integers(0, 255, (40, 40)).astype("uint8")
 def assert_same(a: keras.Model, b: keras.Model) -> None:
     for x, y in zip(a.get_weights(), b.get_weights(), strict=True):
         np.testing.assert_array_equal(x, y)
-    outputs = [m.pixel_network(IMAGE[None, ..., None], training=False) for m in (a, b)]
+    outputs = [m.embed(IMAGE[None, ..., None]) for m in (a, b)]
     for x, y in zip(*outputs):
         np.testing.assert_array_equal(x, y)
 
