@@ -15,7 +15,7 @@ Tensor = Any
 
 _MOMENTUM = 0.99  # Of the diameter that the network is trained at.
 _MOST_OCTAVES = 2.0  # Images are made at most four times larger or smaller.
-_LEAST_CONFIDENCE = 0.1  # The sum over cells below which there is nothing to measure.
+_LEAST_CONFIDENCE = 0.5  # The sum over cells below which there is nothing to measure.
 
 
 @keras.saving.register_keras_serializable(package="keras_rpe")
@@ -99,11 +99,13 @@ class ObjectSize(keras.layers.Layer):
         log2 = sizes[..., 0]
         # A cell counts by how many objects of this diameter it may hold, not by its area.
         per_object = ops.minimum(ops.exp2(2.0 * (4.0 - log2)), 1.0)
-        weight = ops.sigmoid(sizes[..., 1]) * ops.cast(real, "float32") * per_object
+        certain = ops.sigmoid(sizes[..., 1]) * ops.cast(real, "float32")
+        weight = certain * per_object
         log2 = log2 + ops.log2(steps)[..., None, None]
         total = ops.sum(weight, axis=(0, 2, 3))
         found = ops.sum(weight * log2, axis=(0, 2, 3)) / ops.where(total > 0, total, 1.0)
-        known = ops.logical_and(total > _LEAST_CONFIDENCE, self.log_diameter > 0)
+        known = ops.sum(certain, axis=(0, 2, 3)) > _LEAST_CONFIDENCE
+        known = ops.logical_and(known, self.log_diameter > 0)
         wanted = ops.clip(self.log_diameter - found, -_MOST_OCTAVES, _MOST_OCTAVES)
         return ops.where(known, wanted, 0.0)
 

@@ -94,6 +94,9 @@ def test_two_sequences_become_one():
     np.testing.assert_array_equal(both[2].instances, maps(0).instances)
     np.testing.assert_array_equal(both.subset(["b"])[0].instances, maps(1).instances)
     assert len(list((both + named("z")).crops(32, 5, seed=0))) == 1
+    three = SCENES[:1].repeated(3)
+    assert three.names == ("a", "a~2", "a~3")
+    np.testing.assert_array_equal(three[2].instances, maps(0).instances)
     for other, words in ((SCENES[1:], "both have 'b'"), (INSTANCES[:0], "photographs")):
         with pytest.raises(ValueError, match=words):
             SCENES + other
@@ -179,6 +182,32 @@ def test_instances_and_classes_lie_on_their_pixels(split_pieces):
             np.testing.assert_array_equal(instances, numbered(red, bool(split_pieces)))
             pieces += instances.max()
     assert pieces > 8
+
+
+@pytest.mark.parametrize("side", [10, 40])
+def test_crops_show_objects_at_a_diameter(side: int) -> None:
+    labels = np.zeros((400, 400), "int32")
+    for number, (row, column) in enumerate(np.ndindex(400 // side // 2, 400 // side // 2), 1):
+        place = (
+            slice(2 * row * side, (2 * row + 1) * side),
+            slice(2 * column * side, (2 * column + 1) * side),
+        )
+        labels[place] = number
+    maps = LabelMaps((labels > 0).astype("uint8") * 200, labels, None)
+    images = LabelledImages(
+        {"a": maps}, lambda one: one, photographs=False, void=False, classes=False
+    )
+    found = []
+    for _, crops in images.crops(96, 8, repeats=64, seed=0, diameter=20):
+        for crop in np.asarray(crops):
+            areas = np.bincount(crop.ravel())[1:]
+            found += [np.sqrt(4 * np.median(areas) / np.pi)] if len(areas) else []
+    assert 14 < np.median(found) < 24
+    assert np.percentile(found, 10) < 0.75 * np.median(found)
+    with pytest.raises(ValueError, match="diameter=-1"):
+        images.crops(96, diameter=-1)
+    with pytest.raises(ValueError, match="`zoom` and `diameter` must not both"):
+        images.crops(96, diameter=20, zoom=(1, 2))
 
 
 def test_whole_images_are_the_maps_themselves():

@@ -128,6 +128,30 @@ def test_no_instance_and_overflow() -> None:
         assert (np.asarray(found["boxes"])[0, :, 0] >= 7).all()
 
 
+def test_labels_at_another_scale_are_smooth_and_areas_those_of_the_scores() -> None:
+    rows, columns = np.mgrid[:32, :32]
+    fine = np.mgrid[:128, :128] / 4.0 - 0.375  # The centers of pixels of a fourth.
+    x = np.stack([columns < rows, columns >= rows], -1).astype("float32")[None]
+
+    def disc(row, column):
+        return np.hypot(row - 15.5, column - 15.5)
+
+    scores = np.clip(12.5 - disc(rows, columns), 0, 1).astype("float32")[None]
+    decoder = InstanceDecoder(min_area=200)
+    small = decoder(x, scores)
+    found = decoder(x, scores, size=(128, 128), step=np.array([0.25], "float32"))
+    assert int(small["num_instances"][0]) == int(found["num_instances"][0]) == 2
+    labels = np.asarray(found["labels"])[0]
+    truth = np.where(disc(*fine) < 12, np.where(fine[1] < fine[0], 1, 2), 0)
+    both = [np.where(labels == k, 1, 0) for k in (1, 2)]
+    for mask in (truth == 1, truth == 2):
+        iou = max((mask & (one > 0)).sum() / (mask | (one > 0)).sum() for one in both)
+        assert iou > 0.95
+    np.testing.assert_allclose(found["boxes"][0, :2] / 4, small["boxes"][0, :2], atol=1.0)
+    none = decoder(x, scores, min_area=300, size=(128, 128), step=np.array([0.25], "float32"))
+    assert int(none["num_instances"][0]) == 0
+
+
 def test_lines_of_one_pixel_at_half_the_resolution() -> None:
     scores = np.zeros((1, 40, 40), "float32")
     scores[0, 6:30, 10], scores[0, 6:30, 21], scores[0, 35, 5:30] = 1, 1, 1

@@ -343,6 +343,43 @@ def test_void_pixels_count_neither_way_and_a_setting_as_good_is_kept() -> None:
     assert decoder.get_config() == model.decoder.get_config()
 
 
+def test_a_diameter_that_is_given_is_that_of_the_result(trained) -> None:
+    images, _ = scene()
+    trained_at = 2 ** float(trained.object_size.log_diameter)
+    assert 4 < trained_at < 32
+    found = trained.predict_instances(images[0], diameter=trained_at)
+    assert found.diameter == pytest.approx(trained_at, rel=1e-4)
+    twice = np.kron(images[0], np.ones((2, 2, 1), images.dtype))
+    large = trained.predict_instances(twice, diameter=2 * trained_at)
+    assert large.labels.shape == twice.shape[:2]
+    assert len(large) == len(found)
+    same = np.mean((large.labels[::2, ::2] > 0) == (found.labels > 0))
+    assert same > 0.97
+    for wrong in (0, -3.0, float("nan"), "large"):
+        with pytest.raises((TypeError, ValueError), match="diameter"):
+            trained.predict_instances(images[0], diameter=wrong)
+    plain = tiny(find_diameter=False)
+    assert plain.predict_instances(images[0]).diameter is None
+    with pytest.raises(ValueError, match="`diameter` must be 'auto' for a model made with"):
+        plain.predict_instances(images[0], diameter=20)
+
+
+def test_models_of_before_have_no_diameter() -> None:
+    config = tiny(find_diameter=False).get_config()
+    del config["find_diameter"]
+    assert not InstanceSegmenter.from_config(config).find_diameter
+
+
+def test_images_of_a_batch_have_scales_of_their_own(trained) -> None:
+    images, _ = scene()
+    batch = np.stack([images[0], images[0][::-1]]).astype("float32")
+    together = trained.predict(batch, verbose=0)
+    for k, image in enumerate(batch):
+        alone = trained.predict_instances(image)
+        assert together["diameter"][k] == pytest.approx(alone.diameter, rel=1e-4)
+        assert np.mean((together["labels"][k] > 0) == (alone.labels > 0)) > 0.97
+
+
 def test_the_tables_grow_until_all_instances_fit(tmp_path) -> None:
     image = np.full((64, 96), 20.0)
     for row in (16, 48):

@@ -15,6 +15,7 @@ from keras_rpe.ops.labels import (
     instance_means,
     label_areas,
     label_overlaps,
+    log_diameters,
     number_labels,
     shift_map,
 )
@@ -115,6 +116,19 @@ def test_means_and_boxes_equal_regionprops(seed: int, high: int) -> None:
                 means[b, k - 1], region.intensity_mean if region else 0, atol=1e-6
             )
             assert boxes[b, k - 1].tolist() == (list(region.bbox) if region else [0] * 4)
+
+
+def test_diameters_of_instances_that_are_whole() -> None:
+    labels = np.zeros((2, 20, 30), "int32")
+    labels[0, 5:9, 4:14], labels[0, 12:15, 20:23], labels[0, 0:3, 9:12] = 7, 2, 5
+    labels[0, 10:12, 2:4] = -1
+    labels[1, 3:5, 3:5] = 7
+    found = np.asarray(log_diameters(labels))
+    for b, label, area in ((0, 7, 40), (0, 2, 9), (1, 7, 4)):
+        expected = np.log2(np.sqrt(4 * area / np.pi))
+        np.testing.assert_allclose(found[b][labels[b] == label], expected, rtol=1e-6)
+    assert (found[0][labels[0] == 5] == -1).all()  # The border may cut it.
+    assert not found[labels <= 0].any()
 
 
 def test_areas() -> None:

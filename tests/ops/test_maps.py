@@ -8,16 +8,19 @@ from reference import unit_points
 
 from keras_rpe.ops.maps import (
     coordinate_channels,
+    enlarge_labels,
     join_windows,
     merge_windows,
     overlapping_windows,
     partition_windows,
+    resample,
     rotate_by_position,
     sample_nearest,
     upsample_bilinear,
 )
 
 RNG = np.random.default_rng(0)
+SIZES = [tf.TensorSpec((), "int32")] * 2
 
 
 @pytest.mark.parametrize("factor", [1, 3, 4])
@@ -92,6 +95,52 @@ def test_windows_that_overlap(height: int, width: int, size: int, overlap: int) 
             row, column = divmod(cell, width)
             rows, columns = (max(row - overlap, 0), row), (max(column - overlap, 0), column)
             assert {r * width + c for r in rows for c in columns} <= cells
+
+
+def test_resampling_is_the_mean_of_a_pixel() -> None:
+    x = RNG.random((2, 12, 20, 3)).astype("float32")
+    one, two, half = (np.full(2, step, "float32") for step in (1, 2, 0.5))
+    np.testing.assert_allclose(resample(x, one, 12, 20), x, atol=1e-6)
+    blocks = x.reshape(2, 6, 2, 10, 2, 3).mean(axis=(2, 4))
+    np.testing.assert_allclose(resample(x, two, 6, 10), blocks, atol=1e-6)
+    finer = tf.image.resize(x, (24, 40))
+    np.testing.assert_allclose(resample(x, half, 24, 40), finer, atol=1e-5)
+    # Each image at its own step, from its own corner, and 0 beyond it.
+    start = np.array([[2, 4], [0, 0]], "float32")
+    y = np.asarray(resample(x, np.array([1, 4], "float32"), 5, 6, start))
+    np.testing.assert_allclose(y[0], x[0, 2:7, 4:10], atol=1e-6)
+    means = x[1].reshape(3, 4, 5, 4, 3).mean(axis=(1, 3))
+    np.testing.assert_allclose(y[1, :3, :5], means, atol=1e-6)
+    assert not y[1, 3:].any()
+    assert not y[1, :, 5:].any()
+
+
+def test_resampling_with_dynamic_sizes() -> None:
+    @tf.function(
+        input_signature=[tf.TensorSpec((None, None, None, 2)), tf.TensorSpec((None,)), *SIZES]
+    )
+    def graph(x, step, height, width):
+        return resample(x, step, height, width)
+
+    x = RNG.random((1, 9, 7, 2)).astype("float32")
+    for step, height, width in ((0.7, 12, 10), (2.3, 4, 3)):
+        expected = resample(x, np.array([step], "float32"), height, width)
+        found = graph(x, np.array([step], "float32"), height, width)
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 6), st.integers(1, 6), st.integers(1, 5), st.integers(0, 10**6))
+def test_enlarged_labels_are_the_largest_of_interpolated_masks(h, w, factor, seed) -> None:
+    labels = np.random.default_rng(seed).integers(0, 4, (1, h, w)).astype("int32")
+    step = np.array([1 / factor], "float32")
+    found = np.asarray(enlarge_labels(labels, step, h * factor, w * factor))[0]
+    masks = np.eye(4, dtype="float32")[labels[0]]
+    shares = np.asarray(tf.image.resize(masks, (h * factor, w * factor)))[..., 1:]
+    chosen = np.take_along_axis(shares, np.maximum(found - 1, 0)[..., None], -1)[..., 0]
+    best = shares.max(axis=-1)
+    np.testing.assert_array_equal(found > 0, best > 1e-6)
+    np.testing.assert_allclose(chosen[found > 0], best[found > 0], atol=1e-5)
 
 
 @pytest.mark.parametrize("factor", [1, 2, 3])

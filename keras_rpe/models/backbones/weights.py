@@ -61,8 +61,8 @@ def _torch_module(backbone: str, layer: str) -> str | None:
         if not match:
             return None
         # In `features` a ReLU follows each convolution, and a pooling each block.
-        before, position = int(match[1]) - 1, int(match[2]) - 1
-        return f"features.{2 * (sum(_VGG16_BLOCKS[:before]) + position) + before}"
+        before, index = int(match[1]) - 1, int(match[2]) - 1
+        return f"features.{2 * (sum(_VGG16_BLOCKS[:before]) + index) + before}"
     match = re.fullmatch(r"conv([2-5])_block(\d+)_([0-3])_(conv|bn)", layer)
     if match:
         stage, block, position, kind = match.groups()
