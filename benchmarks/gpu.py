@@ -2,6 +2,7 @@
 
     KERAS_BACKEND=jax python benchmarks/gpu.py --json gpu.json
     KERAS_BACKEND=jax python benchmarks/gpu.py --small    # the same in a minute on a CPU
+    KERAS_BACKEND=jax python benchmarks/gpu.py --parts train --batches 8
 
 **Mean shift**: five loops, forward, and forward with the gradient, of the layer in float32 and
 under mixed precision, of the formula as the paper writes it ("dense", N x N matrices and automatic
@@ -51,6 +52,7 @@ LOOPS, BANDWIDTH, ROWS = 5, 0.2, 2048
 # them (TF32), and 16 bits.
 PEAKS = {"H100": (494.7, 989.4), "H200": (494.7, 989.4), "A100": (156.0, 312.0), "L4": (60, 121)}
 POLICIES = "float32", "mixed_float16", "mixed_bfloat16"
+PARTS = ("group", "predict", "train", "shift")
 DENSE_LIMIT = 16_384  # Points whose matrices of all loops fit 80 GB.
 
 
@@ -361,6 +363,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write all rows into this file")
     parser.add_argument("--minutes", type=float, default=5.5, help="no new case after that")
     parser.add_argument("--small", action="store_true", help="small sizes, for a CPU")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--batches", type=int, nargs="+", default=[8, 32, 64])
     parser.add_argument("--labels", help=argparse.SUPPRESS)
     parser.add_argument("--sides", type=int, nargs="+", default=[256, 512])
     options = parser.parse_args()
@@ -376,14 +380,18 @@ def main() -> None:
     rows: list[dict] = []
     with tempfile.TemporaryDirectory() as folder:
         images = drawn_folder(Path(folder), 4 if small else 16)
-        parts = (
-            iter([grouping(256, 1) if small else grouping(4096, 8)]),
-            prediction([64] if small else options.sides, 2 if small else 16, is_late),
-            training(images, [4] if small else [8, 32, 64], 2 if small else 20, is_late),
-            shifts(*(([256], [16]) if small else ([4096, 16_384, 65_536], [16, 64])), is_late),
-        )
-        for part in parts:
-            for row in part:
+        parts = {
+            "group": iter(grouping(n, k) for n, k in [(256, 1) if small else (4096, 8)]),
+            "predict": prediction([64] if small else options.sides, 2 if small else 16, is_late),
+            "train": training(
+                images, [4] if small else options.batches, 2 if small else 20, is_late
+            ),
+            "shift": shifts(
+                *(([256], [16]) if small else ([4096, 16_384, 65_536], [16, 64])), is_late
+            ),
+        }
+        for name in options.parts:
+            for row in parts[name]:
                 rows.append(row)
                 show(row)
     if options.json:

@@ -89,7 +89,7 @@ class InstanceDecoder(keras.layers.Layer):
         fragment_area: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)  # A step in 16 bits would move edges.
         self.foreground_threshold = check_number(
             "foreground_threshold", foreground_threshold, "[0, 1]"
         )

@@ -89,9 +89,9 @@ class ObjectSize(keras.layers.Layer):
         """How many times an image should be doubled so that its objects have the trained diameter.
 
         Args:
-            sizes: What the layer gave for some views of each image, `(views, batch, h, w, 2)`.
+            sizes: What the layer gave for the cells of some views, `(views, batch, cells, 2)`.
             steps: Side of a pixel of each view in pixels of the image, `(views, batch)`.
-            real: Which cells lie in the image, `(views, batch, h, w)`.
+            real: Which cells lie in the image, `(views, batch, cells)`.
 
         Returns:
             `(batch,)` in [-2, 2]: 0 where the network was not trained, or nothing is certain.
@@ -101,10 +101,10 @@ class ObjectSize(keras.layers.Layer):
         per_object = ops.minimum(ops.exp2(2.0 * (4.0 - log2)), 1.0)
         certain = ops.sigmoid(sizes[..., 1]) * ops.cast(real, "float32")
         weight = certain * per_object
-        log2 = log2 + ops.log2(steps)[..., None, None]
-        total = ops.sum(weight, axis=(0, 2, 3))
-        found = ops.sum(weight * log2, axis=(0, 2, 3)) / ops.where(total > 0, total, 1.0)
-        known = ops.sum(certain, axis=(0, 2, 3)) > _LEAST_CONFIDENCE
+        log2 = log2 + ops.expand_dims(ops.log2(steps), -1)
+        total = ops.sum(weight, axis=(0, 2))
+        found = ops.sum(weight * log2, axis=(0, 2)) / ops.where(total > 0, total, 1.0)
+        known = ops.sum(certain, axis=(0, 2)) > _LEAST_CONFIDENCE
         known = ops.logical_and(known, self.log_diameter > 0)
         wanted = ops.clip(self.log_diameter - found, -_MOST_OCTAVES, _MOST_OCTAVES)
         return ops.where(known, wanted, 0.0)

@@ -312,8 +312,9 @@ class InstanceSegmenter(EmbeddingTask):
             rows, columns = (
                 start[axis] + center * ops.expand_dims(step, 1) < sides[axis] for axis in (0, 1)
             )
-            real.append(ops.logical_and(ops.expand_dims(rows, 2), ops.expand_dims(columns, 1)))
-        sizes = ops.reshape(sizes, (2, batch, cells, cells, 2))
+            inside = ops.logical_and(ops.expand_dims(rows, 2), ops.expand_dims(columns, 1))
+            real.append(ops.reshape(inside, (batch, cells**2)))
+        sizes = ops.reshape(sizes, (2, batch, cells**2, 2))
         found = head.octaves(sizes, ops.stack(steps), ops.stack(real))
         if diameter is None:
             return found

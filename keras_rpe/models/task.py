@@ -536,7 +536,8 @@ class Task(keras.Model):
         before = keras.config.dtype_policy()
         keras.config.set_dtype_policy(policy)
         try:
-            copy = type(self).from_config(changed(self.get_config()))
+            config = self.get_config()
+            copy = type(self).from_config({**config, "backbone": changed(config["backbone"])})
         finally:
             keras.config.set_dtype_policy(before)
         copy.set_weights(self.get_weights())

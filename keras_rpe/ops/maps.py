@@ -104,7 +104,7 @@ def resample(
         [0.0, 1.0, 3.0, 4.0]
     """
     for axis, size in ((0, height), (1, width)):
-        begin = 0.0 if start is None else start[:, axis, None]
+        begin = 0.0 if start is None else start[:, axis : axis + 1]
         # The other axis comes forward: after both it is back in its place.
         x = ops.transpose(_means_of_rows(x, step, size, begin), (0, 2, 1, 3))
     return x
@@ -118,7 +118,7 @@ def _means_of_rows(x: Tensor, step: Tensor, count: Tensor | int, start: Tensor |
     low, high = (ops.clip(one, 0.0, length) for one in (center - half, center + half))
     # Sums up to the edges of the new pixels.
     sums = ops.cumsum(ops.pad(x, [[0, 0], [1, 0], [0, 0], [0, 0]]), axis=1)
-    wide = (high - low)[..., None, None]
+    wide = _of_rows(high - low)
     total = _between_rows(sums, high) - _between_rows(sums, low)
     return total / ops.where(wide > 0, wide, 1.0)
 
@@ -126,8 +126,13 @@ def _means_of_rows(x: Tensor, step: Tensor, count: Tensor | int, start: Tensor |
 def _between_rows(x: Tensor, place: Tensor) -> Tensor:
     """Rows of each map `(batch, H, W, C)` at fractional places `(batch, n)` in [0, H - 1]."""
     low, high = _rows_around(place, ops.shape(x)[1])
-    share = (place - ops.cast(low, x.dtype))[..., None, None]
+    share = _of_rows(place - ops.cast(low, x.dtype))
     return (1.0 - share) * _rows(x, low) + share * _rows(x, high)
+
+
+def _of_rows(x: Tensor) -> Tensor:
+    """Numbers of rows `(batch, n)` as `(batch, n, 1, 1)`."""
+    return ops.expand_dims(ops.expand_dims(x, -1), -1)
 
 
 def _rows_around(place: Tensor, length: Tensor | int) -> tuple[Tensor, Tensor]:
@@ -164,7 +169,7 @@ def enlarge_labels(
         place = (ops.cast(ops.arange(size), dtype) + 0.5) * ops.expand_dims(step, 1) - 0.5
         place = ops.clip(place, 0.0, ops.cast(length - 1, dtype))
         low, high = _rows_around(place, length)
-        share = (place - ops.cast(low, dtype))[..., None]
+        share = ops.expand_dims(place - ops.cast(low, dtype), -1)
         new = []
         for part, weight in parts:
             for index, own in ((low, 1.0 - share), (high, share)):

@@ -44,9 +44,9 @@ def test_bad_model_file(run, labelled, tiny_model, tmp_path):
 def test_dropped_instances_are_a_warning(run, labelled, tiny_preset, tmp_path, monkeypatch):
     real = InstanceSegmenter.predict_instances
 
-    def warning(self, image):
+    def warning(self, *arguments):
         warnings.warn("too many\ninstances", stacklevel=1)
-        return real(self, image)
+        return real(self, *arguments)
 
     monkeypatch.setattr(InstanceSegmenter, "predict_instances", warning)
     file = labelled / "images" / "a.png"

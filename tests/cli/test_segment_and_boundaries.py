@@ -200,11 +200,11 @@ def test_ctrl_c_keeps_what_is_done(run, labelled, tiny_preset, tmp_path, monkeyp
     real = InstanceSegmenter.predict_instances
     calls = []
 
-    def interrupted(self: InstanceSegmenter, image: np.ndarray) -> object:
+    def interrupted(self: InstanceSegmenter, *arguments: object) -> object:
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return real(self, image)
+        return real(self, *arguments)
 
     monkeypatch.setattr(InstanceSegmenter, "predict_instances", interrupted)
     out = tmp_path / "out"

@@ -29,8 +29,8 @@ def test_the_diameter_of_training_is_followed(layer) -> None:
 
 def octaves(layer: ObjectSize, log2: list, logits: list, steps: list, real=None) -> np.ndarray:
     """For one image and as many views as there are lists, of one row of cells."""
-    sizes = np.stack([log2, logits], -1).astype("float32")[:, None, None]
-    real = np.ones(sizes.shape[:-1], bool) if real is None else np.array(real)[:, None, None]
+    sizes = np.stack([log2, logits], -1).astype("float32")[:, None]
+    real = np.ones(sizes.shape[:-1], bool) if real is None else np.array(real)[:, None]
     return np.asarray(layer.octaves(sizes, np.array(steps, "float32")[:, None], real))[0]
 
 

@@ -173,7 +173,7 @@ def test_scales_are_those_of_one_decoder_each() -> None:
         for foreground in (0.4, 0.6):
             for similarity in (0.7, 0.96):
                 decoder = InstanceDecoder(foreground, similarity, min_area=4, max_instances=16)
-                labels = np.asarray(decoder(modes, scores)["labels"])
+                labels = np.array(decoder(modes, scores)["labels"])
                 labels[labels > 16] = 0  # Only those in the tables are ranked.
                 np.testing.assert_array_equal(maps[..., scale], labels, err_msg=str(scale))
                 scale += 1
