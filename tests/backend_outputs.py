@@ -1,6 +1,6 @@
 """Run as a script: what the parts of the package give on this backend, or a preset on images.
 
-python backend_outputs.py OUT.npz [FOLDER PRESET]
+python backend_outputs.py OUT.npz [FOLDER PRESET [embeddings]]
 """
 
 import sys
@@ -16,6 +16,7 @@ from keras_rpe.metrics import InstanceAveragePrecision, InstancePanopticQuality
 from keras_rpe.models import InstanceSegmenter, ObjectProposer, SemanticSegmenter, Task
 from keras_rpe.models.backbones import unet_encoder
 from keras_rpe.ops import mean_shift
+from keras_rpe.results import rgb_array
 
 
 def outputs() -> dict[str, np.ndarray]:
@@ -103,12 +104,15 @@ def gradient(x: np.ndarray, weights: np.ndarray | None, **how: object) -> np.nda
     return np.asarray(tape.gradient(value, x))
 
 
-def labels_of_a_preset(folder: str, preset: str) -> dict[str, np.ndarray]:
-    """What a preset finds in the first ten images of a folder."""
+def labels_of_a_preset(folder: str, preset: str, what: str = "labels") -> dict[str, np.ndarray]:
+    """What a preset finds in the first ten images of a folder, or its embeddings."""
     model = Task.from_preset(preset)
     found = {}
     for path in sorted(Path(folder, "images").iterdir())[:10]:
-        if isinstance(model, ObjectProposer):
+        if what == "embeddings":
+            embedding, _ = model.embed(rgb_array(read_image(path))[None])
+            found[path.name] = ops.convert_to_numpy(embedding)
+        elif isinstance(model, ObjectProposer):
             found[path.name] = model.predict_proposals(read_image(path), max_proposals=10).masks
         else:
             found[path.name] = model.predict_instances(read_image(path)).labels

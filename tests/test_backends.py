@@ -67,15 +67,15 @@ def test_weights_of_jax_predict_the_same_on_tensorflow(data_root: Path, tmp_path
     train = "../examples/train_nuclei.py", str(folder), "--out", str(out)
     _run("jax", *train, *options, "--workers", "2")
     found = {}
+    # Half a minute of training separates hardly anything: instances would depend on rounding.
+    wanted = str(folder), f"{out}/preset", "embeddings"
     for backend in ("jax", "tensorflow"):
-        _run(
-            backend, "backend_outputs.py", f"{tmp_path}/{backend}.npz", str(folder), f"{out}/preset"
-        )
+        _run(backend, "backend_outputs.py", f"{tmp_path}/{backend}.npz", *wanted)
         with np.load(tmp_path / f"{backend}.npz") as file:
             found[backend] = dict(file)
     assert len(found["jax"]) == 10
-    for name, labels in found["tensorflow"].items():
-        np.testing.assert_array_equal(found["jax"][name], labels)
+    for name, embeddings in found["tensorflow"].items():
+        np.testing.assert_allclose(found["jax"][name], embeddings, atol=1e-4)
 
 
 @pytest.mark.slow
@@ -94,4 +94,5 @@ def test_labels_of_presets_are_those_of_tensorflow(
         assert len(found[0]) == 10
         for name, labels in found[0].items():
             assert labels.any(), name
-            np.testing.assert_array_equal(found[1][name], labels, err_msg=name)
+            # A pixel may lie on a threshold.
+            assert np.mean(found[1][name] != labels) < 1e-5, name
