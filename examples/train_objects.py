@@ -21,6 +21,7 @@ import math
 import operator
 from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -97,9 +98,7 @@ def split(folder: Path) -> dict[str, LabelledImages]:
     return {"training": training, "calibration": calibration, "test": test}
 
 
-def crops(
-    training: LabelledImages, options: argparse.Namespace, epoch: int
-) -> keras.utils.PyDataset:
+def crops(training: LabelledImages, options: argparse.Namespace, epoch: int) -> Any:
     """Batches of random crops, `STEPS` of them or a few more in an epoch."""
     return training.crops(
         options.crop_size,
@@ -138,7 +137,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folders", type=Path, nargs="+", help="with images/ and instances/")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--updates", type=int, default=1500, help="about")
+    parser.add_argument("--updates", type=int, default=1500, help="how many, to whole epochs")
     parser.add_argument("--minutes", type=float, help="in place of --updates")
     parser.add_argument("--preset", help="train this one further, in place of a backbone")
     parser.add_argument("--backbone", default="efficientnet_lite0")

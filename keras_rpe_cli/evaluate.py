@@ -244,12 +244,15 @@ def evaluate(
     check_model_choice(preset, model)
     if json_file is not None and (not json_file.parent.is_dir() or json_file.is_dir()):
         raise ValueError(f"--json needs a file in an existing folder. Received: {json_file}")
+    pixels = parsed_diameter(diameter)
     given = {"--images": images, "--instances": instances, "--split": split}
+    given["--diameter"] = None if pixels == "auto" else diameter
     classes = [_CLASSES[task]] if task else list(_CLASSES.values())
     network = load_task(preset, model, *classes)
     print_device()
     kind = next(name for name, cls in _CLASSES.items() if cls == type(network).__name__)
-    for option in ["--split"] if kind == "instances" else ["--images", "--instances"]:
+    of_instances = ["--images", "--instances", "--diameter"]
+    for option in ["--split"] if kind == "instances" else of_instances:
         if given[option] is not None:
             raise ValueError(
                 f"{option} does not go with a model for {kind}. Received: {given[option]}"
@@ -258,7 +261,6 @@ def evaluate(
         figures = evaluate_boundaries(network, folder, names, split or "val", threshold)
     else:
         globs = images or "images/*", instances or "instances/*"
-        pixels = parsed_diameter(diameter)
         figures = evaluate_instances(network, folder, names, *globs, threshold, pixels)
     if json_file is not None:
         from keras_rpe.written_file import write_file

@@ -126,6 +126,12 @@ class LabelledImages(Sequence[LabelMaps]):
         """The same images so many times, such as those of a small folder beside a large one.
 
         The names of the copies are NAME~2, NAME~3, …
+
+        Args:
+            count: How many times, from 1.
+
+        Raises:
+            ValueError: If `count` is not a positive integer.
         """
         files = {
             name if copy == 1 else f"{name}~{copy}": file

@@ -27,6 +27,7 @@ _LAYOUTS: dict[str, dict[str, str]] = {
         "boxes": "n4",
         "classes": "n",
         "num_instances": "",
+        "diameter": "",
     },
     "proposals": {
         "label_maps": "HWm",
@@ -41,14 +42,19 @@ _LAYOUTS: dict[str, dict[str, str]] = {
 }
 OUTPUTS = {name for layout in _LAYOUTS.values() for name in layout}
 MAX_SCALES = 32
-_FLOATS = {"scores", "boundaries", "thin"}
+_FLOATS = {"scores", "boundaries", "thin", "diameter"}
+_OPTIONAL = {"diameter"}  # Models that were exported earlier do not give it.
 
 
 def checked_tables(
     task: str, tables: Mapping[str, Any], size: tuple[int, int], source: str
 ) -> dict[str, np.ndarray]:
     """Check what a file, or a server that may be anyone's, gave for one image."""
-    layout = _LAYOUTS[task]
+    layout = {
+        name: dims
+        for name, dims in _LAYOUTS[task].items()
+        if name in tables or name not in _OPTIONAL
+    }
     try:
         arrays = {name: _array(tables, name) for name in layout}
         rows, maps = (
@@ -100,6 +106,8 @@ def _check_values(task: str, arrays: Mapping[str, np.ndarray]) -> None:
         # More than the tables have rows for are all in the map.
         check("num_instances", 0, max(arrays["scores"].size, arrays["labels"].max()))
         check("labels", 0, arrays["num_instances"][0])
+        if "diameter" in arrays:
+            check("diameter", 0)
     else:
         check("num_proposals", 0, arrays["scores"].size)
         count = int(arrays["num_proposals"][0])

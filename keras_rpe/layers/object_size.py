@@ -37,6 +37,13 @@ class ObjectSize(keras.layers.Layer):
         `(batch, h, w, 2)`, float32: the binary logarithm of the diameter, and the logit of how
         certain it is that an object of that size is there.
 
+    Raises:
+        ValueError: If `filters` is not a positive integer.
+
+    Source:
+        This project; that a network should see objects at one size is what the `diameter` of
+        Stringer et al., "Cellpose" (Nature Methods 2021), is for.
+
     Example:
         >>> import numpy as np
         >>> from keras_rpe.layers import ObjectSize

@@ -34,6 +34,9 @@ class ObjectSizeLoss(keras.losses.Loss):
     Returns of a call:
         A scalar, or `(batch,)` with `reduction=None`.
 
+    Raises:
+        ValueError: If `size_weight` is negative or not finite.
+
     Example:
         >>> import numpy as np
         >>> from keras_rpe.losses import ObjectSizeLoss

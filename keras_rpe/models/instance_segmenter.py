@@ -218,7 +218,7 @@ class InstanceSegmenter(EmbeddingTask):
 
         Args:
             images: `(batch, H, W, C)`, any value range.
-            diameter: That of the objects, in pixels, a scalar; 0 or `None`: it is estimated.
+            diameter: That of the objects, in pixels, a positive scalar; `None`: it is estimated.
             max_instances: Length of the tables; default: that of the decoder.
             canvas: As in `group`.
 
@@ -283,17 +283,21 @@ class InstanceSegmenter(EmbeddingTask):
         options |= {"size": (height, width), "step": grouped["scale"]}
         return self.decoder(grouped["modes"], grouped["scores"], **options)
 
-    def _octaves_of(self, images: Tensor, diameter: Tensor) -> dict[str, Tensor]:
-        return {"octaves": self._octaves(self.normalized(images), diameter)}
+    def _octaves_of(self, images: Tensor) -> dict[str, Tensor]:
+        return {"octaves": self._octaves(self.normalized(images), None)}
 
     def _octaves(self, pixels: Tensor, diameter: Tensor | None) -> Tensor:
         """How many times to double each image: by the given diameter, or by that in two views.
 
         One view is the whole image, made as small as a view if it is larger, the other its middle.
         """
-        head, network = self.object_size, self.size_network
-        if head is None or network is None:
-            raise ValueError("This model was made with find_diameter=False.")
+        head: Any = self.object_size
+        network: Any = self.size_network
+        if diameter is not None:
+            trained = ops.convert_to_tensor(head.log_diameter)
+            wanted = ops.clip(trained - ops.log2(ops.cast(diameter, "float32")), *_GIVEN_OCTAVES)
+            wanted = ops.where(trained > 0, wanted, 0.0)
+            return wanted * ops.ones_like(pixels[:, 0, 0, 0])
         batch = ops.shape(pixels)[0]
         sides = ops.cast(ops.stack([ops.shape(pixels)[1], ops.shape(pixels)[2]]), "float32")
         one = ops.ones_like(pixels[:, 0, 0, 0])
@@ -315,14 +319,7 @@ class InstanceSegmenter(EmbeddingTask):
             inside = ops.logical_and(ops.expand_dims(rows, 2), ops.expand_dims(columns, 1))
             real.append(ops.reshape(inside, (batch, cells**2)))
         sizes = ops.reshape(sizes, (2, batch, cells**2, 2))
-        found = head.octaves(sizes, ops.stack(steps), ops.stack(real))
-        if diameter is None:
-            return found
-        given = ops.cast(diameter, "float32") * one
-        trained = ops.convert_to_tensor(head.log_diameter)
-        wanted = trained - ops.log2(ops.where(given > 0, given, 1.0))
-        wanted = ops.where(trained > 0, ops.clip(wanted, *_GIVEN_OCTAVES), 0.0)
-        return ops.where(given > 0, wanted, found)
+        return head.octaves(sizes, ops.stack(steps), ops.stack(real))
 
     def _inside(self, scale: Tensor, pixels: Tensor, scores: Tensor) -> Tensor:
         """1 where a score belongs to its resized image, 0 beyond, `(batch, h, w, 1)`."""
@@ -377,9 +374,9 @@ class InstanceSegmenter(EmbeddingTask):
             ValueError: If it is not one such image, or not finite, or the diameter is neither
                 "auto" nor a positive number, or is given and the model has none.
         """
-        given = 0.0
+        given: tuple[float, ...] = ()
         if diameter != "auto":
-            given = check_number("diameter", diameter)
+            given = (check_number("diameter", diameter),)
             if self.object_size is None:
                 raise ValueError(
                     "`diameter` must be 'auto' for a model made with find_diameter=False. "
@@ -387,18 +384,23 @@ class InstanceSegmenter(EmbeddingTask):
                 )
         options: dict[str, Any] = {}
         if self.object_size is not None and keras.backend.backend() == "jax":
-            # The size of the canvas is known before the rest is compiled for it.
-            octaves = self._run_one(self._octaves_of, image, given)["octaves"]
-            scale = 2.0 ** float(octaves[0])
+            # The size of the canvas must be known before the rest is compiled for it.
+            log_diameter = float(ops.convert_to_numpy(self.object_size.log_diameter))
+            trained = 2.0**log_diameter
+            if not given:
+                given = (
+                    trained / 2.0 ** float(self._run_one(self._octaves_of, image)["octaves"][0]),
+                )
+            octaves = np.clip(math.log2(trained / given[0]), *_GIVEN_OCTAVES)
+            scale = 2.0 ** float(octaves) if log_diameter > 0 else 1.0
             sides = (-(-math.ceil(n * scale) // _CANVAS) * _CANVAS for n in np.shape(image)[:2])
             options["canvas"] = tuple(sides)
-            given = 2.0 ** float(ops.convert_to_numpy(self.object_size.log_diameter)) / scale
         rows = self.decoder.max_instances
-        tables = self._serve_one(image, given, max_instances=rows, **options)
+        tables = self._serve_one(image, *given, max_instances=rows, **options)
         count = int(tables["num_instances"][0])
         if count > rows:  # The tables grow until all fit, by factors of two: each is a new trace.
             rows <<= (-(-count // rows) - 1).bit_length()
-            tables = self._serve_one(image, given, max_instances=rows, **options)
+            tables = self._serve_one(image, *given, max_instances=rows, **options)
         return Instances.from_tables(tables)
 
     def make_predict_function(self, force: bool = False) -> Any:

@@ -80,9 +80,7 @@ def connected_components(foreground: Tensor, links: list[Tensor]) -> Tensor:
         for (rows, columns), to, back in zip(NEIGHBORS, forward, backward):
             new = ops.maximum(new, to * shift_map(new, rows, columns))
             new = ops.maximum(new, back * shift_map(new, -rows, -columns))
-        # Label 0 reads entry 0, the background.
-        named = ops.concatenate([ops.zeros((1,), "int32"), ops.reshape(new, (-1,))], axis=0)
-        new = ops.maximum(new, ops.take(named, new, axis=0))
+        new = ops.maximum(new, _renamed(new, new))
         return new, ops.any(new != labels)
 
     return run_while(lambda labels, changed: changed, body, (start, ops.any(start > 0)))[0]
@@ -145,9 +143,13 @@ def consecutive(labels: Tensor) -> Tensor:
     flat = ops.reshape(labels, (-1,))
     present = ops.segment_sum(ops.cast(flat > 0, "int32"), flat, ops.size(flat) + 1)[1:]
     present = ops.reshape(ops.cast(present > 0, "int32"), (shape[0], shape[1] * shape[2]))
-    number = ops.reshape(ops.cumsum(present, axis=1) * present, (-1,))
-    table = ops.concatenate([ops.zeros((1,), "int32"), number], axis=0)
-    return ops.reshape(ops.take(table, flat, axis=0), shape)
+    return _renamed(labels, ops.cumsum(present, axis=1) * present)
+
+
+def _renamed(labels: Tensor, names: Tensor) -> Tensor:
+    """Label k as the k-th of the names, and label 0 as 0."""
+    table = ops.concatenate([ops.zeros((1,), "int32"), ops.reshape(names, (-1,))], axis=0)
+    return ops.reshape(ops.take(table, ops.reshape(labels, (-1,)), axis=0), ops.shape(labels))
 
 
 def number_labels(labels: Tensor, score: Tensor, most: int) -> tuple[Tensor, Tensor]:
@@ -192,8 +194,7 @@ def number_labels(labels: Tensor, score: Tensor, most: int) -> tuple[Tensor, Ten
     certain += alike * ops.cast(ops.cumsum(alike, axis=1) <= room, "int32")
     rest = present - certain
     number = certain * ops.cumsum(certain, axis=1) + rest * (most + ops.cumsum(rest, axis=1))
-    table = ops.concatenate([ops.zeros((1,), "int32"), ops.reshape(number, (-1,))], axis=0)
-    return ops.reshape(ops.take(table, flat, axis=0), shape), count
+    return _renamed(labels, number), count
 
 
 def instance_means(values: Tensor, labels: Tensor, max_instances: int) -> Tensor:

@@ -23,7 +23,7 @@ from keras import ops
 from keras_rpe.arguments import check_choice
 from keras_rpe.ops.attention import attention_mean
 from keras_rpe.ops.backend import on_gpu, repeat
-from keras_rpe.ops.tiles import SegmentGrid, Tensors, row_sums, symmetric_sums
+from keras_rpe.ops.tiles import SegmentGrid, Tensors, symmetric_sums
 
 Tensor = Any
 
@@ -95,8 +95,7 @@ def mean_shift(
         if implementation == "attention":
             mean = attention_mean(x, weights, kappa)
         else:
-            sums = symmetric_sums if implementation == "tiles" else row_sums
-            mean = _weighted_mean(x, weights, kappa, grid, sums)
+            mean = _weighted_mean(x, weights, kappa, grid)
         moved = mean if step_size == 1.0 else step_size * mean + (1.0 - step_size) * x
         # Keeps the static sizes, which a loop body loses.
         return ops.reshape(unit(moved), (*ops.shape(x)[:2], depth))
@@ -125,13 +124,7 @@ def unit(x: Tensor) -> Tensor:
     return x * ops.rsqrt(ops.where(squared > SHORTEST**2, squared, 1.0))
 
 
-def _weighted_mean(
-    x: Tensor,
-    weights: Tensor,
-    kappa: Tensor,
-    grid: SegmentGrid,
-    sums_over_pairs: Callable[..., Tensor],
-) -> Tensor:
+def _weighted_mean(x: Tensor, weights: Tensor, kappa: Tensor, grid: SegmentGrid) -> Tensor:
     """The kernel-weighted mean Y of all points at each point, with its exact gradient.
 
     With W = exp(κ (x_i·x_j - c)), d = W m, m the weights, G = dY/d and r = (dY·y)/d, the gradient
@@ -171,7 +164,7 @@ def _weighted_mean(
     def mean(x: Tensor, weights: Tensor, kappa: Tensor) -> tuple[Tensor, Callable[..., Any]]:
         points = x, weights, _longest(x, grid)
         # JAX differentiates no variable that the function finds outside: κ is handed on.
-        sums = sums_over_pairs(points, partial(factors, kappa), kernel, depth + 1, grid)
+        sums = symmetric_sums(points, partial(factors, kappa), kernel, depth + 1, grid)
         total = sums[..., -1:]
         # A row so far from all others, not of unit length, that its sum vanishes gives zeros.
         total = ops.where(total > _VANISHED, total, 1.0)
@@ -182,7 +175,7 @@ def _weighted_mean(
             g = dy / total
             r = ops.sum(g * y, axis=-1, keepdims=True)
             points = x, weights, _longest(x, grid), g, r
-            sums = sums_over_pairs(
+            sums = symmetric_sums(
                 points, partial(grad_factors, kappa), grad_kernels, 2 * depth, grid
             )
             as_value, as_key = sums[..., :depth], sums[..., depth:]

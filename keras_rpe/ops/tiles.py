@@ -34,6 +34,7 @@ from keras_rpe.ops.maps import missing_to_multiple
 
 Tensor = Any
 Tensors = Sequence[Tensor]
+Factors = Callable[..., tuple[Tensors, Tensors, Tensors]]
 Products = Callable[[Tensors, Tensors], Tensors]
 
 _BLOCKS = 8  # Blocks of a segment at most.
@@ -43,7 +44,7 @@ _BLOCKS_OF_KNOWN_LISTS = 32
 _ELEMENTS = 2**19  # Elements of the tiles that are formed at a time.
 _GROUPS = 8  # Groups of a round: the results of a round are copied at each of its groups.
 _CACHE_LINE = 16  # Products of rows that are not a multiple of it take a sixth longer.
-_ROWS = 2048  # Rows that `row_sums` takes at a time,
+_ROWS = 2048  # Whole rows that are taken at a time,
 _ROW_ELEMENTS = 2**27  # and elements of the kernel.
 _ALIGNED = 8  # Tensor cores of GPUs take widths that are a multiple of it.
 
@@ -61,11 +62,12 @@ class SegmentGrid(NamedTuple):
         points: Points of a block.
         group: Segments in a group.
         round: Segments in a round, which is some groups.
+        whole_rows: Whether a segment meets all points at once, in place of its tiles.
 
     Example:
         >>> from keras_rpe.ops.tiles import SegmentGrid
         >>> SegmentGrid.of(3, 5000)
-        SegmentGrid(lists=3, segments=1, blocks=20, points=256, group=1, round=3)
+        SegmentGrid(lists=3, segments=1, blocks=20, points=256, group=1, round=3, whole_rows=False)
     """
 
     lists: Any
@@ -74,6 +76,7 @@ class SegmentGrid(NamedTuple):
     points: Any
     group: Any
     round: Any
+    whole_rows: bool = False
 
     @classmethod
     def of(
@@ -98,7 +101,11 @@ class SegmentGrid(NamedTuple):
     def of_rows(
         cls, lists: Tensor | int, length: Tensor | int, block_size: int | None = None
     ) -> SegmentGrid:
-        """Choose sizes for `row_sums`: a segment is one block of at most `block_size` rows."""
+        """Choose sizes for whole rows: a segment is one block of at most `block_size` of them.
+
+        That is twice the arithmetic of tiles in a few large operations: a GPU waits for the
+        launches of many small ones, not for products.
+        """
         lists, length = _at_least_1(lists), _at_least_1(length)
         if block_size is None:
             # In this order, as the square of a length may be above 2³¹.
@@ -108,7 +115,7 @@ class SegmentGrid(NamedTuple):
         segments = _quotient(length, block_size)
         points = _quotient(length, segments)
         points += missing_to_multiple(points, _CACHE_LINE)
-        return cls(lists, segments, 1, points, lists, lists)
+        return cls(lists, segments, 1, points, lists, lists, whole_rows=True)
 
     def cut(self, x: Tensor) -> Tensor:
         """Cut `(lists, length, D)` into `(segments · lists, points, D)`, all first segments first.
@@ -151,7 +158,7 @@ def _at_least_1(length: Tensor | int) -> Tensor | int:
 
 def symmetric_sums(
     points: Tensors,
-    factors: Callable[..., tuple[Tensors, Tensors, Tensors]],
+    factors: Factors,
     products: Products,
     width: int,
     grid: SegmentGrid,
@@ -186,6 +193,8 @@ def symmetric_sums(
         >>> bool(np.allclose(grid.join(sums)[0, :, :300], expected, rtol=1e-4))
         True
     """
+    if grid.whole_rows:
+        return _row_sums(points, factors, products, width, grid)
     group, lists = grid.group, grid.lists
     count = grid.segments * lists
 
@@ -239,19 +248,10 @@ def symmetric_sums(
     return _turned_back(near, half_turn * lists) + far
 
 
-def row_sums(
-    points: Tensors,
-    factors: Callable[..., tuple[Tensors, Tensors, Tensors]],
-    products: Products,
-    width: int,
-    grid: SegmentGrid,
+def _row_sums(
+    points: Tensors, factors: Factors, products: Products, width: int, grid: SegmentGrid
 ) -> Tensor:
-    """Sum S V like `symmetric_sums`, by blocks of rows that each meet all columns at once.
-
-    That is twice the arithmetic in a few large operations: a GPU waits for the launches of many
-    small ones, not for products. The arguments are those of `symmetric_sums`, with a grid of
-    `SegmentGrid.of_rows`.
-    """
+    """The sums by blocks of rows that each meet all columns at once."""
 
     def whole(x: Tensor) -> Tensor:
         return grid.join(_aligned(x))[0]

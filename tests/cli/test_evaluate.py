@@ -67,6 +67,7 @@ def test_bad_options(run, labelled, tiny_preset, tmp_path):
         (["--images", "scans/*"], "scans/*"),
         (["--task", "boundaries"], "must be of class BoundaryDetector"),
         (["--split", "val"], "--split does not go with a model for instances"),
+        (["--diameter", "large"], "--diameter needs auto or a number of pixels. Received: large"),
     ):
         assert_one_line_error(run("evaluate", labelled, "--preset", tiny_preset, *options), part)
 
@@ -140,6 +141,7 @@ def test_bad_options_for_boundaries(run, bsds, boundary_preset):
         (["--threshold", "1.5"], "threshold"),
         (["--split", "train"], "train"),
         (["--instances", "masks/*"], "--instances does not go with a model for boundaries"),
+        (["--diameter", "30"], "--diameter does not go with a model for boundaries"),
         (["--task", "instances"], "must be of class InstanceSegmenter"),
     ):
         assert_one_line_error(run("evaluate", bsds, "--preset", boundary_preset, *options), part)

@@ -115,6 +115,16 @@ def test_other_answers_are_refused(task, name, change) -> None:
         predict(task, {k: v for k, v in tables.items() if k != name})
 
 
+def test_the_diameter_is_that_of_the_export_and_checked() -> None:
+    tables = {**ANSWERS["instances"], "diameter": np.array([22.5], "float32")}
+    image = np.zeros((HEIGHT, WIDTH), "uint8")
+    assert Answering(tables).predict_instances(image).diameter == 22.5
+    assert Answering(ANSWERS["instances"]).predict_instances(image).diameter is None
+    for wrong in (-1.0, np.nan):
+        with pytest.raises(ValueError, match="Received: .*diameter"):
+            Answering({**tables, "diameter": np.array([wrong], "float32")}).predict_instances(image)
+
+
 def test_instances_beyond_the_tables_are_kept_and_told_to_the_caller() -> None:
     labels = np.zeros((1, HEIGHT, WIDTH), "int32")
     labels[0, 2:4, 1:6], labels[0, 5:7, 2:4] = 1, 2
