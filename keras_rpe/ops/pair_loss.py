@@ -8,7 +8,6 @@ from keras import ops
 
 Tensor = Any
 
-_NO_WEIGHT = 1e-12  # Below the weight of any pair of 10⁵ pixels and more.
 _FEW = 0.25  # Of an instance near each other, which is k/Q of all pairs for k of them.
 
 
@@ -50,14 +49,19 @@ def pair_weights(labels: Tensor, valid: Tensor | None = None) -> tuple[Tensor, T
         `same`, boolean `(..., N, N)`, whether two pixels belong to one instance, and the weights,
         float32 `(..., N, N)`, 0 where a pixel is not valid; all 0 when none is.
     """
-    same = ops.expand_dims(labels, -1) == ops.expand_dims(labels, -2)
-    valid = ops.ones_like(labels) if valid is None else valid
-    valid = ops.cast(valid, "float32")
-    size = ops.matmul(ops.cast(same, "float32"), ops.expand_dims(valid, -1))[..., 0]
-    weight = valid / ops.maximum(size, 1.0)
+    same, each, _ = _instances(labels, valid)
     # Each instance's pixels add up to 1, so the sum counts the instances.
-    weight = weight / ops.maximum(ops.sum(weight, axis=-1, keepdims=True), 1.0)
-    return same, ops.expand_dims(weight, -1) * ops.expand_dims(weight, -2)
+    each = each / ops.maximum(ops.sum(each, axis=-1, keepdims=True), 1.0)
+    return same, ops.expand_dims(each, -1) * ops.expand_dims(each, -2)
+
+
+def _instances(labels: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Whether two pixels are of one instance, 1 / n_i or 0 where a pixel is not valid, and n_i."""
+    same = ops.expand_dims(labels, -1) == ops.expand_dims(labels, -2)
+    valid = ops.cast(ops.ones_like(labels) if valid is None else valid, "float32")
+    size = ops.matmul(ops.cast(same, "float32"), ops.expand_dims(valid, -1))[..., 0]
+    size = ops.maximum(size, 1.0)
+    return same, valid / size, size
 
 
 def pair_margin_terms(
@@ -102,30 +106,32 @@ def pair_margin_terms(
         >>> print(f"{float(positive[0]):.6f} {float(negative[0]):.6f}")
         0.005556 0.108889
     """
-    same, weights = pair_weights(labels, valid)
-    weights = ops.cast(weights, x.dtype)
+    same, each, size = _instances(labels, valid)
+    each, size = ops.cast(each, x.dtype), ops.cast(size, x.dtype)
+    instances = ops.maximum(ops.sum(each, axis=-1), 1.0)  # Q
     s = calibrated_cosine_similarity(x)
-    zero = ops.zeros_like(s)
-    apart = ops.maximum(s - margin, 0.0)
+    together, apart = 1.0 - s, ops.maximum(s - margin, 0.0)
     if power == 2:
-        s, apart = ops.square(s), ops.square(apart)
-    attracting = ops.where(same, weights, zero)
-    repelling = ops.where(same, zero, weights)
-    if neighborhood is not None:
-        # Row sums of W are 1 / (Q n_i): every instance of more than one pixel counts the same.
-        size = ops.sum(ops.cast(weights > 0, x.dtype) * ops.cast(same, x.dtype), axis=-1)
-        other = 1.0 - ops.eye(x.shape[1] or ops.shape(x)[1], dtype=x.dtype)
-        attracting = attracting * other * ops.expand_dims(size / ops.maximum(size - 1.0, 1.0), -1)
-        repelling = repelling * ops.cast(_near(positions, neighborhood), x.dtype)
-        instances = 1.0 / ops.maximum(
-            ops.max(ops.sum(weights, axis=-1) * size, axis=-1), _NO_WEIGHT
-        )
-        few = _FEW / ops.reshape(instances, (-1, 1, 1))
-        attracting = _of_sum_one(attracting, _NO_WEIGHT)
-        repelling = _of_sum_one(repelling, few)
-    positive = ops.sum(attracting * (1.0 - s), axis=(-2, -1))
-    negative = ops.sum(repelling * apart, axis=(-2, -1))
-    return positive, negative
+        together, apart = 1.0 - ops.square(s), ops.square(apart)
+    if neighborhood is None:
+        positive = _pairs(each, same, each, together) / ops.square(instances)
+        return positive, _pairs(each, ~same, each, apart) / ops.square(instances)
+    # A row of W of n_i - 1 others, of which each instance of more than one pixel has the same.
+    n = x.shape[1] or ops.shape(x)[1]
+    several = ops.cast(size > 1.0, x.dtype)
+    others = several * each / ops.maximum(size - 1.0, 1.0)
+    attracting = ops.logical_and(same, ops.logical_not(ops.eye(n, dtype="bool")))
+    repelling = ops.logical_and(~same, _near(positions, neighborhood))
+    positive = _pairs(others, attracting, each * size, together)
+    positive = positive / ops.maximum(ops.sum(several * each, axis=-1), 1.0)
+    weight = _pairs(each, repelling, each, ops.ones_like(s))
+    return positive, _pairs(each, repelling, each, apart) / ops.maximum(weight, _FEW * instances)
+
+
+def _pairs(row: Tensor, which: Tensor, column: Tensor, value: Tensor) -> Tensor:
+    """Σ row_i column_j value_ij over some pairs, `(batch,)`."""
+    terms = ops.where(which, value * ops.expand_dims(column, -2), ops.zeros_like(value))
+    return ops.sum(row * ops.sum(terms, axis=-1), axis=-1)
 
 
 def _near(positions: Tensor, distance: float) -> Tensor:
@@ -134,8 +140,3 @@ def _near(positions: Tensor, distance: float) -> Tensor:
     down = ops.expand_dims(row, -1) - ops.expand_dims(row, -2)
     right = ops.expand_dims(column, -1) - ops.expand_dims(column, -2)
     return ops.square(down) + ops.square(right) <= distance**2
-
-
-def _of_sum_one(weights: Tensor, least: Tensor | float) -> Tensor:
-    """Weights that sum to 1, or to less where they are fewer than `least`."""
-    return weights / ops.maximum(ops.sum(weights, axis=(-2, -1), keepdims=True), least)
