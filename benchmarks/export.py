@@ -1,12 +1,13 @@
 """Compare exported models with the Keras model: latency, memory, size, agreement.
 
-    python benchmarks/export.py
+    python benchmarks/export.py --dense DSB2018 KROMP BITDEPTH TNBC
 
 It exports a preset to every format, then segments one microscope image, which comes with
 scikit-image, at several sizes. Every method runs in a separate process; the methods take turns, and
 the times are medians. Memory is the peak of the process above its memory when idle, after an image
 of 64×64 pixels. Agreement is the mean IoU of each instance of the Keras model with its match, or 0
-without a match.
+without a match. With `--dense`, each file also segments the images with the most instances of some
+folders of `images` and `instances`, cut to 512×512.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import numpy as np
 from turns import answer_turns, peak_memory, take_turns
 
 THREADS = 2
+DENSE = 10
 KERAS = ("eager", "predict", "predict_instances")
 FILES = {
     "SavedModel": ("nuclei", {}),
@@ -35,6 +37,38 @@ def image_of(side: int) -> np.ndarray:
 
     stain = np.tile(demo_image(), (side // 512 + 1, side // 512 + 1))
     return np.repeat(stain[:side, :side, None], 3, axis=-1)
+
+
+def dense_images(folders: list[Path]) -> list[np.ndarray]:
+    """The middle of the images with the most instances, uint8 `(512, 512, 3)`, of all folders."""
+    from keras_rpe.data import label_folder
+    from keras_rpe.results import rgb_array
+
+    found = []
+    for folder in folders:
+        middles = []
+        for one in label_folder(folder):
+            top, left = ((side - 512) // 2 for side in one.instances.shape)
+            if min(top, left) >= 0 and one.image.dtype == np.uint8:
+                middle = np.s_[top : top + 512, left : left + 512]
+                count = len(np.unique(one.instances[middle]))
+                middles.append((count, rgb_array(one.image[middle]).astype("uint8")))
+        found += sorted(middles, key=lambda pair: -pair[0])[: -(-DENSE // len(folders))]
+    return [image for _, image in sorted(found, key=lambda pair: -pair[0])[:DENSE]]
+
+
+def print_agreement(preset: str, folder: Path, images: list[np.ndarray]) -> None:
+    """Print how each file agrees with the Keras model on images."""
+    from keras_rpe.metrics import matching_dataset
+
+    segment = load("predict_instances", preset, folder)
+    expected = [segment(image) for image in images]
+    instances = sum(int(labels.max()) for labels in expected)
+    print(f"\n{len(images)} dense images of 512², {instances} instances")
+    for method in FILES:
+        served = load(method, preset, folder)
+        pair = matching_dataset(expected, [served(image) for image in images], (0.5,))[0]
+        print(f"{method:20s} {pair.mean_true_iou:10.4f}", flush=True)
 
 
 def export_all(preset: str, folder: Path) -> None:
@@ -116,6 +150,7 @@ def main() -> None:
     parser.add_argument("--preset", default="nuclei")
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--sides", type=int, nargs="+", default=[256, 512])
+    parser.add_argument("--dense", type=Path, nargs="+", default=[], help="folders of images")
     parser.add_argument("--method", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -132,6 +167,8 @@ def main() -> None:
             methods = [*KERAS, *FILES]
             results = compare(methods, options.preset, Path(folder), side, options.runs)
             print_rows(results, Path(folder), side)
+        if options.dense:
+            print_agreement(options.preset, Path(folder), dense_images(options.dense))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,25 @@
-"""Compare accuracy and speed with peers, on nuclei in images that no method was trained on.
+r"""Compare accuracy and speed with peers, on nuclei in images that no method was trained on.
 
-    python benchmarks/nuclei.py FOLDER --peer-python peers/bin/python --stardist runs/stardist
+    python benchmarks/nuclei.py left-out DSB2018 KROMP BITDEPTH TNBC --runs runs \
+        --peer-python peers/bin/python
+    python benchmarks/nuclei.py held-out DSB2018 KROMP BITDEPTH TNBC
+    python benchmarks/nuclei.py speed DSB2018 --stardist runs/stardist_without_tnbc \
+        --peer-python peers/bin/python
 
-The images are those that `examples/train_nuclei.py` holds out, listed in `benchmarks/held_out`;
-`benchmarks/stardist_nuclei.py` describes how to create the environment `peers` and how to train
-StarDist on the others. Without the two options, only the baseline is compared: Otsu's threshold,
-split by a watershed of the distance to the background. One scorer matches all methods, with counts
-pooled over the images of a group. Seconds are the median over the images, from stored pixels to
-labels, after the first image of each size. The second table is measured in turns, on the same
-images tiled or cut to squares.
+`left-out` measures each folder with a preset that was trained on the others,
+`RUNS/nuclei_without_FOLDER/preset`, from
+
+    python examples/train_nuclei.py DSB2018 KROMP BITDEPTH TNBC --leave-out KROMP --minutes 22 \
+        --out runs/nuclei_without_kromp
+
+and with StarDist, `RUNS/stardist_without_FOLDER`; `benchmarks/stardist_nuclei.py` describes how to
+create the environment `peers` and how to train it. Without `--peer-python`, only the baseline is
+compared: Otsu's threshold, split by a watershed of the distance to the background. The preset is
+also given the true median diameter of each image, to see what estimating it costs. `held-out`
+measures a preset that was trained on all folders, on the images that are listed in
+`benchmarks/held_out`. One scorer matches all methods, with counts pooled over the images. Seconds
+are the median over the images, from stored pixels to labels, after the first image of each size;
+those of `speed` are measured in turns, on the same images tiled or cut to squares.
 """
 
 from __future__ import annotations
@@ -23,7 +34,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from turns import answer_turns, peak_memory, take_turns
@@ -31,7 +42,6 @@ from turns import answer_turns, peak_memory, take_turns
 if TYPE_CHECKING:
     from keras_rpe.data import LabelledImages
 
-GROUPS = ("fluorescence", "stained")
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 STARDIST = Path(__file__).with_name("stardist_nuclei.py")
 # The second and third are the values of a grid with the best AP at IoU 0.5 on 81 training images.
@@ -74,45 +84,40 @@ def otsu_watershed(image: np.ndarray) -> np.ndarray:
     return np.where(np.bincount(labels.ravel())[labels] >= SMALLEST, labels, 0)
 
 
-def load(preset: str) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
-    """A function from pixels to a label map, and the number of parameters."""
+def load(preset: str) -> Any:
+    """The model of a preset, by its name or folder."""
     from keras_rpe.models import InstanceSegmenter
 
-    model = InstanceSegmenter.from_preset(preset)
-    return lambda image: model.predict_instances(image).labels, model.count_params()
+    return InstanceSegmenter.from_preset(preset)
 
 
-def segment_all(
-    segment: Callable[[np.ndarray], np.ndarray], images: list[np.ndarray], runs: int
-) -> Result:
-    """Segment every image, and take the median time of its runs."""
+def segment_all(segment: Callable[[np.ndarray], np.ndarray], images: list[np.ndarray]) -> Result:
+    """Segment every image, and take the time."""
     result, shapes = Result([], []), set()
     for image in images:
         if image.shape not in shapes:
             segment(image)
             shapes.add(image.shape)
-        times = []
-        for _ in range(runs):
-            start = time.perf_counter()
-            labels = segment(image)
-            times.append(time.perf_counter() - start)
-        result.labels.append(labels)
-        result.seconds.append(statistics.median(times))
+        start = time.perf_counter()
+        result.labels.append(segment(image))
+        result.seconds.append(time.perf_counter() - start)
     return result
 
 
-def run_stardist(options: argparse.Namespace, names: Sequence[str]) -> Result:
-    """Let the Python of the environment `peers` segment images of the folder."""
+def run_stardist(
+    options: argparse.Namespace, folder: Path, model: Path, names: Sequence[str]
+) -> Result:
+    """Let the Python of the environment `peers` segment images of a folder."""
     from keras_rpe.data import read_labels
 
-    with tempfile.TemporaryDirectory() as folder:
-        listed = Path(folder) / "names.txt"
+    with tempfile.TemporaryDirectory() as out:
+        listed = Path(out) / "names.txt"
         listed.write_text("\n".join(names))
-        arguments = [options.peer_python, STARDIST, "predict", options.folder, "--names", listed]
-        arguments += ["--model", options.stardist, "--out", folder, "--runs", str(options.runs)]
+        arguments = [options.peer_python, STARDIST, "predict", folder, "--names", listed]
+        arguments += ["--model", model, "--out", out]
         subprocess.run([*arguments, *cores(options)], check=True, stdout=subprocess.DEVNULL)
-        report = json.loads((Path(folder) / "report.json").read_text())
-        labels = [read_labels(Path(folder) / f"{name}.png") for name in names]
+        report = json.loads((Path(out) / "report.json").read_text())
+        labels = [read_labels(Path(out) / f"{name}.png") for name in names]
     return Result(labels, [report["seconds"][name] for name in names], report["parameters"])
 
 
@@ -121,59 +126,140 @@ def cores(options: argparse.Namespace) -> list[str]:
     return ["--cores", str(options.cores)] if options.cores else []
 
 
-def print_group(group: str, truth: list[np.ndarray], results: dict[str, Result]) -> None:
+def print_group(title: str, truth: list[np.ndarray], results: dict[str, Result]) -> None:
     """Print a row for each method."""
     from keras_rpe.metrics import matching_dataset
 
     instances = sum(len(np.unique(labels[labels > 0])) for labels in truth)
-    print(f"\n{len(truth)} {group} images, {instances} instances")
+    print(f"\n{title}: {len(truth)} images, {instances} nuclei")
     columns = "".join(f"  AP{100 * threshold:.0f}" for threshold in THRESHOLDS)
-    print(f"method           {columns}    PQ50   seconds  parameters")
+    print(f"method              {columns}    PQ50   seconds  parameters")
     for method, result in results.items():
         matched = matching_dataset(truth, result.labels, THRESHOLDS)
         figures = "".join(f" {m.average_precision:5.3f}" for m in matched)
         print(
-            f"{method:17s}{figures} {matched[0].panoptic_quality:7.3f} "
+            f"{method:20s}{figures} {matched[0].panoptic_quality:7.3f} "
             f"{statistics.median(result.seconds):9.3f} {result.parameters or '-':>11}",
             flush=True,
         )
 
 
-def compare_accuracy(options: argparse.Namespace, found: LabelledImages) -> None:
-    """Print a table for each group of images."""
-    segment, parameters = load(options.preset)
-    for group in GROUPS:
-        part = found.subset(read_list(options.lists, group))
-        images = [one.image for one in part]
-        results = {options.preset_name: segment_all(segment, images, options.runs)}
-        results[options.preset_name].parameters = parameters
-        if options.stardist:
-            results["StarDist"] = run_stardist(options, part.names)
-        results["Otsu + watershed"] = segment_all(otsu_watershed, images, options.runs)
-        print_group(group, [one.instances for one in part], results)
-
-
-def compare_speed(options: argparse.Namespace, found: LabelledImages) -> None:
-    """Print the seconds of an image, for methods that take turns."""
+def is_fluorescence(image: np.ndarray) -> bool:
+    """Whether an image is gray with a dark background, as fluorescence images are."""
     from keras_rpe.results import rgb_array
 
-    names = [name for group in GROUPS for name in read_list(options.lists, group)]
+    image = rgb_array(image)
+    gray = image.mean(axis=-1)
+    colorless = np.abs(image - gray[..., None]).max() <= 2
+    return bool(colorless and np.median(gray) < 0.5 * gray.max() and gray.mean() < 100)
+
+
+def groups_of(images: LabelledImages) -> dict[str, LabelledImages]:
+    """Fluorescence and other images apart, without those that show no nucleus."""
+    there = [(name, one) for name, one in zip(images.names, images) if one.instances.any()]
+    kinds = {name: is_fluorescence(one.image) for name, one in there}
+    found = {
+        "fluorescence": [name for name, dark in kinds.items() if dark],
+        "stained": [name for name, dark in kinds.items() if not dark],
+    }
+    return {kind: images.subset(names) for kind, names in found.items() if names}
+
+
+def median_diameter(labels: np.ndarray) -> float:
+    """The median of √(4 area / π) over the instances."""
+    areas = np.bincount(labels[labels > 0])
+    return float(np.median(np.sqrt(4 / np.pi * areas[areas > 0])))
+
+
+def compare(
+    title: str, images: LabelledImages, preset: str, peers: dict[str, Callable[..., Result]]
+) -> None:
+    """Print how a preset and its peers do on images, and how well the preset knows diameters."""
+    model = load(preset)
+    pixels, truth = [one.image for one in images], [one.instances for one in images]
+    diameters = [median_diameter(labels) for labels in truth]
+    found: list[float] = []
+
+    def segment(image: np.ndarray, diameter: float | str = "auto") -> np.ndarray:
+        instances = model.predict_instances(image, diameter)
+        found.append(instances.diameter)
+        return instances.labels
+
+    results = {"preset": segment_all(segment, pixels)}
+    results["preset"].parameters = model.count_params()
+    if model.takes_diameter:
+        off = np.abs(np.log2(np.array(found[-len(pixels) :]) / diameters))
+        given = iter(diameters)
+        labels = [segment(image, next(given)) for image in pixels]
+        results["  true diameter"] = Result(labels, [0.0])
+    for name, peer in peers.items():
+        results[name] = peer(images)
+    results["Otsu + watershed"] = segment_all(otsu_watershed, pixels)
+    print_group(title, truth, results)
+    if model.takes_diameter:
+        print(f"diameter within 20 % in {np.mean(off < np.log2(1.2)):.0%} of the images")
+
+
+def name_of(folder: Path) -> str:
+    """What the folder is called in lists and runs."""
+    return folder.parent.name if folder.name == "train" else folder.name
+
+
+def left_out(options: argparse.Namespace) -> None:
+    """Measure each folder with what was trained on the others."""
+    from keras_rpe.data import label_folder
+
+    for folder in options.folders:
+        name = name_of(folder)
+        model = options.runs / f"stardist_without_{name}"
+        peers = {}
+        if options.peer_python:
+            peers["StarDist"] = lambda images, folder=folder, model=model: run_stardist(
+                options, folder, model, images.names
+            )
+        preset = options.runs / f"nuclei_without_{name}" / "preset"
+        for kind, images in groups_of(label_folder(folder)).items():
+            compare(f"{name}, {kind}", images, str(preset), peers)
+
+
+def held_out(options: argparse.Namespace) -> None:
+    """Measure a preset on images of the folders that it was trained on."""
+    from keras_rpe.data import label_folder
+
+    for folder in options.folders:
+        name = name_of(folder)
+        names = (options.lists / f"{name}.txt").read_text(encoding="utf-8").split()
+        for kind, images in groups_of(label_folder(folder).subset(names)).items():
+            compare(f"{name}, {kind}", images, options.preset, {})
+
+
+def speed(options: argparse.Namespace) -> None:
+    """Print the seconds of an image, for methods that take turns."""
+    from keras_rpe.data import label_folder
+    from keras_rpe.results import rgb_array
+
+    found = label_folder(options.folder)
+    lists = options.lists / f"{name_of(options.folder)}.txt"
+    names = lists.read_text(encoding="utf-8").split() if lists.exists() else list(found.names)
     names = names[:: max(1, len(names) // options.images)][: options.images]
     pixels = [rgb_array(one.image) for one in found.subset(names)]
+    preset = f"preset {Path(options.preset).name}"
     print(f"\n{len(names)} images a turn, median of {options.turns} turns; the ratio is to")
-    print(f"{options.preset_name}, the median of the ratios of neighboring turns")
+    print(f"{preset}, the median of the ratios of neighboring turns")
     print("size   method             seconds   ratio")
     for side in options.sides:
         with tempfile.TemporaryDirectory() as folder:
             squares = Path(folder) / "images.npy"
             np.save(squares, np.stack([square(image, side) for image in pixels]))
-            common = [str(squares), "--runs", str(options.turns), *cores(options)]
-            ours = [__file__, *common, "--preset", options.preset, "--answer"]
+            common = [str(squares), *cores(options)]
+            ours = [__file__, "answer", *common, "--preset", options.preset]
             peer = [str(path) for path in (options.peer_python, STARDIST)]
-            peer += ["turns", *common, "--model", str(options.stardist)]
-            commands = {options.preset_name: ours, "StarDist": ["-c", BECOME, *peer]}
+            runs = ["--runs", str(options.turns)]
+            ours += runs
+            peer += ["turns", *common, *runs, "--model", str(options.stardist)]
+            commands = {preset: ours, "StarDist": ["-c", BECOME, *peer]}
             results = take_turns(commands, options.turns)
-        first = [run["seconds"] for run in results[options.preset_name]]
+        first = [run["seconds"] for run in results[preset]]
         for method, runs in results.items():
             seconds = [run["seconds"] for run in runs]
             ratio = statistics.median(a / b for a, b in zip(seconds, first))
@@ -189,36 +275,48 @@ def square(image: np.ndarray, side: int) -> np.ndarray:
 
 def answer(options: argparse.Namespace) -> None:
     """Segment the images of a file `(N, H, W, 3)` once for each line on stdin."""
-    images = np.load(options.folder, allow_pickle=False)
-    segment, _ = load(options.preset)
-    segment(images[0])
-    answer_turns(lambda: [segment(image) for image in images], options.runs, peak_memory())
-
-
-def read_list(lists: Path, group: str) -> list[str]:
-    """The names of the images of a group that are held out."""
-    return (lists / f"validation_{group}.txt").read_text(encoding="utf-8").split()
+    images = np.load(options.images, allow_pickle=False)
+    model = load(options.preset)
+    model.predict_instances(images[0])
+    answer_turns(
+        lambda: [model.predict_instances(image) for image in images], options.runs, peak_memory()
+    )
 
 
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument(
-        "--lists",
-        type=Path,
-        default=Path(__file__).with_name("held_out"),
-        help="folder of validation_GROUP.txt",
-    )
-    parser.add_argument("--preset", default="nuclei", help="its name, or its folder")
-    parser.add_argument("--peer-python", type=Path)
-    parser.add_argument("--stardist", type=Path, help="what `stardist_nuclei.py train` wrote")
-    parser.add_argument("--cores", type=int, help="threads; default: what TensorFlow takes")
-    parser.add_argument("--runs", type=int, default=1, help="of each image in the first tables")
-    parser.add_argument("--turns", type=int, default=7)
-    parser.add_argument("--images", type=int, default=4, help="of a turn")
-    parser.add_argument("--sides", type=int, nargs="+", default=[256, 512])
-    parser.add_argument("--answer", action="store_true", help=argparse.SUPPRESS)
+    commands = parser.add_subparsers(required=True)
+    for run, name in ((left_out, "left-out"), (held_out, "held-out"), (speed, "speed")):
+        one = commands.add_parser(name, help=run.__doc__)
+        one.set_defaults(run=run)
+        if run is speed:
+            one.add_argument("folder", type=Path)
+            one.add_argument("--stardist", type=Path, required=True, help="a trained one")
+            one.add_argument("--turns", type=int, default=7)
+            one.add_argument("--images", type=int, default=4, help="of a turn")
+            one.add_argument("--sides", type=int, nargs="+", default=[256, 512])
+        else:
+            one.add_argument("folders", type=Path, nargs="+")
+        if run is left_out:
+            one.add_argument("--runs", type=Path, required=True, help="folder of what was trained")
+        else:
+            one.add_argument("--preset", default="nuclei", help="its name, or its folder")
+            one.add_argument(
+                "--lists",
+                type=Path,
+                default=Path(__file__).with_name("held_out"),
+                help="folder of FOLDER.txt",
+            )
+        if run is not held_out:
+            one.add_argument("--peer-python", type=Path, required=run is speed)
+        one.add_argument("--cores", type=int, help="threads; default: what TensorFlow takes")
+    one = commands.add_parser("answer")
+    one.set_defaults(run=answer, peer_python=None)
+    one.add_argument("images", type=Path)
+    one.add_argument("--preset")
+    one.add_argument("--runs", type=int)
+    one.add_argument("--cores", type=int)
     options = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if options.cores:
@@ -226,22 +324,7 @@ def main() -> None:
 
         tf.config.threading.set_intra_op_parallelism_threads(options.cores)
         tf.config.threading.set_inter_op_parallelism_threads(options.cores)
-    if options.answer:
-        answer(options)
-        return
-    if (options.peer_python is None) != (options.stardist is None):
-        parser.error("--peer-python and --stardist come together")
-    for path in (options.peer_python, options.stardist):
-        if path is not None and not path.exists():
-            parser.error(f"there is no {path}")
-
-    from keras_rpe.data import label_folder
-
-    options.preset_name = f"preset {Path(options.preset).name}"
-    found = label_folder(options.folder)
-    compare_accuracy(options, found)
-    if options.stardist:
-        compare_speed(options, found)
+    options.run(options)
 
 
 if __name__ == "__main__":

@@ -4,22 +4,25 @@ StarDist needs a separate virtual environment, without Keras 3 and without this 
 
     python3.11 -m venv peers
     peers/bin/pip install stardist==0.9.2 tensorflow==2.15.1 "numpy<2"
-    python examples/train_nuclei.py FOLDER --out runs/nuclei --only-split
-    peers/bin/python benchmarks/stardist_nuclei.py train FOLDER --names runs/nuclei/training.txt \
-        --minutes 45 --cores 1 --out runs/stardist
+    peers/bin/python benchmarks/stardist_nuclei.py train DSB2018 KROMP BITDEPTH \
+        --skip runs/nuclei_without_tnbc --minutes 22 --out runs/stardist_without_tnbc
 
-The folder holds `images/ID.png` and `instances/ID.png`. The network, its losses, its optimizer and
-its augmentation are those of StarDist's 2D training example: 32 rays on every second pixel, random
-flips, quarter turns and intensities. Images have three channels, which are equal if the image is
-gray. Every tenth image of the list is not used for updates: the best epoch is chosen on its
-patches, and both thresholds are tuned on it. The minutes count from the first update to the last,
-including the checks in between; the learning rate stays at 3e-4 for 70 % of them and then falls to
-1e-6. If it is killed, start the same command again: training continues, and the minutes already
-spent count. To use one core of several, put `taskset -c 0` in front.
+Each folder holds `images` and `instances` with label images of the same names; images listed in
+`SKIP/FOLDER.txt`, as `examples/train_nuclei.py` writes them, are not trained on. The network, its
+losses and its optimizer are those of StarDist's 2D training example: 32 rays on every second pixel.
+So are flips, quarter turns and intensities; patches are also enlarged or reduced by up to two, as
+nuclei of other microscopes differ in size. Images have three channels, which are equal if the
+image is gray. Small folders are shown as often as in `examples/train_nuclei.py`. Every tenth image
+is not used for updates: the best epoch is chosen on its patches, and both thresholds are tuned on
+it. The minutes count from the first update to the last, including the checks in between; the
+learning rate stays at 3e-4 for 70 % of them and then falls to 1e-6. If it is killed, start the same
+command again: training continues, and the minutes already spent count. To use one core of several,
+put `taskset -c 0` in front.
 """
 
 import argparse
 import contextlib
+import glob
 import json
 import math
 import os
@@ -33,6 +36,7 @@ import numpy as np
 
 RATE, LAST_RATE, CONSTANT_SHARE = 3e-4, 1e-6, 0.7
 SECONDS_BETWEEN_STATES = 120
+ZOOM = 2.0
 
 
 def learning_rate(share: float) -> float:
@@ -61,20 +65,49 @@ def normalized(image: np.ndarray) -> np.ndarray:
     return normalize(image, 1, 99.8, axis=(0, 1, 2))
 
 
+def file_of(folder: Path, name: str) -> Path:
+    """The image of this name, whatever its format."""
+    return next(folder.glob(f"{glob.escape(name)}.*"))
+
+
 def read_training_pair(folder: Path, name: str, side: int) -> tuple[np.ndarray, np.ndarray]:
     """A normalized image and its labels, both at least `side` high and wide."""
     from skimage.io import imread
     from stardist import fill_label_holes
 
-    image = normalized(read_pixels(folder / "images" / f"{name}.png"))
-    labels = fill_label_holes(imread(folder / "instances" / f"{name}.png").astype(np.int32))
+    image = normalized(read_pixels(file_of(folder / "images", name)))
+    labels = imread(file_of(folder / "instances", name)).astype(np.int32)
+    labels = fill_label_holes(labels)
     missing = [(0, max(side - length, 0)) for length in labels.shape]
     return np.pad(image, [*missing, (0, 0)], mode="edge"), np.pad(labels, missing)
 
 
+def training_names(folders: list[Path], skip: Path | None) -> list[tuple[Path, str]]:
+    """The images of all folders, those of small ones more than once."""
+    found = []
+    for folder in folders:
+        listed = skip / f"{name_of(folder)}.txt" if skip else None
+        left_out = set(read_names(listed)) if listed and listed.exists() else set()
+        names = sorted(file.stem for file in (folder / "instances").iterdir())
+        found.append([(folder, name) for name in names if name not in left_out])
+    largest = max(map(len, found))
+    return [pair for pairs in found for pair in repeated(pairs, largest)]
+
+
+def repeated(pairs: list, largest: int) -> list:
+    """So often that a folder has the weight of the root of its size."""
+    return pairs * max(round(math.sqrt(largest / len(pairs))), 1)
+
+
+def name_of(folder: Path) -> str:
+    """What the folder is called in lists."""
+    return folder.parent.name if folder.name == "train" else folder.name
+
+
 def augmented(image: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Turn and flip an image with its labels, change its contrast and add noise."""
+    """Turn, flip and zoom an image with its labels, change its contrast and add noise."""
     random = np.random
+    image, labels = zoomed(image, labels, ZOOM ** random.uniform(-1, 1))
     turns, flip = random.randint(4), random.randint(2)
     image, labels = np.rot90(image, turns), np.rot90(labels, turns)
     if flip:
@@ -82,6 +115,19 @@ def augmented(image: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.nda
     image = image * random.uniform(0.6, 2) + random.uniform(-0.2, 0.2)
     image = image + 0.02 * random.uniform() * random.normal(size=image.shape)
     return image.astype(np.float32), labels
+
+
+def zoomed(image: np.ndarray, labels: np.ndarray, factor: float) -> tuple[np.ndarray, np.ndarray]:
+    """The middle of a patch at another scale, and of the same size; its mirror images go on."""
+    from scipy.ndimage import map_coordinates
+
+    side = labels.shape[0]
+    place = (np.arange(side) - (side - 1) / 2) / factor + (side - 1) / 2
+    grid = np.stack(np.meshgrid(place, place, indexing="ij"))
+    channels = [
+        map_coordinates(image[..., c], grid, order=1, mode="mirror") for c in range(image.shape[2])
+    ]
+    return np.stack(channels, -1), map_coordinates(labels, grid, order=0, mode="mirror")
 
 
 def clock(seconds: float, network, best, folder: Path):
@@ -152,11 +198,12 @@ def train(options: argparse.Namespace) -> None:
 
     # StarDist asks Keras for a progress bar that would fill a log file.
     tf.keras.utils.disable_interactive_logging()
-    names = read_names(options.names)
     start = time.monotonic()
-    pairs = [read_training_pair(options.folder, name, options.patch) for name in names]
-    held_out = pairs[::10]
-    updating = [pair for i, pair in enumerate(pairs) if i % 10]
+    found = training_names(options.folders, options.skip)
+    tenth = {pair for i, pair in enumerate(dict.fromkeys(found)) if i % 10 == 0}
+    read = {pair: read_training_pair(*pair, options.patch) for pair in dict.fromkeys(found)}
+    held_out = [read[pair] for pair in read if pair in tenth]
+    updating = [read[pair] for pair in found if pair not in tenth]
     print(
         f"{len(updating)} images for updates, {len(held_out)} held out of them, "
         f"read in {time.monotonic() - start:.0f} s",
@@ -221,7 +268,7 @@ def predict(options: argparse.Namespace) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     seconds, shapes = {}, set()
     for name in read_names(options.names):
-        image = read_pixels(options.folder / "images" / f"{name}.png")
+        image = read_pixels(file_of(options.folder / "images", name))
         if image.shape not in shapes:
             segment(image)
             shapes.add(image.shape)
@@ -258,9 +305,13 @@ def main() -> None:
         arguments.add_argument("--cores", type=int, help="threads; default: what TensorFlow takes")
         if command is turns:
             arguments.add_argument("images", type=Path)
+        elif command is train:
+            arguments.add_argument("folders", type=Path, nargs="+")
+            arguments.add_argument("--skip", type=Path, help="folder of lists FOLDER.txt")
         else:
             arguments.add_argument("folder", type=Path)
             arguments.add_argument("--names", type=Path, required=True)
+        if command is not turns:
             arguments.add_argument("--out", type=Path, required=True)
         if command is train:
             arguments.add_argument("--minutes", type=float, required=True)

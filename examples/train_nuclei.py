@@ -1,45 +1,53 @@
-r"""Train the bundled preset `nuclei` on the 2018 Data Science Bowl images (BBBC038, CC0).
+r"""Train an instance segmenter of nuclei on folders of several laboratories.
 
-    python examples/train_nuclei.py DSB2018_FOLDER --out runs/nuclei
+    python examples/train_nuclei.py DSB2018 KROMP BITDEPTH TNBC --out runs/nuclei
 
-The folder holds `images/ID.png` and `instances/ID.png`. A seventh of the images, chosen by a hash
-of their names, is held out; the run's `validation.txt` and `validation_fluorescence.txt` list
-them, for `keras-rpe evaluate DSB2018_FOLDER --names runs/nuclei/validation_fluorescence.txt`.
+Each folder holds `images` and `instances` with label images of the same names. A seventh of the
+images of each, chosen by a hash of their names, is held out; `OUT/FOLDER.txt` lists them, for
+`keras-rpe evaluate FOLDER --names OUT/FOLDER.txt`. With `--leave-out`, one of the folders is not
+trained on at all, and all of its images are evaluated: what holds there will hold for images of yet
+another laboratory. Small folders are shown more often than their size.
+
 If it is killed, start the same command again, and training continues. At the end, the last weights
 are evaluated on the held-out images and written as a preset into `OUT/preset`.
 
 On a GPU, larger batches and mixed precision make more of the same minutes; the preset is float32
 and loads on every backend:
 
-    KERAS_BACKEND=jax python examples/train_nuclei.py DSB2018_FOLDER --out runs/nuclei \
+    KERAS_BACKEND=jax python examples/train_nuclei.py DSB2018 KROMP --out runs/nuclei \
         --minutes 10 --batch-size 64 --learning-rate 4e-3 --precision mixed_float16 --workers 8
 """
 
 import argparse
+import math
+import operator
+from functools import reduce
 from pathlib import Path
 
 import keras
-import numpy as np
 
 from keras_rpe.callbacks import TimeBudget, TrainingState
 from keras_rpe.data import LabelledImages, label_folder
 from keras_rpe.metrics import average_precision
 from keras_rpe.models import InstanceSegmenter
-from keras_rpe.results import rgb_array
 
-
-def is_fluorescence(image: np.ndarray) -> bool:
-    """Whether an image is gray with a dark background, as fluorescence images are."""
-    image = rgb_array(image)
-    gray = image.mean(axis=-1)
-    colorless = np.abs(image - gray[..., None]).max() <= 2
-    return bool(colorless and np.median(gray) < 0.5 * gray.max() and gray.mean() < 100)
+DIAMETER = 20.0  # In pixels, of most nuclei in a crop: the one at which images are segmented.
+# The pair losses, one before and one after each loop, would drown the others.
+LOSS_WEIGHTS = {"semantic": 2.0, "size": 0.5}
+LEARNING_RATE = 2e-3
 
 
 def kept_for_updates(training: LabelledImages) -> tuple[LabelledImages, LabelledImages]:
     """Training images for the weights, and every tenth one, on which thresholds are chosen."""
     names = [name for i, name in enumerate(training.names) if i % 10]
     return training.subset(names), training[::10]
+
+
+def balanced(folders: list[LabelledImages]) -> LabelledImages:
+    """All images as one sequence, in which a folder has the weight of the root of its size."""
+    largest = max(map(len, folders))
+    times = [max(round(math.sqrt(largest / len(one))), 1) for one in folders]
+    return reduce(operator.add, (one.repeated(n) for one, n in zip(folders, times)))
 
 
 def mean_precision(model: InstanceSegmenter, images: LabelledImages) -> float:
@@ -52,11 +60,13 @@ def mean_precision(model: InstanceSegmenter, images: LabelledImages) -> float:
 def main() -> None:
     """Split, train, and write the preset."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folders", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--leave-out", type=Path, help="one of the folders")
     parser.add_argument("--minutes", type=float, default=45.0)
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--learning-rate", type=float, default=2e-3, help="at its peak")
+    parser.add_argument("--crop-size", type=int, default=128)
+    parser.add_argument("--learning-rate", type=float, default=LEARNING_RATE, help="at its peak")
     parser.add_argument("--precision", default="float32", help="or mixed_float16, mixed_bfloat16")
     parser.add_argument("--workers", type=int, default=0, help="processes that make crops")
     parser.add_argument("--seed", type=int, default=0)
@@ -65,35 +75,43 @@ def main() -> None:
 
     keras.utils.set_random_seed(options.seed)
     keras.config.set_dtype_policy(options.precision)
-    training, validation = label_folder(options.folder).split(1 / 7, seed=0)
-    dark = {n for n, one in zip(validation.names, validation) if is_fluorescence(one.image)}
-    groups = {
-        "fluorescence": [name for name in validation.names if name in dark],
-        "stained": [name for name in validation.names if name not in dark],
-    }
     options.out.mkdir(parents=True, exist_ok=True)
-    for file, names in {
-        "training": training.names,
-        "validation": validation.names,
-        **{f"validation_{group}": names for group, names in groups.items()},
-    }.items():
-        (options.out / f"{file}.txt").write_text("".join(f"{name}\n" for name in names))
-        print(f"{file}: {len(names)} images")
+    updating, calibrating, held_out = [], [], {}
+    for folder in options.folders:
+        name, images = folder.name if folder.name != "train" else folder.parent.name, None
+        images = label_folder(folder)
+        if options.leave_out is not None and folder.samefile(options.leave_out):
+            held_out[name] = images
+        else:
+            training, held_out[name] = images.split(1 / 7, seed=0)
+            for kept, one in zip((updating, calibrating), kept_for_updates(training)):
+                kept.append(one)
+        listed = held_out[name].names
+        (options.out / f"{name}.txt").write_text("".join(f"{one}\n" for one in listed))
+        print(f"{name}: {len(images) - len(listed)} images to train on, {len(listed)} held out")
     if options.only_split:
         return
 
-    updating, calibrating = kept_for_updates(training)
+    training = balanced(updating)
     # An epoch of large batches is not much shorter than one of small ones.
     repeats = max(options.batch_size // 8, 1)
-    dataset = updating.crops(
-        128, options.batch_size, repeats=repeats, seed=options.seed, workers=options.workers
+    dataset = training.crops(
+        options.crop_size,
+        options.batch_size,
+        repeats=repeats,
+        seed=options.seed,
+        augment="microscopy",
+        workers=options.workers,
+        diameter=DIAMETER,
     )
     rate = options.learning_rate
     budget = TimeBudget(options.minutes, learning_rate=rate, folder=options.out)
     restored = TrainingState.restore(options.out)
     if restored is None:
         model, epoch = InstanceSegmenter("unet_small"), 0
-        model.compile(keras.optimizers.AdamW(rate, weight_decay=1e-4, global_clipnorm=1.0))
+        weights = {name: LOSS_WEIGHTS.get(name, 1.0) for name in model.output}
+        optimizer = keras.optimizers.AdamW(rate, weight_decay=1e-4, global_clipnorm=1.0)
+        model.compile(optimizer, loss_weights=weights)
     else:
         model, epoch = restored
     if not budget.is_over:
@@ -109,23 +127,20 @@ def main() -> None:
             ],
         )
     model = model.with_dtype_policy("float32")  # It is not known where the preset will run.
-    model.optimize_thresholds(
-        (one.image for one in calibrating), (one.instances for one in calibrating)
-    )
+    chosen = reduce(operator.add, calibrating)
+    model.optimize_thresholds((one.image for one in chosen), (one.instances for one in chosen))
     print(model.decoder.get_config())
     figures = {
-        f"AP at IoU 0.5, {len(names)} {group} images held out": mean_precision(
-            model, validation.subset(names)
-        )
-        for group, names in groups.items()
-        if names
+        f"AP at IoU 0.5, {len(images)} images of {name} held out": mean_precision(model, images)
+        for name, images in held_out.items()
     }
     print(figures)
     notes = {
         "task": "instance segmentation",
         "backbone": "unet_small",
-        "trained_on": f"{len(updating)} images of the 2018 Data Science Bowl (BBBC038v1, CC0)",
-        "thresholds_from": f"{len(calibrating)} other images of it",
+        "trained_on": f"{sum(map(len, updating))} images of {', '.join(held_out)}",
+        "thresholds_from": f"{len(chosen)} other images of them",
+        "left_out": options.leave_out.name if options.leave_out else None,
         "figures": figures,
         "updates": budget.updates,
         "minutes": options.minutes,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,10 +13,12 @@ import typer
 
 from keras_rpe_cli.demo import demo_image
 from keras_rpe_cli.options import (
+    DiameterOption,
     ModelOption,
     PresetOption,
     load_model,
     load_task,
+    parsed_diameter,
 )
 from keras_rpe_cli.report import import_keras_rpe, print_device, print_error, print_table
 
@@ -39,6 +42,7 @@ def serve_check(
     ] = None,
     preset: PresetOption = None,
     model: ModelOption = None,
+    diameter: DiameterOption = "auto",
     runs: Annotated[int, typer.Option(min=1, help="Timed runs after the first.")] = 3,
     least_iou: Annotated[
         float, typer.Option(min=0, max=1, help="Agreement below which the check fails.")
@@ -52,6 +56,7 @@ def serve_check(
     match; that of boundary maps is the sum of the lesser by the sum of the
     greater of the two values of each pixel.
     """
+    at = parsed_diameter(diameter)
     import_keras_rpe()
     print_device()
     from keras_rpe.data import read_image
@@ -62,10 +67,15 @@ def serve_check(
     network = _keras_model(out, preset, model)
     predict = "predict_instances"
     compare: Callable[[Any, Any], Comparison] = _compare_instances
+    given = {} if at == "auto" else {"diameter": at}
     if type(network).__name__ == "BoundaryDetector":
+        if given:
+            raise ValueError(
+                f"--diameter does not go with a model for boundaries. Received: {diameter}"
+            )
         predict, compare = "predict_boundaries", _compare_boundaries
-    expected, *keras_times = _timed(getattr(network, predict), pixels, runs)
-    found, *served_times = _timed(getattr(served, predict), pixels, runs)
+    expected, *keras_times = _timed(partial(getattr(network, predict), **given), pixels, runs)
+    found, *served_times = _timed(partial(getattr(served, predict), **given), pixels, runs)
     counted, counts, agreement, sentence = compare(expected, found)
     rows = [
         [name, str(count), *(f"{value:.2f} s" for value in seconds), text]

@@ -24,6 +24,9 @@ SEEDS = 2**31 - 16
 CACHE_BYTES = 2**30
 """How much decoded data a dataset keeps in memory; images beyond are read again."""
 
+KINDS = ("photo", "microscopy")
+"""Named augmentations, beside `True`."""
+
 _LARGEST_SIDE = 2**14
 _NEAR_INSTANCE = 0.9
 _JITTER = 0.25
@@ -58,10 +61,10 @@ class CropOptions(NamedTuple):
                 f"`zoom` must be two factors in order, from 0.1 to 10. Received: zoom={self.zoom!r}"
             )
         kind = self.augment
-        if not (callable(kind) or isinstance(kind, bool) or kind == "photo"):
+        if not (callable(kind) or isinstance(kind, bool) or kind in KINDS):
             raise ValueError(
-                '`augment` must be True, False, "photo", or a layer or function on a dictionary of '
-                f"images and segmentation_masks. Received: augment={self.augment!r}"
+                '`augment` must be True, False, "photo", "microscopy", or a layer or function on a '
+                f"dictionary of images and segmentation_masks. Received: augment={self.augment!r}"
             )
         check_choice("split_pieces", self.split_pieces, (True, False))
         if self.diameter is not None:
@@ -325,6 +328,45 @@ def shaded(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return (image * extent + low).astype(np.float32)
 
 
+def as_elsewhere(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Change float32 (h, w, 3) to what another laboratory might have taken.
+
+    Stains absorb in other proportions, or the camera has no colors; gray images are of one color;
+    some are inverted, lit unevenly, out of focus or noisy. The lowest value, or 0 if that is lower,
+    and the highest value stay the limits.
+    """
+    low = min(float(image.min()), 0.0)
+    extent = float(image.max()) - low
+    if extent == 0:
+        return image
+    image = (image - low) / extent
+    gains = np.exp(rng.normal(0, 0.25, 3)).astype(np.float32)
+    if np.ptp(image, axis=-1).max() > 1 / 255:
+        # Stains add up in the logarithm of the light (Beer and Lambert).
+        mixed = np.eye(3) * gains + rng.normal(0, 0.08, (3, 3))
+        depth = -np.log(np.maximum(image, 1 / 255))
+        image = np.exp(-np.maximum(depth @ mixed.astype(np.float32), 0))
+        if rng.random() < 0.15:
+            image = np.repeat(image.mean(axis=-1, keepdims=True), 3, axis=-1)
+    elif rng.random() < 0.15:
+        image = image * (gains / gains.max()) ** 4
+    if rng.random() < 0.1:
+        image = 1 - image
+    if rng.random() < 0.3:
+        rows, columns = (np.linspace(-1, 1, side, dtype=np.float32) for side in image.shape[:2])
+        slopes = rng.uniform(-0.25, 0.25, 3).astype(np.float32)
+        light = (
+            slopes[0] * rows[:, None] + slopes[1] * columns + slopes[2] * rows[:, None] * columns
+        )
+        image = image + light[..., None] if rng.random() < 0.5 else image * (1 + light[..., None])
+    if rng.random() < 0.25:
+        image = ndimage.gaussian_filter(image, (*[rng.uniform(0.7, 2)] * 2, 0), truncate=3)
+    if rng.random() < 0.25:
+        noise = rng.standard_normal((*image.shape[:2], 1), np.float32)
+        image = image + np.float32(rng.uniform(0.02, 0.08)) * noise
+    return (image.clip(0, 1) * extent + low).astype(np.float32)
+
+
 def recolored(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Change contrast, brightness and saturation of a photograph, float32 (h, w, 3) in 0..255."""
     image = _contrast_and_brightness(image / 255, rng)
@@ -344,7 +386,7 @@ def random_crop(
     if size is None:
         size = item.labels.shape
     else:
-        if augment is True or augment == "photo":
+        if augment is True or augment in KINDS:
             scale = math.exp(-rng.uniform(*np.log(options.zoom)))
         if options.diameter and item.diameter:
             octaves = np.clip(rng.normal(0, _OCTAVES), -_MOST_OCTAVES, _MOST_OCTAVES)
@@ -355,10 +397,13 @@ def random_crop(
             item, scale = _reduced(item, int(scale)), scale / int(scale)
         shown = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
         corner = draw_corner(item.labels.shape, shown, rng, draw_focus(item, rng))
-    if augment is True:
+    if augment in (True, "microscopy"):
         angle, mirror = rng.uniform(0, 2 * math.pi), bool(rng.random() < 0.5)
         pixels, labels = turned(item, corner, size, angle, mirror, scale)
-        return shaded(rgb_float(pixels), rng), labels.astype(np.int32)
+        pixels = rgb_float(pixels)
+        if augment == "microscopy":
+            pixels = as_elsewhere(pixels, rng)
+        return shaded(pixels, rng), labels.astype(np.int32)
     pixels, labels = cut(item, corner, size, options.margin, scale)
     if augment == "photo":
         if rng.random() < 0.5:

@@ -209,13 +209,14 @@ class LabelledImages(Sequence[LabelMaps]):
             shuffle: New order and new crops in every epoch; `False` gives every epoch the same
                 order and the same crops.
             augment: `True` turns crops by any angle, mirrors them, and changes contrast,
-                brightness, gamma, blur and noise; "photo" mirrors them left and right and changes
-                contrast, brightness and saturation; `False` changes nothing. Or a Keras layer or a
-                function on a dictionary of float32 `images` (B, H, W, 3) and `segmentation_masks`
-                (B, H, W, 1), which number the regions of an image. It gets the crops with a
-                margin, of which the middle is kept, so that turning finds real pixels. `None` is
-                `True` for a folder, and "photo" for PASCAL VOC and COCO.
-            zoom: With `augment=True` or "photo", each crop is enlarged by a random factor from
+                brightness, gamma, blur and noise; "microscopy" changes stains, focus and the
+                evenness of the light as well, and inverts some; "photo" mirrors crops left and
+                right and changes contrast, brightness and saturation; `False` changes nothing. Or
+                a Keras layer or a function on a dictionary of float32 `images` (B, H, W, 3) and
+                `segmentation_masks` (B, H, W, 1), which number the regions of an image. It gets
+                the crops with a margin, of which the middle is kept, so that turning finds real
+                pixels. `None` is `True` for a folder, and "photo" for PASCAL VOC and COCO.
+            zoom: With `augment=True` or a name, each crop is enlarged by a random factor from
                 this range; factors below 1 reduce it and show more. Whole images keep their
                 sizes. `None` is (0.65, 1.5) for a folder, (0.7, 1.5) for PASCAL VOC and COCO.
             repeats: Crops per image and epoch.
@@ -224,7 +225,7 @@ class LabelledImages(Sequence[LabelMaps]):
                 folder, and `False` for PASCAL VOC and COCO.
             workers: Processes that make the batches of a `keras.utils.PyDataset`, on Linux; 0 for
                 none.
-            diameter: With `augment=True` or "photo", in place of `zoom`: each crop is enlarged or
+            diameter: With `augment=True` or a name, in place of `zoom`: each crop is enlarged or
                 reduced so that the median diameter √(4 area / π) of the objects of its image
                 becomes about so many pixels, of a normal distribution of its binary logarithm with
                 the standard deviation 0.8, cut at a quarter and four times.
@@ -240,15 +241,15 @@ class LabelledImages(Sequence[LabelMaps]):
         Raises:
             ValueError: If an argument is not as above, or there is no image.
         """
-        from keras_rpe.data.crops import CropOptions, labelled_batches, labelled_image
+        from keras_rpe.data.crops import KINDS, CropOptions, labelled_batches, labelled_image
 
         if not self.names:
             raise ValueError("`crops` needs at least one image. Received: none")
         given = {"zoom": zoom, "diameter": diameter}
         for name, value in given.items():
-            if value is not None and augment not in (None, True, "photo"):
+            if value is not None and augment not in (None, True, *KINDS):
                 raise ValueError(
-                    f"`{name}` goes with augment=True or augment='photo'. "
+                    f"`{name}` goes with augment=True, 'photo' or 'microscopy'. "
                     f"Received: {name}={value}, augment={augment!r}"
                 )
         if None not in given.values():

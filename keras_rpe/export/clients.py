@@ -36,6 +36,10 @@ class LitertClient(ServedModel):
                 model_content=content, num_threads=num_threads
             )
             self._run = self._interpreter.get_signature_runner("serving_default")
+            names = self._interpreter.get_signature_list()
+            self._run_at = "diameter" in names and self._interpreter.get_signature_runner(
+                "diameter"
+            )
             inputs = self._run.get_input_details()
         except (ValueError, RuntimeError) as error:
             raise ValueError(
@@ -50,11 +54,17 @@ class LitertClient(ServedModel):
         # The interpreter resizes its tensors to the image.
         self._lock = threading.Lock()
 
-    def predict_tables(self, images: np.ndarray) -> Mapping[str, Any]:
+    def predict_tables(
+        self, images: np.ndarray, diameter: float | None = None
+    ) -> Mapping[str, Any]:
         """Run the signature."""
         try:
             with self._lock:
-                return self._run(image=images)
+                if diameter is None:
+                    return self._run(image=images)
+                if not self._run_at:
+                    raise self._takes_no_diameter()
+                return self._run_at(image=images, diameter=np.array([diameter], "float32"))
         except (ValueError, RuntimeError) as error:
             raise ValueError(f"{self.source} failed: {one_sentence(error)}") from error
 
@@ -86,12 +96,21 @@ class OnnxClient(ServedModel):
                 "`path_or_url` must be an ONNX file that takes `image`, tensor(uint8). "
                 f"Received: path_or_url={str(file)!r}, which takes {inputs}"
             )
+        optional = self._session.get_overridable_initializers()
+        self._takes_diameter = "given_diameter" in {value.name for value in optional}
         self._names = [value.name for value in self._session.get_outputs()]
 
-    def predict_tables(self, images: np.ndarray) -> Mapping[str, Any]:
+    def predict_tables(
+        self, images: np.ndarray, diameter: float | None = None
+    ) -> Mapping[str, Any]:
         """Run the graph."""
+        inputs = {"image": images}
+        if diameter is not None:
+            if not self._takes_diameter:
+                raise self._takes_no_diameter()
+            inputs["given_diameter"] = np.array([diameter], "float32")
         try:
-            values = self._session.run(self._names, {"image": images})
+            values = self._session.run(self._names, inputs)
         except Exception as error:  # the runtime has a class for each of its codes
             raise ValueError(f"{self.source} failed: {one_sentence(error)}") from error
         return dict(zip(self._names, values))
@@ -120,6 +139,8 @@ class SavedModelClient(ServedModel):
                 for name, dtype in (("serving_default", "uint8"), ("float_image", "float32"))
                 if name in signatures and _takes_image(signatures[name], dtype)
             }
+            at = signatures.get("diameter")
+            self._at = at if at and _takes_image(at, "float32", "diameter") else None
         except Exception as error:  # whatever the parsers of its parts raise
             raise ValueError(
                 "`path_or_url` must be a SavedModel that is whole. "
@@ -132,21 +153,29 @@ class SavedModelClient(ServedModel):
             )
         super().__init__(str(version), takes_floats="float32" in self._signatures)
 
-    def predict_tables(self, images: np.ndarray) -> Mapping[str, Any]:
-        """Run the signature for the data type of the images."""
+    def predict_tables(
+        self, images: np.ndarray, diameter: float | None = None
+    ) -> Mapping[str, Any]:
+        """Run the signature for the data type of the images, or that which takes a diameter."""
+        run, inputs = self._signatures[images.dtype.name], {"image": tf.constant(images)}
+        if diameter is not None:
+            if self._at is None:
+                raise self._takes_no_diameter()
+            run = self._at
+            inputs = {"image": tf.constant(images, "float32"), "diameter": tf.constant([diameter])}
         try:
-            result = self._signatures[images.dtype.name](image=tf.constant(images))
+            result = run(**inputs)
         except tf.errors.OpError as error:
             raise ValueError(f"{self.source} refused the image: {one_sentence(error)}") from error
         return {key: value.numpy() for key, value in result.items()}
 
 
-def _takes_image(signature: Any, dtype: str) -> bool:
+def _takes_image(signature: Any, dtype: str, *others: str) -> bool:
     spec = dict(signature.structured_input_signature[1])
     image = spec.pop("image", None)
     return (
         image is not None
-        and not spec
+        and {*spec} == {*others}
         and bool(image.dtype == dtype and image.shape.is_compatible_with((1, 8, 8, 3)))
     )
 
@@ -169,14 +198,19 @@ class GrpcClient(ServedModel):
             "tensorflow_serving.apis.prediction_service_pb2_grpc", "serving"
         )
 
-    def predict_tables(self, images: np.ndarray) -> Mapping[str, Any]:
+    def predict_tables(
+        self, images: np.ndarray, diameter: float | None = None
+    ) -> Mapping[str, Any]:
         """Ask the server."""
         request = self._messages.PredictRequest()
         request.model_spec.name = self._name
         if self._version is not None:
             request.model_spec.version.value = self._version
-        is_uint8 = images.dtype == np.uint8
-        request.model_spec.signature_name = "serving_default" if is_uint8 else "float_image"
+        signature = "serving_default" if images.dtype == np.uint8 else "float_image"
+        if diameter is not None:
+            signature, images = "diameter", images.astype("float32")
+            request.inputs["diameter"].CopyFrom(tf.make_tensor_proto([diameter], "float32"))
+        request.model_spec.signature_name = signature
         request.inputs["image"].CopyFrom(tf.make_tensor_proto(images))
         # Images and labels may be larger than the 4 MB that gRPC allows by default.
         unlimited = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
@@ -213,19 +247,25 @@ class GrpcClient(ServedModel):
 class RestClient(ServedModel):
     """A model that a server runs, asked over HTTP.
 
-    uint8 images go as PNG files to the signature `image_bytes`, others as numbers to `float_image`.
+    uint8 images go as PNG files to the signature `image_bytes`, others as numbers to `float_image`,
+    and those with a diameter to `diameter`.
     """
 
     def __init__(self, url: str, timeout: float) -> None:
         super().__init__(url, takes_floats=True)
         self._timeout = timeout
 
-    def predict_tables(self, images: np.ndarray) -> Mapping[str, Any]:
+    def predict_tables(
+        self, images: np.ndarray, diameter: float | None = None
+    ) -> Mapping[str, Any]:
         """Ask the server."""
         import requests
         from PIL import Image
 
-        if images.dtype == np.uint8:
+        if diameter is not None:
+            instance = {"image": images[0].tolist(), "diameter": diameter}
+            signature = "diameter"
+        elif images.dtype == np.uint8:
             file = io.BytesIO()
             Image.fromarray(images[0]).save(file, "PNG")
             content = base64.b64encode(file.getvalue()).decode("ascii")

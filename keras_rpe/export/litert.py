@@ -20,6 +20,8 @@ from keras_rpe.export.saved_model import (
     IMAGE,
     RECORD_NAME,
     ExportRecord,
+    Outputs,
+    Signature,
     write_signatures,
 )
 from keras_rpe.held_back_stderr import held_back_stderr
@@ -39,8 +41,10 @@ def export_litert(
 ) -> Path:
     """Write a LiteRT model whose graph takes pixels and gives what the task finds.
 
-    It has one signature, `serving_default`, from `image`, uint8 RGB `(batch, H, W, 3)`, any size
-    from 8 pixels a side, to the tensors of `Task.serve`. The graph does not check its input.
+    Its signature `serving_default` is from `image`, uint8 RGB `(batch, H, W, 3)`, any size from 8
+    pixels a side, to the tensors of `Task.serve`. That of models which find the diameter of objects
+    is `diameter` as well, which takes it, float32 `(1,)` in pixels. The graph does not check its
+    input.
 
     Args:
         model: The model.
@@ -72,7 +76,7 @@ def export_litert(
         )
     # All that can be wrong is found before the work starts.
     samples = None if representative_data is None else _calibration_samples(representative_data)
-    content = convert(model, None if samples else quantize)
+    content = convert(_signatures(model), None if samples else quantize)
     content = _add_record(content, ExportRecord("litert", quantize, model.source))
     return write_file(path, _quantize_convolutions(content, samples) if samples else content)
 
@@ -119,17 +123,27 @@ def _quantize_convolutions(content: bytes, samples: list[dict[str, np.ndarray]])
         return bytes(quantizing.quantize(ranges).quantized_model)
 
 
-def convert(model: Task, quantize: str | None = None) -> bytes:
-    """Convert a model with builtin operators only; the content of a .tflite file."""
+_DIAMETER = tf.TensorSpec((1,), tf.float32, name="diameter")
 
-    def serve(image: tf.Tensor) -> dict[str, tf.Tensor]:
+
+def _signatures(model: Task) -> dict[str, Signature]:
+    def serve(image: tf.Tensor) -> Outputs:
         return model.serve(tf.cast(image, tf.float32))
 
+    segmenter: Any = model  # One that takes a diameter.
+
+    def serve_at(image: tf.Tensor, diameter: tf.Tensor) -> Outputs:
+        return segmenter.serve(tf.cast(image, tf.float32), diameter)
+
+    at = {"diameter": (serve_at, [IMAGE, _DIAMETER])} if model.takes_diameter else {}
+    return {"serving_default": (serve, [IMAGE]), **at}
+
+
+def convert(signatures: dict[str, Signature], quantize: str | None = None) -> bytes:
+    """Convert functions with builtin operators only; the content of a .tflite file."""
     with tempfile.TemporaryDirectory() as folder:
-        write_signatures({"serving_default": (serve, IMAGE)}, folder)
-        converter = tf.lite.TFLiteConverter.from_saved_model(
-            folder, signature_keys=["serving_default"]
-        )
+        write_signatures(signatures, folder)
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[*signatures])
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
         if quantize is not None:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]

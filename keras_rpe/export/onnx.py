@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import tensorflow as tf
 
 from keras_rpe.export.litert import convert, signature_names
-from keras_rpe.export.saved_model import RECORD_NAME, ExportRecord
+from keras_rpe.export.saved_model import IMAGE, RECORD_NAME, ExportRecord, Outputs, Signature
 from keras_rpe.held_back_stderr import held_back_stderr
 from keras_rpe.optional_import import optional_import
 from keras_rpe.written_file import write_file
@@ -22,13 +23,17 @@ if TYPE_CHECKING:
 
 _OPSET = 18  # the first with a scatter operator that keeps the largest value
 _INT64 = 7
+# Here inputs and outputs share one space of names, and `diameter` is an output.
+_GIVEN = tf.TensorSpec((1,), tf.float32, name="given_diameter")
 
 
 def export_onnx(model: Task, path: str | os.PathLike[str]) -> Path:
     """Write an ONNX model whose graph takes pixels and gives what the task finds.
 
     Its input is `image`, uint8 RGB `(batch, H, W, 3)`, any size from 8 pixels a side, its outputs
-    are named like the tensors of `Task.serve`. The graph does not check its input.
+    are named like the tensors of `Task.serve`. Models that find the diameter of objects take
+    `given_diameter` as well, float32 `(1,)` in pixels, which may be left out, or 0: then it is
+    found. The graph does not check its input.
 
     Args:
         model: The model.
@@ -54,7 +59,7 @@ def export_onnx(model: Task, path: str | os.PathLike[str]) -> Path:
         "UnsortedSegmentMax": (_scatter("max", np.iinfo(np.int32).min), []),
     }
     # By way of LiteRT, whose converter knows the shapes inside nested loops.
-    content = convert(model)
+    content = convert({"serving_default": _signature(model)})
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         file = Path(folder, "model.tflite")
@@ -65,6 +70,9 @@ def export_onnx(model: Task, path: str | os.PathLike[str]) -> Path:
             )
     _rename(graph.graph, signature_names(content))
     _forget_lost_shapes(graph.graph)
+    if model.takes_diameter:  # An input with a value of its own may be left out.
+        default = onnx.numpy_helper.from_array(np.zeros(_GIVEN.shape, "float32"), _GIVEN.name)
+        graph.graph.initializer.append(default)
     entry = graph.metadata_props.add()
     entry.key, entry.value = RECORD_NAME, ExportRecord("onnx", None, model.source).to_json()
     try:
@@ -73,6 +81,20 @@ def export_onnx(model: Task, path: str | os.PathLike[str]) -> Path:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"`model` cannot be converted to ONNX: {reason}") from error
     return write_file(path, graph.SerializeToString())
+
+
+def _signature(model: Task) -> Signature:
+    def serve(image: tf.Tensor) -> Outputs:
+        return model.serve(tf.cast(image, tf.float32))
+
+    segmenter: Any = model  # One that takes a diameter.
+
+    def serve_at(image: tf.Tensor, given_diameter: tf.Tensor) -> Outputs:
+        image = tf.cast(image, tf.float32)
+        found = segmenter.estimate_diameter(image)
+        return segmenter.serve(image, tf.where(given_diameter > 0, given_diameter, found))
+
+    return (serve_at, [IMAGE, _GIVEN]) if model.takes_diameter else (serve, [IMAGE])
 
 
 def read_onnx_record(content: bytes) -> ExportRecord | None:

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,8 +29,8 @@ EXTRA_FOLDER = "assets.extra"
 MAX_PIXELS = 2048 * 2048
 
 Outputs = dict[str, tf.Tensor]
-# The function of a signature, and the tensor that it takes.
-Signature = tuple[Callable[[tf.Tensor], Outputs], tf.TensorSpec]
+# The function of a signature, and the tensors that it takes.
+Signature = tuple[Callable[..., Outputs], Sequence[tf.TensorSpec]]
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,22 @@ def _check_size(
     return tf.debugging.Assert(fits, [message])
 
 
+def _checked_diameters(diameter: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
+    """Pass diameters on, one or one of each image, or fail with one sentence, inside the graph."""
+    right = tf.logical_and(
+        tf.reduce_all(tf.logical_and(diameter > 0, tf.math.is_finite(diameter))),
+        tf.logical_or(
+            tf.equal(tf.size(diameter), 1), tf.equal(tf.size(diameter), tf.shape(images)[0])
+        ),
+    )
+    message = tf.strings.format(
+        "`diameter` must be a positive number of pixels, or one of each image. Received: {}",
+        (diameter,),
+    )
+    with tf.control_dependencies([tf.debugging.Assert(right, [message])]):
+        return tf.identity(diameter)
+
+
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
 # Offsets in a PNG file: width and height as big-endian integers, then the bits of a channel.
@@ -172,6 +188,7 @@ IMAGE = tf.TensorSpec((None, None, None, 3), tf.uint8, name="image")
 _FLOAT_IMAGE = tf.TensorSpec((None, None, None, 3), tf.float32, name="image")
 # TensorFlow Serving takes base64 in JSON for inputs whose names end in _bytes.
 _BYTES = tf.TensorSpec((None,), tf.string, name="image_bytes")
+_DIAMETER = tf.TensorSpec((None,), tf.float32, name="diameter")
 
 
 def serving_signatures(model: Task, max_pixels: int) -> dict[str, Signature]:
@@ -211,21 +228,31 @@ def serving_signatures(model: Task, max_pixels: int) -> dict[str, Signature]:
         height, width = tf.shape(image)[1], tf.shape(image)[2]
         return {"embeddings": embeddings, "class_scores": scores[:, :height, :width]}
 
-    signatures = {
-        "serving_default": (serve, IMAGE),
-        "float_image": (serve, _FLOAT_IMAGE),
-        "image_bytes": (serve_files, _BYTES),
+    segmenter: Any = model  # One that takes a diameter.
+
+    def serve_at(image: tf.Tensor, diameter: tf.Tensor) -> Outputs:
+        image = checked_images(image, max_pixels)
+        return segmenter.serve(image, _checked_diameters(diameter, image))
+
+    signatures: dict[str, Signature] = {
+        "serving_default": (serve, [IMAGE]),
+        "float_image": (serve, [_FLOAT_IMAGE]),
+        "image_bytes": (serve_files, [_BYTES]),
     }
-    return {**signatures, "embeddings": (embed, IMAGE)} if hasattr(model, "embed") else signatures
+    if model.takes_diameter:
+        signatures["diameter"] = serve_at, [_FLOAT_IMAGE, _DIAMETER]
+    if hasattr(model, "embed"):
+        signatures["embeddings"] = embed, [IMAGE]
+    return signatures
 
 
 def write_signatures(signatures: dict[str, Signature], folder: str) -> None:
     """Write a SavedModel of these functions."""
     archive = keras.export.ExportArchive()
-    for name, (function, spec) in signatures.items():
+    for name, (function, specs) in signatures.items():
         # The variables that a function reads are tracked by themselves; tracking the model as well
         # would store each of them twice.
-        archive.add_endpoint(name, function, input_signature=[spec])
+        archive.add_endpoint(name, function, input_signature=[*specs])
     archive.write_out(folder, verbose=False)
 
 
@@ -241,6 +268,8 @@ def export_saved_model(
     * `image_bytes`: `image_bytes`, PNG or JPEG files `(batch,)`, which may differ in size, to the
       same and `size`, int32 `(batch, 2)`, the height and width of each; the maps of smaller images
       are 0 beyond.
+    * `diameter`, of models that find the diameter of objects: `image`, float32 of any range, and
+      `diameter`, float32 `(1,)` or `(batch,)`, in pixels, in place of the one that they would find.
     * `embeddings`, of models that embed pixels: `image` to `embeddings`, unit vectors before mean
       shift `(batch, h, w, D)`, and `class_scores` `(batch, H, W, num_classes)`.
 
@@ -331,20 +360,24 @@ def _write_warmup_requests(folder: Path, model_name: str, signatures: Iterable[s
     rows, columns = np.mgrid[:96, :96] % 32 - 16
     disc = np.where(rows**2 + columns**2 < 100, 200, 20).astype("uint8")
     image = np.repeat(disc[..., None], 3, axis=-1)
+    pixels = {"image": image[None]}
+    floats = {"image": image[None].astype("float32")}
     inputs = {
-        "serving_default": ("image", image[None]),
-        "float_image": ("image", image[None].astype("float32")),
-        "image_bytes": ("image_bytes", np.array([tf.io.encode_png(image).numpy()], object)),
-        "embeddings": ("image", image[None]),
+        "serving_default": pixels,
+        "float_image": floats,
+        "image_bytes": {"image_bytes": np.array([tf.io.encode_png(image).numpy()], object)},
+        "diameter": {**floats, "diameter": np.array([20], "float32")},
+        "embeddings": pixels,
     }
     with tf.io.TFRecordWriter(str(folder / "tf_serving_warmup_requests")) as writer:
         for signature in signatures:
-            name, value = inputs[signature]
             spec = _field(1, model_name.encode()) + _field(3, signature.encode())
-            tensor = tf.make_tensor_proto(value).SerializeToString()
-            entry = _field(1, name.encode()) + _field(2, tensor)
+            entries = b""
+            for name, value in inputs[signature].items():
+                tensor = tf.make_tensor_proto(value).SerializeToString()
+                entries += _field(2, _field(1, name.encode()) + _field(2, tensor))
             # PredictionLog.predict_log.request, a PredictRequest of model_spec and inputs.
-            writer.write(_field(6, _field(1, _field(1, spec) + _field(2, entry))))
+            writer.write(_field(6, _field(1, _field(1, spec) + entries)))
 
 
 def _field(number: int, content: bytes) -> bytes:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_rpe.arguments import check_number
 from keras_rpe.results import (
     Boundaries,
     ClassMap,
@@ -129,23 +130,26 @@ class ServedModel(ABC):
         self.source = source
         self.takes_floats = takes_floats
 
-    def predict_instances(self, image: Any) -> Instances:
+    def predict_instances(self, image: Any, diameter: float | str = "auto") -> Instances:
         """Segment one image, with the result of `InstanceSegmenter.predict_instances`.
 
         Args:
             image: `(H, W)` gray, `(H, W, 3)` RGB or `(H, W, 4)` RGBA, of any size from 8 pixels a
                 side; uint8, and any integer or float data type where `takes_floats`.
+            diameter: That of the objects, √(4 area / π) in pixels, or "auto", which estimates it.
 
         Returns:
-            The instances: label map, scores, boxes, classes.
+            The instances: label map, scores, boxes, classes, and the diameter.
 
         Raises:
-            ValueError: If it is not one such image; if the model or its server refuses it, for the
-                reason that it gives; or if the answer does not hold instances of this image.
+            ValueError: If it is not one such image; if the diameter is neither "auto" nor positive,
+                or is given and the model takes none; if the model or its server refuses the image,
+                for the reason that it gives; or if the answer does not hold instances of it.
             ConnectionError: If the server is not reachable, does not answer in time, or says that
                 it cannot serve for now (HTTP 502 to 504, gRPC `UNAVAILABLE`).
         """
-        return Instances.from_tables(self._answer("instances", image))
+        given = None if diameter == "auto" else check_number("diameter", diameter)
+        return Instances.from_tables(self._answer("instances", image, given))
 
     def predict_proposals(self, image: Any, max_proposals: int | None = None) -> Proposals:
         """Propose masks of objects, with the result of `ObjectProposer.predict_proposals`.
@@ -195,7 +199,9 @@ class ServedModel(ABC):
         """
         return ClassMap(self._answer("classes", image)["classes"][0])
 
-    def _answer(self, task: str, image: Any) -> dict[str, np.ndarray]:
+    def _answer(
+        self, task: str, image: Any, diameter: float | None = None
+    ) -> dict[str, np.ndarray]:
         """The checked outputs for one image."""
         pixels = rgb_array(image)
         dtype = np.asarray(image).dtype
@@ -207,19 +213,25 @@ class ServedModel(ABC):
                 "with .astype('uint8'), or use a SavedModel, which takes all data types. "
                 f"Received: dtype={dtype}"
             )
-        tables = self.predict_tables(pixels[None])
+        tables = self.predict_tables(pixels[None], diameter)
         return checked_tables(task, tables, (pixels.shape[0], pixels.shape[1]), self.source)
 
     @abstractmethod
-    def predict_tables(self, images: np.ndarray) -> Mapping[str, Any]:
+    def predict_tables(
+        self, images: np.ndarray, diameter: float | None = None
+    ) -> Mapping[str, Any]:
         """Run the graph.
 
         Args:
             images: A batch of one, `(1, H, W, 3)`, uint8, or float32 where `takes_floats`.
+            diameter: That of the objects, in pixels; `None`: the graph estimates it.
 
         Returns:
             Its outputs by name, as they come.
         """
+
+    def _takes_no_diameter(self) -> ValueError:
+        return ValueError(f"`diameter` must be 'auto' for {self.source}, which takes none.")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.source!r})"

@@ -14,7 +14,7 @@ from keras_rpe.ops.maps import at_least_float32
 Tensor = Any
 
 _MOMENTUM = 0.99  # Of the diameter that the network is trained at.
-_MOST_OCTAVES = 2.0  # Images are made at most four times larger or smaller.
+_OCTAVES = (-4.0, 2.0)  # By which images are enlarged: large ones take time and memory.
 _LEAST_CONFIDENCE = 0.5  # The sum over cells below which there is nothing to measure.
 
 
@@ -92,29 +92,31 @@ class ObjectSize(keras.layers.Layer):
         after = momentum * before + (1.0 - momentum) * mean
         self.log_diameter.assign(ops.where(count > 0, after, before))
 
-    def octaves(self, sizes: Tensor, steps: Tensor, real: Tensor) -> Tensor:
+    def octaves(
+        self, sizes: Tensor, steps: Tensor, real: Tensor, unknown: Tensor | float = 0.0
+    ) -> Tensor:
         """How many times an image should be doubled so that its objects have the trained diameter.
 
         Args:
             sizes: What the layer gave for the cells of some views, `(views, batch, cells, 2)`.
             steps: Side of a pixel of each view in pixels of the image, `(views, batch)`.
             real: Which cells lie in the image, `(views, batch, cells)`.
+            unknown: The result where the network was not trained, or nothing is certain.
 
         Returns:
-            `(batch,)` in [-2, 2]: 0 where the network was not trained, or nothing is certain.
+            `(batch,)`, in [-4, 2] where it is known.
         """
         log2 = sizes[..., 0]
-        # A cell counts by how many objects of this diameter it may hold, not by its area.
-        per_object = ops.minimum(ops.exp2(2.0 * (4.0 - log2)), 1.0)
         certain = ops.sigmoid(sizes[..., 1]) * ops.cast(real, "float32")
-        weight = certain * per_object
+        # The further a diameter is from those of training, the less it is to be relied on.
+        weight = certain * ops.exp(-0.5 * ops.square(log2 - self.log_diameter))
         log2 = log2 + ops.expand_dims(ops.log2(steps), -1)
         total = ops.sum(weight, axis=(0, 2))
-        found = ops.sum(weight * log2, axis=(0, 2)) / ops.where(total > 0, total, 1.0)
-        known = ops.sum(certain, axis=(0, 2)) > _LEAST_CONFIDENCE
+        there = total > 0
+        found = ops.sum(weight * log2, axis=(0, 2)) / ops.where(there, total, 1.0)
+        known = ops.logical_and(there, ops.sum(certain, axis=(0, 2)) > _LEAST_CONFIDENCE)
         known = ops.logical_and(known, self.log_diameter > 0)
-        wanted = ops.clip(self.log_diameter - found, -_MOST_OCTAVES, _MOST_OCTAVES)
-        return ops.where(known, wanted, 0.0)
+        return ops.where(known, ops.clip(self.log_diameter - found, *_OCTAVES), unknown)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Shape of the logarithms and logits."""

@@ -190,7 +190,7 @@ class InstanceSegmenter(EmbeddingTask):
             name=name,
             trainable=trainable,
         )
-        self.find_diameter = find_diameter
+        self.find_diameter = self.takes_diameter = find_diameter
         self.decoder = decoder or InstanceDecoder(dtype=precise, name="decoder")
         self.seeded_mean_shift = None
         if inference_seeds is not None:
@@ -218,7 +218,8 @@ class InstanceSegmenter(EmbeddingTask):
 
         Args:
             images: `(batch, H, W, C)`, any value range.
-            diameter: That of the objects, in pixels, a positive scalar; `None`: it is estimated.
+            diameter: That of the objects, in pixels, a positive scalar or `(batch,)`; `None`: it is
+                estimated.
             max_instances: Length of the tables; default: that of the decoder.
             canvas: As in `group`.
 
@@ -273,6 +274,23 @@ class InstanceSegmenter(EmbeddingTask):
             "diameter": known * ops.exp2(trained) / scale,
         }
 
+    def estimate_diameter(self, images: Tensor) -> Tensor:
+        """Estimate the median diameter of the objects in each image, inside the graph.
+
+        Args:
+            images: `(batch, H, W, C)`, any value range.
+
+        Returns:
+            √(4 area / π) in pixels, `(batch,)`; the diameter of training where no object is found.
+
+        Raises:
+            ValueError: If the model was made with find_diameter=False.
+        """
+        if self.object_size is None:
+            raise ValueError("`estimate_diameter` needs a model made with find_diameter=True.")
+        octaves = self._octaves(self.normalized(images), None)
+        return ops.exp2(ops.convert_to_tensor(self.object_size.log_diameter) - octaves)
+
     def decode(
         self, grouped: dict[str, Tensor], height: Tensor | int, width: Tensor | int, **options: Any
     ) -> dict[str, Tensor]:
@@ -283,43 +301,47 @@ class InstanceSegmenter(EmbeddingTask):
         options |= {"size": (height, width), "step": grouped["scale"]}
         return self.decoder(grouped["modes"], grouped["scores"], **options)
 
-    def _octaves_of(self, images: Tensor) -> dict[str, Tensor]:
-        return {"octaves": self._octaves(self.normalized(images), None)}
-
     def _octaves(self, pixels: Tensor, diameter: Tensor | None) -> Tensor:
-        """How many times to double each image: by the given diameter, or by that in two views.
+        """How many times to double each image: by the given diameter, or by that in its views.
 
         One view is the whole image, made as small as a view if it is larger, the other its middle.
+        A third shows the middle at the diameter that these two say, where the head knows best.
         """
         head: Any = self.object_size
-        network: Any = self.size_network
         if diameter is not None:
             trained = ops.convert_to_tensor(head.log_diameter)
             wanted = ops.clip(trained - ops.log2(ops.cast(diameter, "float32")), *_GIVEN_OCTAVES)
             wanted = ops.where(trained > 0, wanted, 0.0)
             return wanted * ops.ones_like(pixels[:, 0, 0, 0])
-        batch = ops.shape(pixels)[0]
         sides = ops.cast(ops.stack([ops.shape(pixels)[1], ops.shape(pixels)[2]]), "float32")
         one = ops.ones_like(pixels[:, 0, 0, 0])
-        steps = [ops.maximum(ops.max(sides) / _VIEW, 1.0) * one, one]
-        middle = ops.maximum(sides - _VIEW, 0.0) / 2.0
-        starts = [0.0 * middle, middle]
-        views = [
-            resample(pixels, step, _VIEW, _VIEW, ops.expand_dims(one, 1) * start)
-            for step, start in zip(steps, starts)
-        ]
+        whole = ops.maximum(ops.max(sides) / _VIEW, 1.0) * one
+        coarse = head.octaves(*self._sizes_in_views(pixels, sides, ops.stack([whole, one])))
+        step = ops.expand_dims(ops.exp2(-coarse), 0)
+        return head.octaves(*self._sizes_in_views(pixels, sides, step), unknown=coarse)
+
+    def _sizes_in_views(
+        self, pixels: Tensor, sides: Tensor, steps: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What `ObjectSize.octaves` takes, for views of the middle `(views, batch)` steps apart."""
+        network: Any = self.size_network
+        sides = ops.reshape(sides, (1, 1, 2))
+        shown = ops.expand_dims(steps, 2) * _VIEW
+        starts = ops.maximum(sides - shown, 0.0) / 2.0
+        count, batch = steps.shape[0], ops.shape(pixels)[0]
+        views = [resample(pixels, steps[i], _VIEW, _VIEW, starts[i]) for i in range(count)]
         sizes = network(ops.concatenate(views, axis=0), training=False)
         cells = sizes.shape[1]
         center = (np.arange(cells, dtype="float32") + 0.5) * (_VIEW / cells)
-        real = []
-        for step, start in zip(steps, starts):
-            rows, columns = (
-                start[axis] + center * ops.expand_dims(step, 1) < sides[axis] for axis in (0, 1)
-            )
-            inside = ops.logical_and(ops.expand_dims(rows, 2), ops.expand_dims(columns, 1))
-            real.append(ops.reshape(inside, (batch, cells**2)))
-        sizes = ops.reshape(sizes, (2, batch, cells**2, 2))
-        return head.octaves(sizes, ops.stack(steps), ops.stack(real))
+        places = ops.expand_dims(starts, 3) + ops.reshape(center, (1, 1, 1, -1)) * ops.reshape(
+            steps, (count, -1, 1, 1)
+        )
+        inside = places < ops.expand_dims(sides, 3)
+        real = ops.logical_and(
+            ops.expand_dims(inside[:, :, 0], 3), ops.expand_dims(inside[:, :, 1], 2)
+        )
+        real = ops.reshape(real, (count, batch, cells**2))
+        return ops.reshape(sizes, (count, batch, cells**2, 2)), steps, real
 
     def _inside(self, scale: Tensor, pixels: Tensor, scores: Tensor) -> Tensor:
         """1 where a score belongs to its resized image, 0 beyond, `(batch, h, w, 1)`."""
@@ -364,7 +386,7 @@ class InstanceSegmenter(EmbeddingTask):
                 side, any integer or float data type and value range.
             diameter: That of the objects, √(4 area / π) in pixels; the image is segmented at the
                 scale at which they have the diameter of the objects in training. "auto" estimates
-                it, and takes the image at a scale from 1/4 to 4; where it finds no object, at 1.
+                it, and takes the image at a scale from 1/16 to 4; where it finds no object, at 1.
                 With objects of very different sizes it is a mean.
 
         Returns:
@@ -385,14 +407,11 @@ class InstanceSegmenter(EmbeddingTask):
         options: dict[str, Any] = {}
         if self.object_size is not None and keras.backend.backend() == "jax":
             # The size of the canvas must be known before the rest is compiled for it.
-            log_diameter = float(ops.convert_to_numpy(self.object_size.log_diameter))
-            trained = 2.0**log_diameter
+            trained = float(ops.convert_to_numpy(self.object_size.log_diameter))
             if not given:
-                given = (
-                    trained / 2.0 ** float(self._run_one(self._octaves_of, image)["octaves"][0]),
-                )
-            octaves = np.clip(math.log2(trained / given[0]), *_GIVEN_OCTAVES)
-            scale = 2.0 ** float(octaves) if log_diameter > 0 else 1.0
+                given = (float(self._run_one(self._estimated, image)["diameter"][0]),)
+            octaves = np.clip(trained - math.log2(given[0]), *_GIVEN_OCTAVES)
+            scale = 2.0 ** float(octaves) if trained > 0 else 1.0
             sides = (-(-math.ceil(n * scale) // _CANVAS) * _CANVAS for n in np.shape(image)[:2])
             options["canvas"] = tuple(sides)
         rows = self.decoder.max_instances
@@ -402,6 +421,9 @@ class InstanceSegmenter(EmbeddingTask):
             rows <<= (-(-count // rows) - 1).bit_length()
             tables = self._serve_one(image, *given, max_instances=rows, **options)
         return Instances.from_tables(tables)
+
+    def _estimated(self, images: Tensor) -> dict[str, Tensor]:
+        return {"diameter": self.estimate_diameter(images)}
 
     def make_predict_function(self, force: bool = False) -> Any:
         """Make what `predict` calls, without XLA, as resized images are of any size."""

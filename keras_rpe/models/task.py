@@ -165,6 +165,7 @@ class Task(keras.Model):
             data types.
         served_stacks: Outputs that are several such maps, `(batch, H, W, n)`.
         served_tables: Its other outputs, and their data types.
+        takes_diameter: Whether `serve` takes the diameter of the objects as well.
     """
 
     backbone: keras.Model
@@ -173,6 +174,7 @@ class Task(keras.Model):
     served_maps: ClassVar[dict[str, str]]
     served_stacks: ClassVar[dict[str, str]] = {}
     served_tables: ClassVar[dict[str, str]] = {}
+    takes_diameter = False
     _arguments: Mapping[str, Any]
     train_function: Any
     jit_compile: Any

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from keras_rpe.data.crops import (
+    as_elsewhere,
     cut,
     draw_corner,
     draw_focus,
@@ -230,6 +231,27 @@ def test_gray_stays_gray_and_even_stays_finite(change, value):
     assert np.isfinite(change(even, np.random.default_rng(0))).all()
     gray = np.repeat(np.random.default_rng(0).uniform(0, 255, (9, 8, 1)), 3, -1).astype("float32")
     assert np.ptp(change(gray, np.random.default_rng(1)), axis=-1).max() < 1e-2
+
+
+def test_other_microscopes_show_the_same_objects():
+    rows, columns = np.mgrid[:64, :64] % 32 - 16
+    disc = (rows**2 + columns**2 < 81).astype("float32")
+    stained = 240 - disc[..., None] * np.array([120, 180, 60], "float32")
+    gray = np.repeat(20 + 200 * disc[..., None], 3, axis=-1)
+    for image in (stained, gray, gray * np.float32(257)):
+        given = image.copy()
+        results = [as_elsewhere(image, np.random.default_rng(seed)) for seed in range(60)]
+        np.testing.assert_array_equal(image, given)
+        links = []
+        for result in results:
+            assert (result.dtype, result.shape) == (np.float32, image.shape)
+            assert 0 <= result.min() <= result.max() <= image.max() * 1.0001
+            links.append(np.corrcoef(result.mean(-1).ravel(), disc.ravel())[0, 1])
+        assert np.abs(links).min() > 0.5
+        assert min(links) < 0 < max(links)  # Some are inverted.
+        assert {bool(np.ptp(result, axis=-1).max() > 2) for result in results} == {True, False}
+    even = np.full((9, 8, 3), 7, "float32")
+    assert np.isfinite(as_elsewhere(even, np.random.default_rng(0))).all()
 
 
 def test_saturation_goes_up_and_down():

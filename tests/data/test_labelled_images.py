@@ -281,7 +281,7 @@ def test_numbers_made_up_by_an_augmentation_are_void():
         ({"crop_size": (3, 4, 5)}, "crop_size="),
         ({"batch_size": 0}, "batch_size=0"),
         ({"repeats": True}, "repeats=True"),
-        ({"augment": False, "zoom": (1.0, 2.0)}, "`zoom` goes with augment=True .*augment=False"),
+        ({"augment": False, "zoom": (1.0, 2.0)}, "`zoom` goes with augment=True, .*augment=False"),
         ({"zoom": (2.0, 1.0)}, r"zoom=\(2.0, 1.0\)"),
         ({"seed": -1}, "seed=-1"),
         ({"split_pieces": "no"}, "split_pieces='no'"),

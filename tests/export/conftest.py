@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -11,6 +12,7 @@ from filelock import FileLock
 
 from keras_rpe.data import read_image
 from keras_rpe.models import InstanceSegmenter
+from keras_rpe.models.backbones import unet_encoder
 from keras_rpe_cli.demo import demo_image
 
 
@@ -23,6 +25,15 @@ def nuclei() -> InstanceSegmenter:
 def small_model() -> InstanceSegmenter:
     """A model with random weights."""
     return InstanceSegmenter("unet_small", embedding_dim=6, iterations=1)
+
+
+@pytest.fixture(scope="session")
+def sized_model() -> InstanceSegmenter:
+    """A small one of random weights, which resizes images as if it were trained at 16 pixels."""
+    keras.utils.set_random_seed(0)
+    model = InstanceSegmenter(unet_encoder((8, 16), blocks=1), embedding_dim=6, iterations=1)
+    model.object_size.log_diameter.assign(4.0)
+    return model
 
 
 @pytest.fixture(scope="session")

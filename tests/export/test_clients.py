@@ -104,6 +104,27 @@ class TestFiles:
         with pytest.raises(ValueError, match=r"`image` must be uint8 for .*astype.*dtype=uint16"):
             served.predict_instances(photo.astype("uint16"))
 
+    @pytest.mark.parametrize(
+        "name", ["nuclei", "nuclei.tflite", pytest.param("nuclei.onnx", marks=pytest.mark.slow)]
+    )
+    def test_given_diameter_is_used(self, name, sized_model, photo, tmp_path):
+        formats = {"": "tf_saved_model", ".tflite": "litert", ".onnx": "onnx"}
+        format = formats[Path(name).suffix]
+        served = load_served(sized_model.export(tmp_path / name, format=format))
+        for diameter in ("auto", 12.0, 40):
+            found = served.predict_instances(photo, diameter)
+            expected = sized_model.predict_instances(photo, diameter)
+            assert found.diameter == pytest.approx(expected.diameter, rel=1e-3)
+            assert diameter in ("auto", pytest.approx(found.diameter))
+            assert (found.labels > 0).any()
+            assert ((found.labels > 0) == (expected.labels > 0)).mean() > 0.999
+        with pytest.raises(ValueError, match="`diameter` must be .*Received: diameter=0"):
+            served.predict_instances(photo, 0)
+
+    def test_model_that_takes_no_diameter(self, photo):
+        with pytest.raises(ValueError, match="`diameter` must be 'auto' for .*tflite, which takes"):
+            load_served(LITERT).predict_instances(photo, 20)
+
     def test_litert_takes_images_of_several_threads(self, photo):
         served = load_served(LITERT, num_threads=1)
         images = [photo[:64, : 64 + 8 * k] for k in range(4)]
@@ -342,6 +363,12 @@ class TestRest:
         sent = np.array(request["instances"][0]["image"], "float32")
         np.testing.assert_array_equal(sent, image)
 
+    def test_diameter_goes_as_a_number(self, rest):
+        assert_found(rest_model(rest, "nuclei").predict_instances(IMAGE, 12), IMAGE)
+        _, request = rest.requests[-1]
+        assert request["signature_name"] == "diameter"
+        assert request["instances"][0]["diameter"] == 12
+
     @pytest.mark.parametrize(
         ("name", "kind", "message"),
         [
@@ -437,6 +464,13 @@ class TestGrpc:
         found = grpc_model(service, "nuclei").predict_instances(image)
         assert_found(found, image.astype("float32"))
         assert service.requests[-1].model_spec.signature_name == "float_image"
+
+    def test_diameter_goes_as_a_tensor(self, service):
+        assert_found(grpc_model(service, "nuclei").predict_instances(IMAGE, 12), IMAGE)
+        request = service.requests[-1]
+        assert request.model_spec.signature_name == "diameter"
+        assert tf.make_ndarray(request.inputs["diameter"]).tolist() == [12]
+        assert tf.make_ndarray(request.inputs["image"]).dtype == np.float32
 
     def test_messages_may_be_large(self, service):
         image = np.zeros((1300, 1300, 3), "uint8")  # 5 MB, where gRPC allows 4 by default

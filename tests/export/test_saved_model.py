@@ -35,7 +35,7 @@ class TestImageChecks:
         shape = (None, None, None, 3)
         specs = {name: tf.TensorSpec(shape, name, name="image") for name in ("uint8", "float32")}
         function = lambda image: {"out": checked_images(image, 1000)}  # noqa: E731
-        write_signatures({name: (function, spec) for name, spec in specs.items()}, folder)
+        write_signatures({name: (function, [spec]) for name, spec in specs.items()}, folder)
         loaded = tf.saved_model.load(folder)
         return lambda images: loaded.signatures[images.dtype.name](image=tf.constant(images))["out"]
 
@@ -251,7 +251,7 @@ class TestFolders:
     def fast_signatures(self, monkeypatch):
         """One signature that is traced at once, for tests of the files around it."""
         spec = tf.TensorSpec((None,), tf.uint8, name="image")
-        signatures = {"serving_default": (lambda image: {"labels": image}, spec)}
+        signatures = {"serving_default": (lambda image: {"labels": image}, [spec])}
         target = "keras_rpe.export.saved_model.serving_signatures"
         monkeypatch.setattr(target, lambda *_: signatures)
 
@@ -286,6 +286,19 @@ class TestFolders:
         (tmp_path / "file").write_text("mine")
         with pytest.raises(ValueError, match="`filepath` must be a folder"):
             small_model.export(tmp_path / "file")
+
+
+@pytest.mark.parametrize("diameter", [[0.0], [-3.0], [np.nan], [np.inf], [20.0, 20.0, 20.0], []])
+def test_diameters_are_checked_in_the_graph(sized_model, monkeypatch, diameter):
+    monkeypatch.setattr(sized_model, "serve", lambda images, at: {"at": at * images[:, 0, 0, 0]})
+    serve, specs = serving_signatures(sized_model, max_pixels=32 * 32)["diameter"]
+    run = tf.function(serve, input_signature=specs)
+    images = np.ones((2, 9, 9, 3), "float32")
+    for given in ([20.0], [20.0, 30.0]):
+        found = run(images, np.array(given, "float32"))["at"]
+        np.testing.assert_array_equal(found, np.broadcast_to(given, 2))
+    with pytest.raises(InvalidArgumentError, match="`diameter` must be a positive number"):
+        run(images, np.array(diameter, "float32"))
 
 
 def test_limit_is_the_one_given(small_model, tmp_path, monkeypatch):

@@ -42,11 +42,13 @@ def test_images_are_resized_to_the_diameter_of_training(layer) -> None:
     assert octaves(layer, [[5.0], [3.0]], [[sure], [sure]], [1.0, 4.0]) == pytest.approx(-1)
     assert octaves(layer, [[3.5, 9.0]], [[sure, unsure]], [1.0]) == pytest.approx(0.5, abs=1e-4)
     assert octaves(layer, [[3.5, 9.0]], [[sure, sure]], [1.0], [[True, False]]) == 0.5
-    # At most four times, and nothing without an object.
-    assert octaves(layer, [[8.0]], [[sure]], [1.0]) == -2
+    # At most so many times, and nothing without an object.
+    assert octaves(layer, [[9.0]], [[sure]], [1.0]) == -4
+    assert octaves(layer, [[1.0]], [[sure]], [1.0]) == 2
+    assert octaves(layer, [[99.0]], [[sure]], [1.0]) == 0
     assert octaves(layer, [[8.0]], [[unsure]], [1.0]) == 0
-    # A cell of many small objects counts as much as the many cells of a large one.
-    assert octaves(layer, [[3.0, *[6.0] * 16]], [[sure] * 17], [1.0]) == pytest.approx(-0.5)
+    # Diameters that are far from those of training count for little.
+    assert octaves(layer, [[3.0, 7.0]], [[sure, sure]], [1.0]) == pytest.approx(0.93, abs=0.01)
 
 
 def test_it_learns_diameters() -> None:

@@ -1,0 +1,179 @@
+"""Measure what it does for instances to backpropagate through the grouping.
+
+    python benchmarks/through_grouping.py DSB2018 BITDEPTH TNBC --left-out KROMP --out runs/through
+
+Kong & Fowlkes (CVPR 2018), section 4: a loss after each loop of mean shift lets learning focus on
+what clustering will not mend. Two losses are compared, in the recipe of `examples/train_nuclei.py`,
+at equal numbers of updates and with the same seeds: the pair loss before and after every loop, and
+the pair loss before the loops only, with the weight of all of them. Each network is read out with
+the mean shift of prediction and without any, with thresholds chosen for each on every tenth
+training image, and measured on a folder that was not trained on, at the true median diameter of
+each image. A nucleus touches another if they are at most two pixels apart. Each run is one line in
+OUT/runs.csv; if you start it again, finished runs are not repeated.
+"""
+
+import argparse
+import csv
+import operator
+import sys
+import time
+from functools import reduce
+from pathlib import Path
+
+import keras
+import numpy as np
+from scipy import ndimage
+
+from keras_rpe.data import LabelledImages, label_folder
+from keras_rpe.metrics import Matching, matching
+from keras_rpe.models import InstanceSegmenter
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+from train_nuclei import DIAMETER, LEARNING_RATE, LOSS_WEIGHTS, balanced, kept_for_updates
+
+LOSSES = ("before and after", "before")
+READOUTS = ("mean shift", "no mean shift")
+FIGURES = ("ap50", "ap70", "touching", "apart")
+
+
+class Unshifted(InstanceSegmenter):
+    """Reads instances off the embeddings as the network gives them."""
+
+    def shift(self, embedding, scores, return_sequences=False):
+        """Leave them as they are."""
+        return embedding
+
+
+def trained(loss: str, seed: int, folders: list[LabelledImages], steps: int) -> InstanceSegmenter:
+    """Train in one of the two ways."""
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(seed)
+    model = InstanceSegmenter("unet_small")
+    weights = {name: LOSS_WEIGHTS.get(name, 1.0) for name in model.output}
+    if loss == "before":
+        loops = [name for name in weights if name.startswith("shift_")]
+        weights |= {"embedding": 1.0 + len(loops), **dict.fromkeys(loops, 0.0)}
+    rate = keras.optimizers.schedules.CosineDecay(
+        LEARNING_RATE / 100,
+        steps - steps // 50,
+        alpha=1e-2,
+        warmup_target=LEARNING_RATE,
+        warmup_steps=steps // 50,
+    )
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=1e-4, global_clipnorm=1.0)
+    model.compile(optimizer, loss_weights=weights)
+    crops = balanced(folders).crops(
+        128, batch_size=8, augment="microscopy", diameter=DIAMETER, seed=seed
+    )
+    model.fit(crops.repeat(), steps_per_epoch=steps, epochs=1, verbose=0)
+    return model
+
+
+def touching(labels: np.ndarray) -> np.ndarray:
+    """The instances that are at most two pixels from another, with their numbers from 1."""
+    least = ndimage.minimum_filter(np.where(labels > 0, labels, labels.max() + 1), 5)
+    most = ndimage.maximum_filter(labels, 5)
+    numbers = labels[(labels > 0) & ((least != labels) | (most != labels))]
+    return np.where(np.isin(labels, numbers), labels, 0)
+
+
+def figures(model: InstanceSegmenter, images: LabelledImages) -> dict[str, float]:
+    """AP at two thresholds, and the recall at IoU 0.5 of nuclei that touch and of others."""
+    nothing = {"ap50": Matching(0.5, 0, 0, 0, 0.0), "ap70": Matching(0.7, 0, 0, 0, 0.0)}
+    total = {**nothing, "touching": nothing["ap50"], "apart": nothing["ap50"]}
+    for one in images:
+        labels = one.instances.astype(np.int64)
+        if not labels.any():
+            continue
+        areas = np.bincount(labels[labels > 0])
+        diameter = float(np.median(np.sqrt(4 / np.pi * areas[areas > 0])))
+        predicted = model.predict_instances(one.image, diameter).labels
+        close = touching(labels)
+        # A pair of more than half is the only one of either, so parts may be matched alone.
+        for name, part, least in (
+            ("ap50", labels, 0.5),
+            ("ap70", labels, 0.7),
+            ("touching", close, 0.5),
+            ("apart", np.where(close > 0, 0, labels), 0.5),
+        ):
+            total[name] += matching(part, predicted, least)
+    return {
+        name: one.average_precision if name.startswith("ap") else one.recall
+        for name, one in total.items()
+    }
+
+
+def run(loss: str, seed: int, steps: int, options: argparse.Namespace) -> list[dict[str, str]]:
+    """Train once, and measure both readouts."""
+    updating, calibrating = zip(*(kept_for_updates(label_folder(one)) for one in options.folders))
+    model = trained(loss, seed, list(updating), steps)
+    chosen = reduce(operator.add, calibrating)
+    rows = []
+    for readout in READOUTS:
+        cls = InstanceSegmenter if readout == "mean shift" else Unshifted
+        reading = cls.from_config(model.get_config())
+        reading.set_weights(model.get_weights())
+        reading.optimize_thresholds(
+            (one.image for one in chosen), (one.instances for one in chosen)
+        )
+        values = figures(reading, label_folder(options.left_out))
+        row = {"steps": str(steps), "loss": loss, "seed": str(seed), "readout": readout}
+        rows.append(row | {name: f"{value:.4f}" for name, value in values.items()})
+    return rows
+
+
+def print_table(runs: list[dict[str, str]], options: argparse.Namespace) -> None:
+    """Mean and range over the seeds."""
+    print(f"{options.seeds} seeds, on {options.left_out.name}; mean (range)")
+    print(f"{'steps':>6} {'loss':18}{'readout':15}{'AP50':21}{'AP70':21}", end="")
+    print(f"{'found if touching':21}{'found if apart'}")
+    for steps in options.steps:
+        for loss in LOSSES:
+            for readout in READOUTS:
+                key = (str(steps), loss, readout)
+                same = [one for one in runs if (one["steps"], one["loss"], one["readout"]) == key]
+                if not same:
+                    continue
+                print(f"{steps:6} {loss:18}{readout:15}", end="")
+                for name in FIGURES:
+                    values = [float(one[name]) for one in same]
+                    mean = sum(values) / len(values)
+                    print(f"{mean:.3f} ({min(values):.3f}-{max(values):.3f})", end="  ")
+                print()
+
+
+def main() -> None:
+    """Run the missing runs, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folders", type=Path, nargs="+", help="folders to train on")
+    parser.add_argument("--left-out", type=Path, required=True, help="the one to measure on")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, nargs="+", default=[200, 4000])
+    parser.add_argument("--seeds", type=int, default=3)
+    options = parser.parse_args()
+
+    table = options.out / "runs.csv"
+    table.parent.mkdir(parents=True, exist_ok=True)
+    runs = list(csv.DictReader(table.open())) if table.is_file() else []
+    done = {(one["steps"], one["loss"], one["seed"]) for one in runs}
+    for seed in range(options.seeds):
+        for steps in options.steps:
+            for loss in LOSSES:
+                if (str(steps), loss, str(seed)) in done:
+                    continue
+                began = time.perf_counter()
+                rows = run(loss, seed, steps, options)
+                runs += rows
+                seconds = time.perf_counter() - began
+                print(f"{steps} steps, {loss}, seed {seed}: {seconds:.0f} s", flush=True)
+                is_new = not table.is_file()
+                with table.open("a", newline="") as file:
+                    writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+                    if is_new:
+                        writer.writeheader()
+                    writer.writerows(rows)
+    print_table(runs, options)
+
+
+if __name__ == "__main__":
+    main()
