@@ -39,7 +39,6 @@ from pathlib import Path
 
 import numpy as np
 from grouping_methods import METHODS
-from nuclei import GROUPS, read_list
 from turns import FAILED, SLOW, answer_turns, peak_memory, take_turns
 
 OURS, EXACT = "ours, seeded", "ours, exact"
@@ -96,9 +95,10 @@ def embed_images(folder: Path, lists: Path, preset: str) -> list[Case]:
     side = cells or model.mean_shift.window_size
     images = label_folder(folder)
     cases = []
-    for group in GROUPS:
+    for file in sorted(lists.glob("*.txt")):
+        group = file.stem.rpartition("_")[2]
         best = 0, "", (slice(0), slice(0))
-        for name in read_list(lists, group):
+        for name in file.read_text(encoding="utf-8").split():
             labels = images.subset([name])[0].instances[::stride, ::stride]
             for corner in np.ndindex(*(-(-length // side) for length in labels.shape)):
                 window = tuple(slice(i * side, (i + 1) * side) for i in corner)

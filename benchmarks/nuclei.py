@@ -2,7 +2,7 @@ r"""Compare accuracy and speed with peers, on nuclei in images that no method wa
 
     python benchmarks/nuclei.py left-out DSB2018 KROMP BITDEPTH TNBC --runs runs \
         --peer-python peers/bin/python
-    python benchmarks/nuclei.py held-out DSB2018 KROMP BITDEPTH TNBC
+    python benchmarks/nuclei.py held-out DSB2018
     python benchmarks/nuclei.py speed DSB2018 --stardist runs/stardist_without_tnbc \
         --peer-python peers/bin/python
 
@@ -16,10 +16,10 @@ and with StarDist, `RUNS/stardist_without_FOLDER`; `benchmarks/stardist_nuclei.p
 create the environment `peers` and how to train it. Without `--peer-python`, only the baseline is
 compared: Otsu's threshold, split by a watershed of the distance to the background. The preset is
 also given the true median diameter of each image, to see what estimating it costs. `held-out`
-measures a preset that was trained on all folders, on the images that are listed in
-`benchmarks/held_out`. One scorer matches all methods, with counts pooled over the images. Seconds
-are the median over the images, from stored pixels to labels, after the first image of each size;
-those of `speed` are measured in turns, on the same images tiled or cut to squares.
+measures a preset on images of folders that it was trained on, as `benchmarks/held_out` lists them.
+One scorer matches all methods, with counts pooled over the images. Seconds are the median over the
+images, from stored pixels to labels, after the first image of each size; those of `speed` are
+measured in turns, on the same images tiled or cut to squares.
 """
 
 from __future__ import annotations
@@ -227,10 +227,20 @@ def held_out(options: argparse.Namespace) -> None:
     from keras_rpe.data import label_folder
 
     for folder in options.folders:
-        name = name_of(folder)
-        names = (options.lists / f"{name}.txt").read_text(encoding="utf-8").split()
-        for kind, images in groups_of(label_folder(folder).subset(names)).items():
-            compare(f"{name}, {kind}", images, options.preset, {})
+        peers = {}
+        if options.stardist:
+            peers["StarDist"] = lambda images, folder=folder: run_stardist(
+                options, folder, options.stardist, images.names
+            )
+        images = label_folder(folder).subset(listed(options.lists, name_of(folder)))
+        for kind, group in groups_of(images).items():
+            compare(f"{name_of(folder)}, {kind}", group, options.preset, peers)
+
+
+def listed(lists: Path, name: str) -> list[str]:
+    """The names of the images of a folder that are held out."""
+    files = sorted(lists.glob(f"{name}*.txt"))
+    return [one for file in files for one in file.read_text(encoding="utf-8").split()]
 
 
 def speed(options: argparse.Namespace) -> None:
@@ -239,8 +249,7 @@ def speed(options: argparse.Namespace) -> None:
     from keras_rpe.results import rgb_array
 
     found = label_folder(options.folder)
-    lists = options.lists / f"{name_of(options.folder)}.txt"
-    names = lists.read_text(encoding="utf-8").split() if lists.exists() else list(found.names)
+    names = listed(options.lists, name_of(options.folder)) or list(found.names)
     names = names[:: max(1, len(names) // options.images)][: options.images]
     pixels = [rgb_array(one.image) for one in found.subset(names)]
     preset = f"preset {Path(options.preset).name}"
@@ -292,7 +301,6 @@ def main() -> None:
         one.set_defaults(run=run)
         if run is speed:
             one.add_argument("folder", type=Path)
-            one.add_argument("--stardist", type=Path, required=True, help="a trained one")
             one.add_argument("--turns", type=int, default=7)
             one.add_argument("--images", type=int, default=4, help="of a turn")
             one.add_argument("--sides", type=int, nargs="+", default=[256, 512])
@@ -306,10 +314,11 @@ def main() -> None:
                 "--lists",
                 type=Path,
                 default=Path(__file__).with_name("held_out"),
-                help="folder of FOLDER.txt",
+                help="folder of FOLDER*.txt",
             )
-        if run is not held_out:
-            one.add_argument("--peer-python", type=Path, required=run is speed)
+        if run is not left_out:
+            one.add_argument("--stardist", type=Path, required=run is speed, help="a trained one")
+        one.add_argument("--peer-python", type=Path, required=run is speed)
         one.add_argument("--cores", type=int, help="threads; default: what TensorFlow takes")
     one = commands.add_parser("answer")
     one.set_defaults(run=answer, peer_python=None)

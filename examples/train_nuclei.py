@@ -78,7 +78,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     updating, calibrating, held_out = [], [], {}
     for folder in options.folders:
-        name, images = folder.name if folder.name != "train" else folder.parent.name, None
+        name = folder.parent.name if folder.name == "train" else folder.name
         images = label_folder(folder)
         if options.leave_out is not None and folder.samefile(options.leave_out):
             held_out[name] = images

@@ -37,8 +37,13 @@ def test_train_on_a_folder(small_folder: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_train_nuclei(small_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    text = _run("train_nuclei.py", small_folder, "--out", out, "--minutes", 0.2)
-    assert "AP at IoU 0.5" in text
+    other = tmp_path / "other"
+    other.symlink_to(small_folder)
+    options = ["--leave-out", other, "--minutes", 0.2]
+    text = _run("train_nuclei.py", small_folder, other, "--out", out, *options)
+    assert "AP at IoU 0.5, 10 images of other held out" in text
+    assert len((out / "other.txt").read_text().split()) == 10
+    assert 0 < len((out / "data.txt").read_text().split()) < 10
     assert (out / "preset" / "metadata.json").is_file()
 
 
