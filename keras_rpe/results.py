@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import find_objects
 
-from keras_rpe.arguments import check_integer
+from keras_rpe.arguments import check_integer, check_number
+from keras_rpe.optional_import import optional_import
 
 MIN_SIDE = 8
 _NONE = (slice(0, 0), slice(0, 0))  # Of an instance without a pixel.
@@ -142,6 +143,112 @@ class Instances:
     def areas(self) -> np.ndarray:
         """Pixels of each instance, int64 `(n,)`."""
         return np.bincount(self.labels.ravel(), minlength=len(self) + 1)[1:]
+
+    def measure(self, image: Any = None, pixel_size: float | None = None) -> dict[str, np.ndarray]:
+        """Measure each instance.
+
+        Args:
+            image: The image, `(H, W)` or `(H, W, C)` of any number of channels, for the mean and
+                the maximum of each channel inside each instance.
+            pixel_size: Side of a pixel in µm, for the same lengths and areas in µm and µm².
+
+        Returns:
+            Arrays `(n,)` by name: `instance`, `class`, `score`, `area_px`, `centroid_row` and
+            `centroid_column`, the box `top`, `left`, `bottom`, `right`, `major_axis_px` and
+            `minor_axis_px` of the ellipse with the same second moments, `perimeter_px`,
+            `solidity`, the share of the convex hull; `mean_1`, `max_1`, … of an image; `area_um2`,
+            `major_axis_um`, `minor_axis_um` and `perimeter_um` with a pixel size. Those of an
+            instance without pixels are NaN.
+
+        Raises:
+            ValueError: If the image has another size, or the pixel size is not positive.
+
+        Example:
+            >>> import numpy as np
+            >>> from keras_rpe.models import Instances
+            >>> one = np.ones(1, "int32")
+            >>> boxes = np.array([[0, 0, 2, 4]])
+            >>> found = Instances(np.ones((2, 4), "int32"), np.array([0.9]), boxes, one)
+            >>> table = found.measure(np.full((2, 4), 7), pixel_size=0.5)
+            >>> [float(table[name][0]) for name in ("area_px", "area_um2", "mean_1")]
+            [8.0, 2.0, 7.0]
+        """
+        # Imported here, as it takes a moment.
+        from skimage.measure import regionprops_table
+
+        channels: np.ndarray | None = None
+        if image is not None:
+            channels = np.asarray(image)
+            channels = channels[..., None] if channels.ndim == 2 else channels
+            if channels.ndim != 3 or channels.shape[:2] != self.labels.shape:
+                raise ValueError(
+                    f"`image` must be of the size of the labels, {self.labels.shape}. "
+                    f"Received: shape={np.shape(image)}"
+                )
+        if pixel_size is not None:
+            check_number("pixel_size", pixel_size)
+        names = [*_MEASURED] + ([*_OF_CHANNELS] if channels is not None else [])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Of the hull of a line of pixels.
+            found = regionprops_table(self.labels, channels, properties=["label", *names])
+        there = found.pop("label") - 1
+        table: dict[str, np.ndarray] = {
+            "instance": np.arange(1, len(self) + 1),
+            "class": self.classes,
+            "score": self.scores,
+            "area_px": self.areas,
+            **dict(zip(("top", "left", "bottom", "right"), self.boxes.reshape(-1, 4).T)),
+        }
+        for key, values in found.items():
+            name, _, channel = key.partition("-")
+            full = np.full(len(self), np.nan)
+            full[there] = values
+            if name in _OF_CHANNELS:
+                table[f"{_OF_CHANNELS[name]}_{int(channel or 0) + 1}"] = full
+            else:
+                table[_CENTROID[channel] if name == "centroid" else _MEASURED[name]] = full
+        if pixel_size is not None:
+            table["area_um2"] = self.areas * float(pixel_size) ** 2
+            for name in [name for name in table if name.endswith("_px") and name != "area_px"]:
+                table[f"{name.removesuffix('_px')}_um"] = table[name] * float(pixel_size)
+        return table
+
+    def to_dataframe(self, image: Any = None, pixel_size: float | None = None) -> Any:
+        """Measure each instance, as a `pandas.DataFrame`.
+
+        Args:
+            image: As in `measure`.
+            pixel_size: As in `measure`.
+
+        Returns:
+            A row for each instance.
+
+        Raises:
+            ImportError: If pandas is not installed.
+            ValueError: As `measure`.
+
+        Example:
+            >>> import numpy as np
+            >>> from keras_rpe.models import Instances
+            >>> one = np.ones(1, "int32")
+            >>> boxes = np.array([[0, 0, 2, 4]])
+            >>> found = Instances(np.ones((2, 4), "int32"), np.array([0.9]), boxes, one)
+            >>> found.to_dataframe()["area_px"].tolist()
+            [8]
+        """
+        return optional_import("pandas", "tables").DataFrame(self.measure(image, pixel_size))
+
+
+# What scikit-image measures, and the names of the columns.
+_MEASURED = {
+    "centroid": "centroid",
+    "axis_major_length": "major_axis_px",
+    "axis_minor_length": "minor_axis_px",
+    "perimeter": "perimeter_px",
+    "solidity": "solidity",
+}
+_CENTROID = {"0": "centroid_row", "1": "centroid_column"}
+_OF_CHANNELS = {"intensity_mean": "mean", "intensity_max": "max"}
 
 
 @dataclass(frozen=True)

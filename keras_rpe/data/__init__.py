@@ -25,6 +25,7 @@ from keras_rpe.data.images import (
 )
 from keras_rpe.data.labelled_images import LabelledImages, LabelMaps
 from keras_rpe.data.labels import VOC_CLASSES, VOID, read_class_names
+from keras_rpe.data.outlines import polygons, write_coco, write_geojson, write_imagej_rois
 from keras_rpe.data.voc import pascal_voc
 
 __all__ = [
@@ -44,12 +45,16 @@ __all__ = [
     "find_images",
     "label_folder",
     "pascal_voc",
+    "polygons",
     "read_boundaries",
     "read_class_names",
     "read_image",
     "read_labels",
     "unpack_bsds500",
+    "write_coco",
+    "write_geojson",
     "write_image",
+    "write_imagej_rois",
     "write_labels",
 ]
 
