@@ -20,6 +20,7 @@ from keras_rpe.data.images import (
     find_images,
     read_image,
     read_labels,
+    read_pixel_size,
     write_image,
     write_labels,
 )
@@ -50,6 +51,7 @@ __all__ = [
     "read_class_names",
     "read_image",
     "read_labels",
+    "read_pixel_size",
     "unpack_bsds500",
     "write_coco",
     "write_geojson",

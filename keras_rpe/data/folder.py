@@ -156,7 +156,12 @@ def _checked_size(path: Path, is_image: bool) -> tuple[int, int]:
         check_label_header(path, header)
         if not plain:
             read_labels(path)
-    elif not (plain and header.channels in (1, 3, 4) and min(header[1:3]) >= MIN_SIDE):
+    elif not (
+        plain
+        and header.pages == 1
+        and header.channels in (1, 3, 4)
+        and min(header[1:3]) >= MIN_SIDE
+    ):
         read_image(path)
     return header.height, header.width
 

@@ -6,6 +6,7 @@ import contextlib
 import glob
 import io
 import logging
+import re
 import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,8 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 import tifffile
-from PIL import Image
+from PIL import Image, ImageOps
 
+from keras_rpe.arguments import check_choice, check_integer
 from keras_rpe.written_file import write_file
 
 
@@ -52,7 +54,7 @@ def raise_problems(problems: Iterable[str | None], of_what: str) -> None:
         )
 
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif")
 """The file endings, in lower case, that count as images in a folder or a glob."""
 
 MIN_SIDE = 8
@@ -63,9 +65,18 @@ MAX_PIXELS = 2**28
 
 PILLOW_FORMATS = ("PNG", "JPEG")
 
+_OTHER_FORMATS = ("BMP", "WEBP", "GIF")
 _SHOWN = 20
 _MAX_ID = 2**31 - 1
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+# How many µm they are, as OME and ImageJ spell them.
+_MICRONS = {
+    **dict.fromkeys(("µm", "μm", "um", "micron", "microns", "micrometer"), 1.0),
+    **{"nm": 1e-3, "mm": 1e3, "cm": 1e4, "inch": 25_400.0, "m": 1e6},
+}
+_ORIENTATION = 0x0112
+_TURNED = (5, 6, 7, 8)  # By a quarter.
+_PHOTOGRAPHS = ("JPEG", "MPO", "WEBP")
 _PNG_END = b"IEND\xaeB`\x82"
 _JPEG_END = b"\xff\xd9"
 # Cameras append padding or thumbnails after the end mark; further back a full decode decides.
@@ -78,12 +89,15 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 class ImageHeader(NamedTuple):
     """The size and the kind of an image file."""
 
-    kind: str  # "PNG", "JPEG", "MPO" (a JPEG of several views) or "TIFF"
+    kind: str  # "PNG", "JPEG", "MPO" (a JPEG of several views), "TIFF", "BMP", "WEBP" or "GIF"
     height: int
     width: int
     channels: int  # a palette image counts as one
     dtype: np.dtype  # of the stored values
     whole: bool  # whether the end looks as it should; if not, only decoding tells
+    pages: int = 1  # images in the file, such as planes of a stack
+    # Of each axis of the values of a TIFF: Y, X, C for channels, P for pages.
+    roles: str = ""
 
 
 def read_header(path: Path) -> ImageHeader:
@@ -116,7 +130,7 @@ def _one_sentence(path: Path) -> Iterator[None]:
         raise ImageFileError(f"{path} does not exist.") from None
     except Image.UnidentifiedImageError:
         raise ImageFileError(
-            f"{path} cannot be read: it is not a PNG, JPEG or TIFF image."
+            f"{path} cannot be read: it is not a PNG, JPEG or TIFF image, nor BMP, WebP or GIF."
         ) from None
     except Exception as error:
         reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
@@ -124,23 +138,23 @@ def _one_sentence(path: Path) -> Iterator[None]:
 
 
 def _pillow_header(path: Path) -> ImageHeader:
-    with Image.open(path, formats=PILLOW_FORMATS) as image:
+    with Image.open(path, formats=(*PILLOW_FORMATS, *_OTHER_FORMATS)) as image:
         width, height = image.size
         kind = str(image.format)
+        if kind in _PHOTOGRAPHS and image.getexif().get(_ORIENTATION, 1) in _TURNED:
+            width, height = height, width
         # A photograph of two views (MPO) is read as its first; an animation is a stack.
-        frames = getattr(image, "n_frames", 1)
-        if kind == "PNG" and frames > 1:
-            raise ImageFileError(f"{path} holds {frames} images, not one.")
+        pages = 1 if kind in ("JPEG", "MPO") else getattr(image, "n_frames", 1)
         channels = len(image.getbands())
         # How the decoder reads pixels, such as "RGB;16B", which it would cut to 8 bits.
         deep = kind == "PNG" and ";16" in str(image.tile[0][3])
     with path.open("rb") as file:
         file.seek(-min(path.stat().st_size, _TAIL_BYTES), 2)
         end = file.read()
-    whole = end.endswith(_PNG_END) if kind == "PNG" else end.rstrip(b"\0").endswith(_JPEG_END)
-    return ImageHeader(
-        kind, height, width, channels, np.dtype(np.uint16 if deep else np.uint8), whole
-    )
+    whole = kind in ("JPEG", "MPO") and end.rstrip(b"\0").endswith(_JPEG_END)
+    whole = whole or (kind == "PNG" and end.endswith(_PNG_END))
+    dtype = np.dtype(np.uint16 if deep else np.uint8)
+    return ImageHeader(kind, height, width, channels, dtype, whole, pages)
 
 
 def _tiff_header(path: Path) -> ImageHeader:
@@ -153,39 +167,75 @@ def _tiff_header(path: Path) -> ImageHeader:
         if len(list(page.tags)) < tags:  # the others point past the end, and are left out
             raise ImageFileError(f"{path} is cut short or broken: its TIFF tags are not whole.")
         series = file.series[0]
-        sizes = {axis: n for axis, n in zip(series.axes, series.shape) if n != 1 or axis in "YX"}
-        height, width = (sizes.pop(axis, 1) for axis in "YX")
-        channels = sizes.pop("S", None) or sizes.pop("C", 1)  # samples of a pixel, or channels
-        if sizes or len(file.pages) not in (1, channels):
-            raise ImageFileError(
-                f"{path} is a stack of shape {series.shape} that holds {len(file.pages)} images, "
-                "not one image."
-            )
+        roles = _roles(series.axes, series.shape)
+        sizes = dict.fromkeys("PCYX", 1)
+        for role, size in zip(roles, series.shape):
+            sizes[role] *= size
         end = max(
             offset + count
             for page in file.pages
             for offset, count in zip((0, *page.dataoffsets), (0, *page.databytecounts))
         )
         whole = end <= path.stat().st_size
-        return ImageHeader("TIFF", height, width, channels, np.dtype(series.dtype), whole)
+        dtype = np.dtype(series.dtype)
+        pages, channels, height, width = (sizes[role] for role in "PCYX")
+        return ImageHeader("TIFF", height, width, channels, dtype, whole, pages, roles)
 
 
-def _decode(path: Path, header: ImageHeader, labels: bool) -> np.ndarray:
+def _roles(axes: str, shape: tuple[int, ...]) -> str:
+    """What each axis of a TIFF is: rows Y, columns X, channels C, or pages P, of any kind."""
+    large = [axis for axis, size in zip(axes, shape) if size != 1]
+    roles = "".join(axis if axis in "YX" else "C" if axis in "SC" else "P" for axis in axes)
+    if "S" in large and "C" in large:  # Images in color, one for each channel.
+        roles = "".join("P" if axis == "C" else role for axis, role in zip(axes, roles))
+    unknown = len(shape) == 3 and axes[0] in "QI" and axes[1:] == "YX"
+    if unknown and shape[2] < MIN_SIDE <= min(shape[:2]):
+        return "YXC"  # Written as pages, and yet channels that come last.
+    return roles
+
+
+class _Chosen(NamedTuple):
+    """Which part of a file is wanted; numbers from 1."""
+
+    channel: int | None = None
+    page: int | None = None
+    project: str | None = None
+
+
+def _decode(path: Path, header: ImageHeader, labels: bool, chosen: _Chosen) -> np.ndarray:
     """Decode (H, W) or (H, W, C) in the stored type; labels are the indices of a palette."""
     with _one_sentence(path):
         if header.kind == "PNG" and not header.whole and _PNG_END not in path.read_bytes():
             raise ImageFileError(f"{path} cannot be read as an image: it is cut short.")
         if header.kind == "TIFF":
-            return _decode_tiff(path, header)
-        with Image.open(path, formats=PILLOW_FORMATS) as image:
-            image.load()
+            return _decode_tiff(path, header, chosen)
+        with Image.open(path, formats=(*PILLOW_FORMATS, *_OTHER_FORMATS)) as image:
             if header.dtype == np.uint16:
                 deep = header.channels > 1
                 return _decode_deep_png(path) if deep else np.asarray(image).astype(np.uint16)
-            if image.mode not in ("1", "L", "RGB", "RGBA") and not (labels and image.mode == "P"):
-                alpha = image.mode in ("LA", "La", "RGBa")
-                return np.asarray(image.convert("RGBA" if alpha else "RGB"))
-            return np.asarray(image)
+            frames = range(header.pages) if chosen.project else [(chosen.page or 1) - 1]
+            pages = [_frame(image, frame, labels) for frame in frames]
+        return _projected(np.stack(pages), chosen.project) if chosen.project else pages[0]
+
+
+def _frame(image: Image.Image, number: int, labels: bool) -> np.ndarray:
+    if number:
+        image.seek(number)
+    image.load()
+    if image.format in _PHOTOGRAPHS:  # They are turned as their camera was held.
+        image = ImageOps.exif_transpose(image)
+    if image.mode not in ("1", "L", "RGB", "RGBA") and not (labels and image.mode == "P"):
+        alpha = image.mode in ("LA", "La", "RGBa")
+        return np.asarray(image.convert("RGBA" if alpha else "RGB"))
+    return np.asarray(image)
+
+
+def _projected(pages: np.ndarray, project: str) -> np.ndarray:
+    """One image of a stack, the first axis; a mean is rounded to the type of the values."""
+    if project == "max":
+        return pages.max(axis=0)
+    mean = pages.mean(axis=0, dtype=np.float64)
+    return (np.round(mean) if pages.dtype.kind in "iu" else mean).astype(pages.dtype)
 
 
 def _decode_deep_png(path: Path) -> np.ndarray:
@@ -202,44 +252,61 @@ def _decode_deep_png(path: Path) -> np.ndarray:
     return pixels if pixels.shape[-1] > 2 else tf.io.decode_png(data, 4, tf.uint16).numpy()
 
 
-def _decode_tiff(path: Path, header: ImageHeader) -> np.ndarray:
+def _decode_tiff(path: Path, header: ImageHeader, chosen: _Chosen) -> np.ndarray:
     with tifffile.TiffFile(path) as file:
         series = file.series[0]
         try:
             pixels = series.asarray()
-        except ValueError as error:
+        except (ValueError, ModuleNotFoundError) as error:
             # Compressions such as LZW need a package of codecs, which Pillow brings along.
-            if "imagecodecs" not in str(error):
+            if isinstance(error, ValueError) and "imagecodecs" not in str(error):
                 raise
             with Image.open(path, formats=("TIFF",)) as image:
                 pixels = np.asarray(image)
-            if pixels.dtype != header.dtype:
+            if pixels.dtype != header.dtype or pixels.size != np.prod(series.shape):
                 raise
-        if header.channels == 1:
-            return pixels.reshape(header.height, header.width)
-        pixels = np.squeeze(pixels)
-        first = pixels.shape != (header.height, header.width, header.channels)
-        return np.moveaxis(pixels, 0, -1) if first else pixels
+            pixels = pixels.reshape(series.shape)
+    # Pages first, then rows, columns and channels.
+    order = sorted(range(pixels.ndim), key=lambda axis: "PYXC".index(header.roles[axis]))
+    pixels = pixels.transpose(order).reshape(
+        header.pages, header.height, header.width, header.channels
+    )
+    if chosen.project:
+        pixels = _projected(pixels, chosen.project)
+    else:
+        pixels = pixels[(chosen.page or 1) - 1]
+    return pixels[..., 0] if header.channels == 1 else pixels
 
 
-def read_image(path: str | Path) -> np.ndarray:
+def read_image(
+    path: str | Path,
+    channel: int | None = None,
+    page: int | None = None,
+    project: str | None = None,
+) -> np.ndarray:
     """Read one image with the values that the file stores.
 
     Palette images become RGB, images of one bit 0 and 255, gray with alpha RGBA, and CMYK or
-    YCbCr RGB. 16-bit PNGs keep their 16 bits. An EXIF orientation is left alone, so that the
-    image stays on top of its labels. TIFF values that are neither 8 nor 16 bits without sign
-    become float32.
+    YCbCr RGB. 16-bit PNGs keep their 16 bits. Photographs (JPEG, WebP) are turned as their EXIF
+    orientation says. TIFF values that are neither 8 nor 16 bits without sign become float32. Axes
+    of TIFF files are those of OME or ImageJ metadata; all but rows, columns and channels count as
+    pages.
 
     Args:
-        path: a PNG, JPEG or TIFF file; its first bytes count, not its ending.
+        path: A PNG, JPEG, TIFF, BMP, WebP or GIF file; its first bytes count, not its ending.
+        channel: Only this channel, from 1, as gray; `None`: all, which must be 1, 3 or 4.
+        page: Only this page of a stack, from 1; `None`: the file must hold one.
+        project: In place of a page, "max" or "mean" over all pages.
 
     Returns:
         An array of shape (H, W), (H, W, 3) or (H, W, 4) of uint8, uint16 or float32.
 
     Raises:
-        ImageFileError: the file is missing, empty, a folder, cut short, no image, a stack of
-            several images, smaller than 8 pixels on a side, larger than 2**28 pixels (PNG and
-            JPEG: than Pillow's own limit, if that is lower), or holds NaN or infinite pixels.
+        ImageFileError: The file is missing, empty, a folder, cut short, no image, a stack of
+            which no page is chosen, of channels of which none is chosen, smaller than 8 pixels on
+            a side, larger than 2**28 pixels (PNG and JPEG: than Pillow's own limit, if that is
+            lower), or holds NaN or infinite pixels; or it has no such channel or page.
+        ValueError: If `channel`, `page` or `project` is none of these.
 
     Example:
         >>> import numpy as np
@@ -252,14 +319,42 @@ def read_image(path: str | Path) -> np.ndarray:
         ((10, 12, 3), 'uint8', 7)
     """
     path = Path(path)
+    for name, number in (("channel", channel), ("page", page)):
+        if number is not None:
+            check_integer(name, number)
+    if project is not None:
+        check_choice("project", project, ("max", "mean"))
+    if page is not None and project is not None:
+        raise ValueError("`page` and `project` must not both be given.")
     header = read_header(path)
     if min(header.height, header.width) < MIN_SIDE:
         raise ImageFileError(
             f"{path} has {header.height} x {header.width} pixels, fewer than {MIN_SIDE} on a side."
         )
-    if header.channels not in (1, 3, 4) and (header.kind, header.channels) != ("PNG", 2):
-        raise ImageFileError(f"{path} has {header.channels} channels, not 1, 3 or 4.")
-    image = _decode(path, header, labels=False)
+    if header.pages > 1 and header.channels == 1 and page is None and project is None and channel:
+        # Pages of a file that names no channels may be them.
+        channel, page = None, channel
+    if header.pages > 1 and page is None and project is None:
+        raise ImageFileError(
+            f"{path} is a stack of {header.pages} images: choose one by `page`, or `project` them."
+        )
+    total = header.height * header.width * header.channels * (header.pages if project else 1)
+    if total > MAX_PIXELS * 4:
+        raise ImageFileError(f"{path} holds {total} values, more than are read: choose a `page`.")
+    channels = 3 if header.kind == "GIF" else header.channels
+    if (page or 1) > header.pages or (channel or 1) > channels:
+        raise ImageFileError(
+            f"{path} has {header.pages} pages and {channels} channels. "
+            f"Received: page={page}, channel={channel}"
+        )
+    with_alpha = (header.kind, header.channels) == ("PNG", 2)
+    if channel is None and header.channels not in (1, 3, 4) and not with_alpha:
+        raise ImageFileError(
+            f"{path} has {header.channels} channels, not 1, 3 or 4: choose one by `channel`."
+        )
+    image = _decode(path, header, labels=False, chosen=_Chosen(channel, page, project))
+    if channel is not None and image.ndim == 3:
+        image = image[..., channel - 1]
     if image.dtype == bool:
         image = image.astype(np.uint8) * 255
     if image.dtype not in (np.uint8, np.uint16):
@@ -276,7 +371,7 @@ def read_labels(path: str | Path) -> np.ndarray:
     """Read one label image: 0 is background, every other number the id of an instance.
 
     Args:
-        path: a PNG of 8 or 16 bits (a palette PNG gives its indices) or a TIFF of integers.
+        path: A PNG of 8 or 16 bits (a palette PNG gives its indices) or a TIFF of integers.
 
     Returns:
         An int32 array of shape (H, W).
@@ -297,7 +392,7 @@ def read_labels(path: str | Path) -> np.ndarray:
     path = Path(path)
     header = read_header(path)
     check_label_header(path, header)
-    labels = _decode(path, header, labels=True)
+    labels = _decode(path, header, labels=True, chosen=_Chosen())
     if labels.dtype == bool:
         return labels.astype(np.int32)
     if labels.size and int(labels.min()) < 0:
@@ -311,21 +406,82 @@ def read_labels(path: str | Path) -> np.ndarray:
 
 def check_label_header(path: Path, header: ImageHeader) -> None:
     """Raise `ImageFileError` where the header already shows that a file holds no labels."""
-    if header.kind in ("JPEG", "MPO"):
-        raise ImageFileError(f"{path} is a JPEG, which changes ids: store labels as PNG or TIFF.")
+    if header.kind not in ("PNG", "TIFF"):
+        raise ImageFileError(
+            f"{path} is a {header.kind}, which may change ids: store labels as PNG or TIFF."
+        )
+    if header.pages != 1:
+        raise ImageFileError(f"{path} is a stack of {header.pages} images, but labels are one.")
     if header.channels != 1:
         raise ImageFileError(f"{path} has {header.channels} channels, but labels have one.")
     if header.dtype.kind not in "iub":
         raise ImageFileError(f"{path} holds values of type {header.dtype}, not whole-number ids.")
 
 
-def write_labels(path: str | Path, labels: np.ndarray) -> None:
+def read_pixel_size(path: str | Path) -> float | None:
+    """Read the side of a pixel from the metadata of a TIFF file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The size in µm, from OME or ImageJ metadata, or from a resolution in pixels per centimeter,
+        or per inch where that is finer than 10 µm; `None` if the file says nothing of it.
+
+    Raises:
+        ImageFileError: The file cannot be read.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_rpe.data import read_pixel_size, write_labels
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_labels(folder + "/cell.tif", np.eye(9, dtype=int), pixel_size=0.5)
+        ...     round(read_pixel_size(folder + "/cell.tif"), 6)
+        0.5
+    """
+    path = Path(path)
+    if read_header(path).kind != "TIFF":
+        return None
+    with _one_sentence(path), tifffile.TiffFile(path) as file:
+        size = _ome_pixel_size(file) or _resolution(file)
+    return size if size and np.isfinite(size) and size > 0 else None
+
+
+def _ome_pixel_size(file: tifffile.TiffFile) -> float | None:
+    found = re.search(r'PhysicalSizeX="([^"]+)"', file.ome_metadata or "")
+    unit = re.search(r'PhysicalSizeXUnit="([^"]+)"', file.ome_metadata or "")
+    try:
+        return float(found[1]) * _MICRONS[unit[1] if unit else "µm"] if found else None
+    except (ValueError, KeyError):
+        return None
+
+
+def _resolution(file: tifffile.TiffFile) -> float | None:
+    tags = file.pages.first.tags
+    if "XResolution" not in tags:
+        return None
+    numerator, denominator = tags["XResolution"].value
+    if not numerator or not denominator:
+        return None
+    name = str((file.imagej_metadata or {}).get("unit", "")).replace("\\u00B5", "µ")
+    unit = _MICRONS.get(name)
+    if unit is None:
+        unit = {2: 25_400.0, 3: 10_000.0}.get(int(tags.valueof("ResolutionUnit", default=1)))
+        # Screens and printers have pixels of that size as well.
+        if unit == 25_400.0 and numerator / denominator < 2540:
+            return None
+    return unit * denominator / numerator if unit else None
+
+
+def write_labels(path: str | Path, labels: np.ndarray, pixel_size: float | None = None) -> None:
     """Write a label image, whole or not at all.
 
     Args:
         path: the file to write: `.png` gives a PNG of 16 bits, `.tif` or `.tiff` a zlib
             compressed TIFF of 16 bits, or of 32 where an id needs them.
         labels: integers of shape (H, W), none negative.
+        pixel_size: Side of a pixel in µm, for the resolution of a TIFF.
 
     Raises:
         ImageFileError: the labels or the ending are not as above, or an id above 65535 is to
@@ -365,7 +521,10 @@ def write_labels(path: str | Path, labels: np.ndarray) -> None:
         Image.fromarray(labels.astype(np.uint16)).save(buffer, format="PNG")
     elif suffix in (".tif", ".tiff"):
         stored = labels.astype(np.uint16 if highest <= 65535 else np.uint32)
-        tifffile.imwrite(buffer, stored, compression="zlib", photometric="minisblack")
+        scale = {}
+        if pixel_size is not None:
+            scale = {"resolution": (10_000 / pixel_size,) * 2, "resolutionunit": "CENTIMETER"}
+        tifffile.imwrite(buffer, stored, compression="zlib", photometric="minisblack", **scale)
     else:
         raise ImageFileError(f"{path} needs the ending .png, .tif or .tiff for labels.")
     write_file(path, buffer.getvalue())

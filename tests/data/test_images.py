@@ -15,9 +15,11 @@ from keras_rpe.data import (
     find_images,
     read_image,
     read_labels,
+    read_pixel_size,
     write_image,
     write_labels,
 )
+from keras_rpe.data.images import read_header
 
 RNG = np.random.default_rng(0)
 
@@ -103,12 +105,14 @@ def test_other_modes_of_a_png(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
-def test_jpeg_has_no_other_shape_and_is_not_turned(tmp_path, mode):
+def test_jpeg_has_no_other_shape_and_is_turned(tmp_path, mode):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new(mode, (12, 9)).save(tmp_path / "a.jpg", exif=exif)
     read = read_image(tmp_path / "a.jpg")
-    assert read.shape == ((9, 12) if mode == "L" else (9, 12, 3))
+    assert read.shape == ((12, 9) if mode == "L" else (12, 9, 3))
+    header = read_header(tmp_path / "a.jpg")
+    assert (header.height, header.width) == (12, 9)
     assert read.dtype == np.uint8
 
 
@@ -152,6 +156,114 @@ def test_several_images_in_one_file_are_errors(tmp_path):
     for name in ("a.tif", "a.png"):
         frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
         fails(read_image, tmp_path / name, "2 images")
+
+
+STACK = random_values("uint16", 4, 2, 9, 12)  # planes, channels, rows, columns
+
+
+@pytest.mark.parametrize(
+    ("axes", "options"),
+    [
+        ("ZCYX", {"imagej": True}),
+        ("ZCYX", {"ome": True}),
+        ("CZYX", {"ome": True}),
+        ("ZYXS", {"metadata": {"axes": "ZYXS"}, "planarconfig": "contig"}),
+    ],
+)
+def test_pages_and_channels_are_chosen(tmp_path, axes, options):
+    order = ["ZCYX".index(axis) for axis in axes.replace("S", "C")]
+    metadata = {"metadata": {"axes": axes}}
+    pixels = np.ascontiguousarray(STACK.transpose(order))
+    tifffile.imwrite(
+        tmp_path / "a.ome.tif" if "ome" in options else tmp_path / "a.tif",
+        pixels,
+        photometric="minisblack",
+        **(metadata | options),
+    )
+    (path,) = tmp_path.iterdir()
+    np.testing.assert_array_equal(read_image(path, channel=2, page=3), STACK[2, 1])
+    np.testing.assert_array_equal(read_image(path, channel=1, project="max"), STACK[:, 0].max(0))
+    mean = read_image(path, channel=1, project="mean")
+    assert np.abs(mean - STACK[:, 0].mean(0)).max() <= 0.5
+    for words, chosen in (
+        (["4 images", "page", "project"], {}),
+        (["2 channels", "channel"], {"page": 1}),
+        (["4 pages", "2 channels", "page=5"], {"page": 5, "channel": 1}),
+        (["4 pages", "2 channels", "channel=3"], {"page": 1, "channel": 3}),
+    ):
+        with pytest.raises(ImageFileError) as caught:
+            read_image(path, **chosen)
+        assert all(word in str(caught.value) for word in [path.name, *words])
+
+
+def test_channels_without_metadata(tmp_path):
+    last = np.moveaxis(STACK[0], 0, -1)
+    tifffile.imwrite(tmp_path / "last.tif", last, photometric="minisblack")
+    tifffile.imwrite(tmp_path / "first.tif", STACK[0], photometric="minisblack")
+    for name in ("last.tif", "first.tif"):
+        np.testing.assert_array_equal(read_image(tmp_path / name, channel=2), STACK[0, 1])
+    fails(read_image, tmp_path / "last.tif", "2 channels", "`channel`")
+    fails(read_image, tmp_path / "first.tif", "2 images", "`page`")
+
+
+def test_one_channel_of_a_photograph(tmp_path):
+    image = random_values("uint8", 9, 12, 3)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png", channel=3), image[..., 2])
+
+
+@pytest.mark.parametrize("ending", ["bmp", "webp", "gif"])
+def test_other_formats(tmp_path, ending):
+    image = random_values("uint8", 9, 12)
+    lossless = {"lossless": True} if ending == "webp" else {}
+    Image.fromarray(image).save(tmp_path / f"a.{ending}", **lossless)
+    read = read_image(tmp_path / f"a.{ending}")
+    np.testing.assert_array_equal(read[..., 0] if read.ndim == 3 else read, image)
+    assert find_images(tmp_path) == [tmp_path / f"a.{ending}"]
+    fails(read_labels, tmp_path / f"a.{ending}", "store labels as")
+
+
+def test_frames_of_an_animation(tmp_path):
+    frames = [Image.fromarray(np.full((9, 12), value, "uint8")) for value in (10, 200)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    fails(read_image, tmp_path / "a.gif", "2 images")
+    assert read_image(tmp_path / "a.gif", page=2).max() == 200
+    assert read_image(tmp_path / "a.gif", project="mean").max() == 105
+
+
+def test_zstd_is_read(tmp_path):
+    image = random_values("uint8", 9, 12)
+    Image.fromarray(image).save(tmp_path / "a.tif", compression="zstd")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), image)
+
+
+def test_pixel_sizes(tmp_path):
+    image = np.zeros((9, 12), "uint8")
+    ome = {"PhysicalSizeX": 325, "PhysicalSizeXUnit": "nm"}
+    for name, options, wanted in (
+        ("ome.ome.tif", {"metadata": {"axes": "YX", **ome}}, 0.325),
+        ("imagej.tif", {"imagej": True, "resolution": (4, 4), "metadata": {"unit": "um"}}, 0.25),
+        ("cm.tif", {"resolution": (2e4, 2e4), "resolutionunit": "CENTIMETER"}, 0.5),
+        ("fine.tif", {"resolution": (25400, 25400), "resolutionunit": "INCH"}, 1.0),
+        ("print.tif", {"resolution": (300, 300), "resolutionunit": "INCH"}, None),
+        ("none.tif", {}, None),
+    ):
+        tifffile.imwrite(tmp_path / name, image, **options)
+        assert read_pixel_size(tmp_path / name) == (wanted and pytest.approx(wanted)), name
+    write_labels(tmp_path / "labels.tif", image, pixel_size=0.65)
+    assert read_pixel_size(tmp_path / "labels.tif") == pytest.approx(0.65)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    assert read_pixel_size(tmp_path / "a.png") is None
+
+
+@pytest.mark.parametrize(
+    "chosen", [{"channel": 0}, {"page": 1.5}, {"project": "sum"}, {"page": 1, "project": "max"}]
+)
+def test_wrong_choices(tmp_path, chosen):
+    Image.new("L", (12, 9)).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=f"`{next(iter(chosen))}`") as caught:
+        read_image(tmp_path / "a.png", **chosen)
+    assert not isinstance(caught.value, ImageFileError)
 
 
 def test_claim_of_too_many_pixels_is_an_error(tmp_path):
