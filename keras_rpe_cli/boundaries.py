@@ -45,11 +45,11 @@ def boundaries(
     check_model_choice(preset, model)
     endings = [".png", "_thin.png"] if thin else [".png"]
 
-    def process(network: BoundaryDetector, file: Path, image: np.ndarray) -> str:
+    def process(network: BoundaryDetector, file: Path, name: str, image: np.ndarray) -> str:
         if image.dtype.kind != "u":
             raise ValueError(f"{file} holds values of type {image.dtype}, not of 8 or 16 bits.")
         found = detect(network, image)
-        targets = [out / f"{file.stem}{ending}" for ending in endings]
+        targets = [out / f"{name}{ending}" for ending in endings]
         maps = (found.probabilities, found.thinned)
         write_all({target: partial(_write_png, values) for target, values in zip(targets, maps)})
         return str(targets[0])

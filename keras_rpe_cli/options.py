@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from keras_rpe_cli.report import (
+    counted,
     import_keras_rpe,
     one_line,
     print_device,
@@ -46,6 +50,16 @@ DiameterOption = Annotated[
         metavar="auto|PX",
         help="Diameter of the objects, √(4 area / π) in pixels; auto: it is estimated.",
     ),
+]
+
+ChannelOption = Annotated[
+    int | None, typer.Option(min=1, help="Only this channel of each image, from 1, as gray.")
+]
+PageOption = Annotated[
+    int | None, typer.Option(min=1, help="Only this page of each stack, from 1.")
+]
+ProjectOption = Annotated[
+    Literal["max", "mean"] | None, typer.Option(help="Each stack as one image, over its pages.")
 ]
 
 _COMMANDS = {"InstanceSegmenter": "segment", "BoundaryDetector": "boundaries"}
@@ -119,13 +133,15 @@ def process_images(
     out: Path,
     endings: Sequence[str],
     load: Callable[[], Any],
-    process: Callable[[Any, Path, np.ndarray], str],
+    process: Callable[[Any, Path, str, np.ndarray], str],
+    **chosen: Any,
 ) -> tuple[int, int]:
     """Read all images that the inputs stand for, once each, and process them one by one.
 
-    What is wrong with an input or an image is printed, and does not stop the others. `endings` are
-    those of the files that `process` may write; what it returns is printed. Counts what was done
-    and what was not.
+    What is wrong with an input or an image is printed, and does not stop the others. `process`
+    takes the model, the file, the name of its results and its pixels; `endings` are those of the
+    files that it may write, and what it returns is printed. `chosen` says which part of a file is
+    read. Counts what was done and what was not.
     """
     import_keras_rpe()
     from keras_rpe.data import ImageFileError, find_images, read_image
@@ -134,16 +150,20 @@ def process_images(
     failures = 0
     for text in inputs:
         try:
-            for file in find_images(text):
-                found.setdefault(file.resolve(), file)
+            images = find_images(text)
         except ImageFileError as error:
             print_error(one_line(error))
             failures += 1
+            continue
+        for file in images:
+            found.setdefault(file.resolve(), file)
+        _print_skipped(Path(text), images)
     if not found:
         raise typer.Exit(1)
+    names = _result_names(list(found.values()))
     taken: dict[str, Path] = {}
     for file in found.values():
-        for target in (out / f"{file.stem}{ending}" for ending in endings):
+        for target in (out / f"{names[file]}{ending}" for ending in endings):
             # Some file systems take A.png and a.png for one name.
             other = taken.setdefault(str(target).lower(), file)
             if other is not file:
@@ -157,21 +177,64 @@ def process_images(
                     f"of {file} would overwrite {target}."
                 )
     done = 0
-    with output_folder(out):
+    with output_folder(out), ThreadPoolExecutor(1) as pool:
         model = load()
         print_device()
+        files = list(found.values())
+        read = [pool.submit(read_image, file, **chosen) for file in files[:1]]
         with progress_bar("processing", len(found)) as advance:
-            for file in found.values():
-                try:
-                    line = process(model, file, read_image(file))
-                except ValueError as error:
-                    print_error(one_line(error))
-                    failures += 1
-                else:
-                    typer.echo(f"{file}: {line}")
-                    done += 1
-                advance()
+            try:
+                for number, file in enumerate(files):
+                    # The next image is read while this one is segmented.
+                    read += [
+                        pool.submit(read_image, one, **chosen)
+                        for one in files[number + 1 : number + 2]
+                    ]
+                    try:
+                        line = process(model, file, names[file], read.pop(0).result())
+                    except ValueError as error:
+                        print_error(_PARAMETERS.sub(r"--\1", one_line(error)))
+                        failures += 1
+                    else:
+                        typer.echo(f"{file}: {line}")
+                        done += 1
+                    advance()
+            finally:
+                pool.shutdown(cancel_futures=True)
     return done, failures
+
+
+# Of `read_image`, which options stand for.
+_PARAMETERS = re.compile(r"`(channel|page|project)`")
+
+
+def _result_names(files: Sequence[Path]) -> dict[Path, str]:
+    """What the results of each file are called: as the file, without ending where that is clear."""
+    stems = Counter(file.stem.lower() for file in files)
+    return {
+        file: file.stem if stems[file.stem.lower()] == 1 else file.name.replace(".", "_")
+        for file in files
+    }
+
+
+def _print_skipped(folder: Path, images: Sequence[Path]) -> None:
+    """Say which files of a folder are no images."""
+    if not folder.is_dir():
+        return
+    others = sorted(
+        file.name
+        for file in folder.iterdir()
+        if file.is_file() and file not in images and not file.name.startswith(".")
+    )
+    if others:
+        more = ", …" if len(others) > _NAMED else ""
+        typer.echo(
+            f"{folder}: {counted(len(others), 'file')} skipped that are no images: "
+            f"{', '.join(others[:_NAMED])}{more}"
+        )
+
+
+_NAMED = 3
 
 
 def write_all(files: Mapping[Path, Callable[[Path], object]]) -> None:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from keras_rpe_cli.options import (
+    ChannelOption,
     DiameterOption,
     InputsArgument,
     ModelOption,
     OutOption,
+    PageOption,
     PresetOption,
+    ProjectOption,
     check_model_choice,
     load_task,
     parsed_diameter,
@@ -25,14 +29,17 @@ from keras_rpe_cli.options import (
     segment_image,
     write_all,
 )
-from keras_rpe_cli.report import counted
+from keras_rpe_cli.report import counted, import_keras_rpe
 
 if TYPE_CHECKING:
     import numpy as np
 
     from keras_rpe.models import Instances, InstanceSegmenter
 
-_COLUMNS = ["image", "instance", "area", "score", "class", "top", "left", "bottom", "right"]
+Row = dict[str, str]
+
+_BOX = ("top", "left", "bottom", "right")
+_PLACE = ("instance", "class", "score", "area_px", "area_um2", "centroid_row", "centroid_column")
 _LARGEST_PNG_ID = 65535
 
 
@@ -42,6 +49,9 @@ def segment(
     preset: PresetOption = None,
     model: ModelOption = None,
     diameter: DiameterOption = "auto",
+    channel: ChannelOption = None,
+    page: PageOption = None,
+    project: ProjectOption = None,
     suffix: Annotated[
         Literal["png", "tif"],
         typer.Option(help="Format of the label images; from 65536 instances on it is tif anyway."),
@@ -49,86 +59,174 @@ def segment(
     overlay: Annotated[
         bool, typer.Option("--overlay/--no-overlay", help="Also draw instances over the image.")
     ] = True,
+    outlines: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="geojson|imagej|coco",
+            help="Also write outlines, for QuPath, as ROIs of Fiji, or of COCO; may be repeated.",
+        ),
+    ] = None,
+    measure: Annotated[
+        bool,
+        typer.Option("--measure", help="Also list shape, and mean and maximum of each channel."),
+    ] = False,
+    pixel_size: Annotated[
+        float | None, typer.Option(help="Side of a pixel in µm; default: what the file says.")
+    ] = None,
 ) -> None:
     """Segment images.
 
     For NAME.png, writes OUT/NAME_labels.png (0 is background, k the k-th
-    instance) and OUT/NAME_overlay.png, and lists the instances of all images
-    in OUT/instances.csv.
+    instance) and OUT/NAME_overlay.png, lists the instances of all images in
+    OUT/instances.csv, and the images in OUT/summary.csv.
     """
     check_model_choice(preset, model)
+    if page is not None and project is not None:
+        raise ValueError(f"--page does not go with --project. Received: {page} and {project}")
+    if pixel_size is not None and not 0 < pixel_size < float("inf"):
+        raise ValueError(f"--pixel-size needs a positive number. Received: {pixel_size}")
     pixels = parsed_diameter(diameter)
-    table = out / "instances.csv"
-    rows = _read_rows(table)
+    kinds = list(dict.fromkeys(outlines or []))
+    _check_packages(kinds)
+    instances, images = (_Table(out / name) for name in ("instances.csv", "summary.csv"))
     done: list[int] = []
+    begin = time.perf_counter()
 
-    def process(network: InstanceSegmenter, file: Path, image: np.ndarray) -> str:
+    def process(network: InstanceSegmenter, file: Path, name: str, image: np.ndarray) -> str:
+        from keras_rpe.data import read_channels, read_pixel_size
+
         result = segment_image(network, image, str(file), pixels)
-        _write_results(image, result, file.stem, out, suffix, overlay)
-        columns = zip(result.areas, result.scores, result.classes, result.boxes)
+        size = pixel_size or read_pixel_size(file)
+        channels = read_channels(file, page, project) if measure else None
+        _write_results(image, result, out / name, suffix, overlay, size, kinds, file.name)
         # Bottom and right are the first row and column beyond.
-        rows[file.stem] = [
-            [file.stem, str(number), str(area), f"{score:.4f}", str(kind), *map(str, box)]
-            for number, (area, score, kind, box) in enumerate(columns, start=1)
+        table = result.measure(channels, size)
+        wanted = table if measure else [key for key in (*_PLACE, *_BOX) if key in table]
+        columns = [[_text(value) for value in table[key]] for key in wanted]
+        rows = [dict(zip(wanted, row)) for row in zip(*columns)]
+        instances.rows[file.name] = [{"image": file.name, **row} for row in rows]
+        images.rows[file.name] = [
+            {
+                "image": file.name,
+                "height": str(image.shape[0]),
+                "width": str(image.shape[1]),
+                "instances": str(len(result)),
+                "mean_area_px": _text(result.areas.mean()) if len(result) else "",
+                "diameter_px": _text(result.diameter) if result.diameter else "",
+                "pixel_size_um": _text(size) if size else "",
+            }
         ]
         done.append(len(result))
-        size = f", diameter {result.diameter:.1f} px" if result.diameter else ""
-        return f"{counted(len(result), 'instance')}{size}"
+        found = f", diameter {result.diameter:.1f} px" if result.diameter else ""
+        return f"{counted(len(result), 'instance')}{found}"
 
-    endings = ("_labels.png", "_labels.tif", "_overlay.png")
+    endings = ("_labels.png", "_labels.tif", "_overlay.png", *(_ENDINGS[kind] for kind in kinds))
     load = partial(load_task, preset, model, "InstanceSegmenter")
+    chosen = {"channel": channel, "page": page, "project": project}
     try:
-        _, failures = process_images(inputs, out, endings, load, process)
+        _, failures = process_images(inputs, out, endings, load, process, **chosen)
     finally:
-        # Also after Ctrl-C or on a full disk: the table lists the images that are done.
+        # Also after Ctrl-C or on a full disk: the tables list the images that are done.
         if done:
-            _write_rows(table, rows)
+            instances.write()
+            images.write()
+    rate = len(done) / (time.perf_counter() - begin)
     text = f"{counted(sum(done), 'instance')} in {counted(len(done), 'image')}"
-    typer.echo(f"{text}, written to {out}" if done else "no image was segmented")
+    if done:
+        typer.echo(f"{text}, written to {out}, {rate:.2g} images a second with all loading")
+    else:
+        typer.echo("no image was segmented")
     if failures:
         raise typer.Exit(1)
 
 
+_ENDINGS = {"geojson": ".geojson", "imagej": "_rois.zip", "coco": "_coco.json"}
+
+
+def _check_packages(kinds: Iterable[str]) -> None:
+    """Find out before the work whether what writes outlines is installed."""
+    import_keras_rpe()
+    from keras_rpe.optional_import import optional_import
+
+    for kind in kinds:
+        if kind not in _ENDINGS:
+            raise ValueError(f"--outlines needs {', '.join(_ENDINGS)}. Received: {kind}")
+        if kind == "coco":
+            optional_import("pycocotools.mask", "coco")
+        else:
+            optional_import("rasterio.features", "outlines")
+            optional_import("roifile", "outlines")
+
+
+def _text(value: Any) -> str:
+    """A number for a table: whole ones as they are, others with five digits, nothing for NaN."""
+    number = float(value)
+    if number != number:
+        return ""
+    return str(int(number)) if number == int(number) and abs(number) < 1e15 else f"{number:.5g}"
+
+
 def _write_results(
-    image: np.ndarray, result: Instances, name: str, out: Path, suffix: str, overlay: bool
+    image: np.ndarray,
+    result: Instances,
+    target: Path,
+    suffix: str,
+    overlay: bool,
+    pixel_size: float | None = None,
+    outlines: Iterable[str] = (),
+    image_name: str = "",
 ) -> None:
     from keras_rpe import data
     from keras_rpe.visualization import overlay_instances
 
-    labels = out / f"{name}_labels.{suffix if len(result) <= _LARGEST_PNG_ID else 'tif'}"
+    def named(ending: str) -> Path:
+        return target.with_name(target.name + ending)
+
+    labels = named(f"_labels.{suffix if len(result) <= _LARGEST_PNG_ID else 'tif'}")
     files: dict[Path, Callable[[Path], object]] = {
-        labels: partial(data.write_labels, labels=result.labels)
+        labels: partial(data.write_labels, labels=result.labels, pixel_size=pixel_size)
     }
     if overlay:
         picture = overlay_instances(image, result.labels)
-        files[out / f"{name}_overlay.png"] = partial(data.write_image, rgb=picture)
+        files[named("_overlay.png")] = partial(data.write_image, rgb=picture)
+    writers: dict[str, Callable[[Path], object]] = {
+        "geojson": partial(data.write_geojson, instances=result),
+        "imagej": partial(data.write_imagej_rois, instances=result),
+        "coco": partial(data.write_coco, instances=result, image_name=image_name),
+    }
+    files |= {named(_ENDINGS[kind]): writers[kind] for kind in outlines}
     write_all(files)
 
 
-def _read_rows(path: Path) -> dict[str, list[list[str]]]:
-    """The rows of a table of instances for each image, which stay unless it is segmented again."""
-    found: dict[str, list[list[str]]] = {}
-    if not path.exists():
-        return found
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.reader(file))
-    except (OSError, ValueError, csv.Error):
-        rows = []
-    if not rows or rows[0] != _COLUMNS or any(len(row) != len(_COLUMNS) for row in rows):
-        raise ValueError(
-            f"{path} exists and is not a table that `keras-rpe segment` wrote, choose another "
-            "folder with --out."
-        )
-    for row in rows[1:]:
-        found.setdefault(row[0], []).append(row)
-    return found
+class _Table:
+    """A table of rows by image; those of other images stay, and images done again are replaced."""
 
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: dict[str, list[Row]] = {}
+        if not path.exists():
+            return
+        try:
+            with path.open(newline="", encoding="utf-8-sig") as file:
+                read = list(csv.DictReader(file, strict=True))
+        except (OSError, ValueError, csv.Error):
+            read = [{}]
+        if any("image" not in row or None in row or None in row.values() for row in read):
+            raise ValueError(
+                f"{path} exists and is not a table that `keras-rpe segment` wrote, choose another "
+                "folder with --out."
+            )
+        for row in read:
+            self.rows.setdefault(row["image"], []).append(row)
 
-def _write_rows(path: Path, rows: dict[str, list[list[str]]]) -> None:
-    from keras_rpe.written_file import write_file
+    def write(self) -> None:
+        """Write it, with a mark by which spreadsheets know its encoding."""
+        from keras_rpe.written_file import write_file
 
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([_COLUMNS, *chain.from_iterable(rows.values())])
-    write_file(path, text.getvalue())
+        rows = list(chain.from_iterable(self.rows.values()))
+        columns = dict.fromkeys(chain(["image"], *rows))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(columns), restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_file(self.path, "\ufeff" + text.getvalue())

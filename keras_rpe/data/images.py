@@ -319,6 +319,43 @@ def read_image(
         ((10, 12, 3), 'uint8', 7)
     """
     path = Path(path)
+    _check_choice(channel, page, project)
+    return _read(path, _Chosen(channel, page, project), any_channels=False)
+
+
+def read_channels(
+    path: str | Path, page: int | None = None, project: str | None = None
+) -> np.ndarray:
+    """Read all channels of one image, however many there are, such as to measure them.
+
+    Args:
+        path: As for `read_image`.
+        page: As for `read_image`.
+        project: As for `read_image`.
+
+    Returns:
+        An array (H, W) or (H, W, C) of uint8, uint16 or float32.
+
+    Raises:
+        ImageFileError: As `read_image`, but for the number of channels.
+        ValueError: If `page` or `project` is none of these.
+
+    Example:
+        >>> import numpy as np
+        >>> import tifffile
+        >>> from keras_rpe.data import read_channels
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     pixels = np.zeros((2, 9, 12), "uint8")
+        ...     tifffile.imwrite(folder + "/a.tif", pixels, imagej=True, metadata={"axes": "CYX"})
+        ...     read_channels(folder + "/a.tif").shape
+        (9, 12, 2)
+    """
+    _check_choice(None, page, project)
+    return _read(Path(path), _Chosen(None, page, project), any_channels=True)
+
+
+def _check_choice(channel: int | None, page: int | None, project: str | None) -> None:
     for name, number in (("channel", channel), ("page", page)):
         if number is not None:
             check_integer(name, number)
@@ -326,6 +363,10 @@ def read_image(
         check_choice("project", project, ("max", "mean"))
     if page is not None and project is not None:
         raise ValueError("`page` and `project` must not both be given.")
+
+
+def _read(path: Path, chosen: _Chosen, any_channels: bool) -> np.ndarray:
+    channel, page, project = chosen
     header = read_header(path)
     if min(header.height, header.width) < MIN_SIDE:
         raise ImageFileError(
@@ -348,7 +389,8 @@ def read_image(
             f"Received: page={page}, channel={channel}"
         )
     with_alpha = (header.kind, header.channels) == ("PNG", 2)
-    if channel is None and header.channels not in (1, 3, 4) and not with_alpha:
+    few = header.channels in (1, 3, 4) or with_alpha or any_channels
+    if channel is None and not few:
         raise ImageFileError(
             f"{path} has {header.channels} channels, not 1, 3 or 4: choose one by `channel`."
         )

@@ -11,14 +11,16 @@ import tifffile
 from command_line import BAD_IMAGES, assert_one_line_error, bad_image, full_disk
 from PIL import Image
 
-from keras_rpe.data import read_image, read_labels
-from keras_rpe.models import InstanceSegmenter
+from keras_rpe.data import read_image, read_labels, read_pixel_size
+from keras_rpe.models import Instances, InstanceSegmenter
 from keras_rpe.ops.backend import device_name
 from keras_rpe_cli.demo import demo_image
 
+TABLES = ("instances.csv", "summary.csv")
+
 
 def rows_of(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         return list(csv.DictReader(file))
 
 
@@ -37,7 +39,7 @@ def test_segment_writes_labels_overlay_and_table(run, labelled, tiny_model, tiny
     outcome = run("segment", labelled / "images", "--preset", tiny_preset, "--out", out)
     assert (outcome.code, outcome.err) == (0, "")
     names = {f"{n}_{kind}.png" for n in "abcd" for kind in ("labels", "overlay")}
-    assert names_in(out) == names | {"instances.csv"}
+    assert names_in(out) == names | {"instances.csv", "summary.csv"}
     rows = rows_of(out / "instances.csv")
     total = 0
     for name in "abcd":
@@ -46,9 +48,9 @@ def test_segment_writes_labels_overlay_and_table(run, labelled, tiny_model, tiny
         total += len(expected)
         np.testing.assert_array_equal(read_labels(out / f"{name}_labels.png"), expected.labels)
         assert read_image(out / f"{name}_overlay.png").shape == image.shape
-        mine = [row for row in rows if row["image"] == name]
+        mine = [row for row in rows if row["image"] == f"{name}.png"]
         assert [int(row["instance"]) for row in mine] == list(range(1, len(expected) + 1))
-        assert [int(row["area"]) for row in mine] == expected.areas.tolist()
+        assert [int(row["area_px"]) for row in mine] == expected.areas.tolist()
         boxes = [[int(row[k]) for k in ("top", "left", "bottom", "right")] for row in mine]
         assert boxes == expected.boxes.tolist()
         assert [int(row["class"]) for row in mine] == expected.classes.tolist()
@@ -82,7 +84,7 @@ def test_model_file_glob_and_fewer_results(run, labelled, tiny_model, tiny_detec
     inputs = (labelled / "images" / "[ab].png", labelled / "images" / "a.png")
     for verb, model, options, expected in (
         ("segment", tiny_model, ("--suffix", "tif", "--no-overlay"),
-         {"a_labels.tif", "b_labels.tif", "instances.csv"}),
+         {"a_labels.tif", "b_labels.tif", "instances.csv", "summary.csv"}),
         ("boundaries", tiny_detector, ("--no-thin",), {"a.png", "b.png"}),
     ):  # fmt: skip
         file, out = tmp_path / f"{verb}.keras", tmp_path / verb
@@ -93,14 +95,13 @@ def test_model_file_glob_and_fewer_results(run, labelled, tiny_model, tiny_detec
 
 
 def test_many_instances_become_tif(tmp_path):
-    from keras_rpe.models import Instances
     from keras_rpe_cli.segment import _write_results
 
     n = 65536
     labels = np.zeros((300, 300), "int32")
     labels.flat[:n] = np.arange(1, n + 1)
     result = Instances(labels, np.ones(n), np.zeros((n, 4), int), np.ones(n, int))
-    _write_results(np.zeros((300, 300), "uint8"), result, "x", tmp_path, "png", False)
+    _write_results(np.zeros((300, 300), "uint8"), result, tmp_path / "x", "png", False)
     assert names_in(tmp_path) == {"x_labels.tif"}
     assert read_labels(tmp_path / "x_labels.tif").max() == n
 
@@ -136,6 +137,67 @@ def test_table_keeps_other_images_and_replaces_its_own(run, labelled, tiny_prese
     assert (tmp_path / "out" / "instances.csv").read_text() == "my,own\n1,2\n"
 
 
+def test_one_name_with_two_endings_gives_two_results(run, labelled, tiny_preset, tmp_path):
+    folder = labelled / "images"
+    (folder / "d.png").rename(folder / "A.tif")
+    (folder / "notes äö.txt").write_text("mine")
+    outcome = run("segment", folder, "--preset", tiny_preset, "--out", tmp_path / "out")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "1 file skipped that are no images: notes äö.txt" in outcome.out
+    found = {name for name in names_in(tmp_path / "out") if name.endswith("_labels.png")}
+    assert found == {f"{name}_labels.png" for name in ("a_png", "A_tif", "b", "c")}
+    images = [row["image"] for row in rows_of(tmp_path / "out" / "summary.csv")]
+    assert sorted(images) == ["A.tif", "a.png", "b.png", "c.png"]
+
+
+def test_channels_pages_and_sizes(run, tiny_model, tiny_preset, tmp_path):
+    import pandas
+
+    stack = np.random.default_rng(0).integers(0, 900, (3, 2, 24, 40)).astype("uint16")
+    stack[:, 1, 4:20, 6:20] += 2000
+    file, out = tmp_path / "größe 1.tif", tmp_path / "out put"
+    options = {"resolution": (4, 4), "metadata": {"axes": "ZCYX", "unit": "um"}}
+    tifffile.imwrite(file, stack, imagej=True, **options)
+    verb = "segment", file, "--preset", tiny_preset, "--out", out
+    for given, words in (
+        ((), ("3 images", "--page", "--project")),
+        (("--page", 2), ("2 channels", "--channel")),
+        (("--page", 9, "--channel", 2), ("3 pages", "page=9")),
+        (("--project", "max", "--page", 2), ("--page", "--project")),
+        (("--pixel-size", "-1"), ("--pixel-size", "-1")),
+        (("--outlines", "svg"), ("--outlines", "geojson", "svg")),
+    ):
+        assert_one_line_error(run(*verb, *given), *words)
+    shape = ("--channel", 2, "--project", "max", "--measure", "--suffix", "tif")
+    outcome = run(
+        *verb, *shape, "--outlines", "geojson", "--outlines", "imagej", "--outlines", "coco"
+    )
+    assert (outcome.code, outcome.err) == (0, "")
+    expected = tiny_model.predict_instances(stack[:, 1].max(axis=0))
+    assert len(expected) > 0
+    endings = ("_labels.tif", "_overlay.png", ".geojson", "_rois.zip", "_coco.json")
+    assert names_in(out) == {f"größe 1{ending}" for ending in endings} | {*TABLES}
+    np.testing.assert_array_equal(read_labels(out / "größe 1_labels.tif"), expected.labels)
+    assert read_pixel_size(out / "größe 1_labels.tif") == pytest.approx(0.25)
+    table = pandas.read_csv(out / "instances.csv")
+    assert set(table["image"]) == {"größe 1.tif"}
+    both = np.moveaxis(stack.max(axis=0), 0, -1)
+    for name, values in expected.measure(both, 0.25).items():
+        np.testing.assert_allclose(table[name], values, rtol=1e-4, err_msg=name)
+    assert {"mean_2", "max_1", "area_um2", "perimeter_um"} <= {*table}
+    (row,) = rows_of(out / "summary.csv")
+    assert (row["instances"], row["pixel_size_um"]) == (str(len(expected)), "0.25")
+
+
+def test_summary_lists_images_without_instances(run, labelled, tiny_preset, tmp_path, monkeypatch):
+    nothing = Instances(np.zeros((32, 40), "int32"), *(np.zeros(n) for n in (0, (0, 4), 0)))
+    monkeypatch.setattr(InstanceSegmenter, "predict_instances", lambda *_: nothing)
+    run("segment", labelled / "images", "--preset", tiny_preset, "--out", tmp_path / "out")
+    assert rows_of(tmp_path / "out" / "instances.csv") == []
+    rows = rows_of(tmp_path / "out" / "summary.csv")
+    assert [(row["image"], row["instances"]) for row in rows] == [(f"{n}.png", "0") for n in "abcd"]
+
+
 def test_bad_images_do_not_stop_the_others(run, labelled, command, tmp_path):
     bad = bad_image(labelled / "images", "truncated.png")
     parts = ["missing.png", str(bad)]
@@ -149,7 +211,7 @@ def test_bad_images_do_not_stop_the_others(run, labelled, command, tmp_path):
     assert [line.split(":")[0] for line in outcome.err.splitlines()] == ["error"] * len(parts)
     assert all(part in outcome.err for part in parts)
     assert " 4 images, written to" in outcome.out
-    assert len(names_in(tmp_path / "out")) == 8 + (verb == "segment")
+    assert len(names_in(tmp_path / "out")) == 8 + 2 * (verb == "segment")
 
 
 def test_results_never_overwrite_inputs_or_each_other(run, labelled, command, tmp_path):
@@ -161,17 +223,24 @@ def test_results_never_overwrite_inputs_or_each_other(run, labelled, command, tm
     assert_one_line_error(run(verb, folder, *preset, "--out", folder), "would overwrite")
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
-    name = "B_Thin.png" if verb == "boundaries" else "A.tif"
-    (folder / "d.png").rename(folder / name)
-    outcome = run(verb, folder, *preset, "--out", tmp_path / "out")
-    assert_one_line_error(outcome, "differ", f"{name[0].lower()}.png", name)
+    if verb == "boundaries":
+        (folder / "d.png").rename(folder / "B_Thin.png")
+        inputs = [folder]
+        parts = ["b.png", "B_Thin.png"]
+    else:
+        (tmp_path / "more").mkdir()
+        (folder / "d.png").rename(tmp_path / "more" / "c.png")
+        inputs = [folder, tmp_path / "more"]
+        parts = ["c.png", "more"]
+    outcome = run(verb, *inputs, *preset, "--out", tmp_path / "out")
+    assert_one_line_error(outcome, "differ", *parts)
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
     ("verb", "full_at", "left"),
     [
-        ("segment", "b_overlay.png", {"a_labels.png", "a_overlay.png", "instances.csv"}),
+        ("segment", "b_overlay.png", {"a_labels.png", "a_overlay.png", *TABLES}),
         ("boundaries", "b.png", {"a.png", "a_thin.png"}),
         ("boundaries", "b_thin.png", {"a.png", "a_thin.png"}),
     ],
@@ -193,7 +262,7 @@ def test_disk_gets_full(
     assert_one_line_error(outcome, "No space left")
     assert names_in(out) == left
     if verb == "segment":
-        assert {row["image"] for row in rows_of(out / "instances.csv")} == {"a"}
+        assert {row["image"] for row in rows_of(out / "instances.csv")} == {"a.png"}
 
 
 def test_ctrl_c_keeps_what_is_done(run, labelled, tiny_preset, tmp_path, monkeypatch):
@@ -211,7 +280,7 @@ def test_ctrl_c_keeps_what_is_done(run, labelled, tiny_preset, tmp_path, monkeyp
     outcome = run("segment", labelled / "images", "--preset", tiny_preset, "--out", out)
     assert outcome.code == 130
     assert "Traceback" not in outcome.err
-    assert {row["image"] for row in rows_of(out / "instances.csv")} == {"a", "b"}
+    assert {row["image"] for row in rows_of(out / "instances.csv")} == {"a.png", "b.png"}
 
 
 def test_inputs_that_give_nothing_leave_nothing(run, tiny_preset, tmp_path):
