@@ -10,7 +10,7 @@ import re
 import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tifffile
@@ -563,7 +563,7 @@ def write_labels(path: str | Path, labels: np.ndarray, pixel_size: float | None 
         Image.fromarray(labels.astype(np.uint16)).save(buffer, format="PNG")
     elif suffix in (".tif", ".tiff"):
         stored = labels.astype(np.uint16 if highest <= 65535 else np.uint32)
-        scale = {}
+        scale: dict[str, Any] = {}
         if pixel_size is not None:
             scale = {"resolution": (10_000 / pixel_size,) * 2, "resolutionunit": "CENTIMETER"}
         tifffile.imwrite(buffer, stored, compression="zlib", photometric="minisblack", **scale)
