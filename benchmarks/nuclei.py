@@ -29,6 +29,7 @@ import json
 import os
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -42,6 +43,7 @@ from turns import answer_turns, peak_memory, take_turns
 if TYPE_CHECKING:
     from keras_rpe.data import LabelledImages
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 STARDIST = Path(__file__).with_name("stardist_nuclei.py")
 # The second and third are the values of a grid with the best AP at IoU 0.5 on 81 training images.
@@ -144,18 +146,10 @@ def print_group(title: str, truth: list[np.ndarray], results: dict[str, Result])
         )
 
 
-def is_fluorescence(image: np.ndarray) -> bool:
-    """Whether an image is gray with a dark background, as fluorescence images are."""
-    from keras_rpe.results import rgb_array
-
-    image = rgb_array(image)
-    gray = image.mean(axis=-1)
-    colorless = np.abs(image - gray[..., None]).max() <= 2
-    return bool(colorless and np.median(gray) < 0.5 * gray.max() and gray.mean() < 100)
-
-
 def groups_of(images: LabelledImages) -> dict[str, LabelledImages]:
     """Fluorescence and other images apart, without those that show no nucleus."""
+    from train_nuclei import is_fluorescence
+
     there = [(name, one) for name, one in zip(images.names, images) if one.instances.any()]
     kinds = {name: is_fluorescence(one.image) for name, one in there}
     found = {

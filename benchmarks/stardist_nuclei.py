@@ -12,7 +12,7 @@ Each folder holds `images` and `instances` with label images of the same names; 
 losses and its optimizer are those of StarDist's 2D training example: 32 rays on every second pixel.
 So are flips, quarter turns and intensities; patches are also enlarged or reduced by up to two, as
 nuclei of other microscopes differ in size. Images have three channels, which are equal if the
-image is gray. Small folders are shown as often as in `examples/train_nuclei.py`. Every tenth image
+image is gray. Groups of images are shown as often as in `examples/train_nuclei.py`. Every tenth one
 is not used for updates: the best epoch is chosen on its patches, and both thresholds are tuned on
 it. The minutes count from the first update to the last, including the checks in between; the
 learning rate stays at 3e-4 for 70 % of them and then falls to 1e-6. If it is killed, start the same
@@ -83,20 +83,38 @@ def read_training_pair(folder: Path, name: str, side: int) -> tuple[np.ndarray, 
 
 
 def training_names(folders: list[Path], skip: Path | None) -> list[tuple[Path, str]]:
-    """The images of all folders, those of small ones more than once."""
+    """The images of all folders but those that are listed."""
     found = []
     for folder in folders:
         listed = skip / f"{name_of(folder)}.txt" if skip else None
         left_out = set(read_names(listed)) if listed and listed.exists() else set()
         names = sorted(file.stem for file in (folder / "instances").iterdir())
-        found.append([(folder, name) for name in names if name not in left_out])
-    largest = max(map(len, found))
-    return [pair for pairs in found for pair in repeated(pairs, largest)]
+        found += [(folder, name) for name in names if name not in left_out]
+    return found
 
 
-def repeated(pairs: list, largest: int) -> list:
-    """So often that a folder has the weight of the root of its size."""
-    return pairs * max(round(math.sqrt(largest / len(pairs))), 1)
+def is_fluorescence(image: np.ndarray) -> bool:
+    """Whether an image is gray with a dark background, as fluorescence images are."""
+    gray = image.mean(axis=-1)
+    colorless = np.abs(image - gray[..., None]).max() <= 2
+    return bool(colorless and np.median(gray) < 0.5 * gray.max() and gray.mean() < 100)
+
+
+def balanced(pairs: list[tuple[Path, str]]) -> list[tuple[Path, str]]:
+    """Repeat images so that a group has the weight of the root of its size.
+
+    The fluorescence images of a folder are a group, and the others are.
+    """
+    groups: dict[tuple[Path, bool], list] = {}
+    for folder, name in pairs:
+        dark = is_fluorescence(read_pixels(file_of(folder / "images", name)))
+        groups.setdefault((folder, dark), []).append((folder, name))
+    largest = max(map(len, groups.values()))
+    return [
+        pair
+        for group in groups.values()
+        for pair in group * max(round(math.sqrt(largest / len(group))), 1)
+    ]
 
 
 def name_of(folder: Path) -> str:
@@ -200,10 +218,9 @@ def train(options: argparse.Namespace) -> None:
     tf.keras.utils.disable_interactive_logging()
     start = time.monotonic()
     found = training_names(options.folders, options.skip)
-    tenth = {pair for i, pair in enumerate(dict.fromkeys(found)) if i % 10 == 0}
-    read = {pair: read_training_pair(*pair, options.patch) for pair in dict.fromkeys(found)}
-    held_out = [read[pair] for pair in read if pair in tenth]
-    updating = [read[pair] for pair in found if pair not in tenth]
+    read = {pair: read_training_pair(*pair, options.patch) for pair in found}
+    held_out = [read[pair] for pair in found[::10]]
+    updating = [read[pair] for pair in balanced([one for i, one in enumerate(found) if i % 10])]
     print(
         f"{len(updating)} images for updates, {len(held_out)} held out of them, "
         f"read in {time.monotonic() - start:.0f} s",

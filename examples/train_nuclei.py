@@ -6,7 +6,8 @@ Each folder holds `images` and `instances` with label images of the same names. 
 images of each, chosen by a hash of their names, is held out; `OUT/FOLDER.txt` lists them, for
 `keras-rpe evaluate FOLDER --names OUT/FOLDER.txt`. With `--leave-out`, one of the folders is not
 trained on at all, and all of its images are evaluated: what holds there will hold for images of yet
-another laboratory. Small folders are shown more often than their size.
+another laboratory. Small folders, and images of stained tissue, are shown more often than their
+number.
 
 If it is killed, start the same command again, and training continues. At the end, the last weights
 are evaluated on the held-out images and written as a preset into `OUT/preset`.
@@ -25,11 +26,13 @@ from functools import reduce
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from keras_rpe.callbacks import TimeBudget, TrainingState
 from keras_rpe.data import LabelledImages, label_folder
 from keras_rpe.metrics import average_precision
 from keras_rpe.models import InstanceSegmenter
+from keras_rpe.results import rgb_array
 
 DIAMETER = 20.0  # In pixels, of most nuclei in a crop: the one at which images are segmented.
 # The pair losses, one before and one after each loop, would drown the others.
@@ -43,11 +46,28 @@ def kept_for_updates(training: LabelledImages) -> tuple[LabelledImages, Labelled
     return training.subset(names), training[::10]
 
 
+def is_fluorescence(image: np.ndarray) -> bool:
+    """Whether an image is gray with a dark background, as fluorescence images are."""
+    image = rgb_array(image)
+    gray = image.mean(axis=-1)
+    colorless = np.abs(image - gray[..., None]).max() <= 2
+    return bool(colorless and np.median(gray) < 0.5 * gray.max() and gray.mean() < 100)
+
+
 def balanced(folders: list[LabelledImages]) -> LabelledImages:
-    """All images as one sequence, in which a folder has the weight of the root of its size."""
-    largest = max(map(len, folders))
-    times = [max(round(math.sqrt(largest / len(one))), 1) for one in folders]
-    return reduce(operator.add, (one.repeated(n) for one, n in zip(folders, times)))
+    """All images as one sequence, in which a group has the weight of the root of its size.
+
+    The fluorescence images of a folder are a group, and the others are.
+    """
+    groups = []
+    for images in folders:
+        dark = {name for name, one in zip(images.names, images) if is_fluorescence(one.image)}
+        for names in (dark, set(images.names) - dark):
+            if names:
+                groups.append(images.subset(names))
+    largest = max(map(len, groups))
+    times = [max(round(math.sqrt(largest / len(one))), 1) for one in groups]
+    return reduce(operator.add, (one.repeated(n) for one, n in zip(groups, times)))
 
 
 def mean_precision(model: InstanceSegmenter, images: LabelledImages) -> float:

@@ -50,7 +50,8 @@ def label_folder(
         path: The folder.
         images: A glob inside the folder that the images match.
         instances: A glob inside the folder that the label images match; an image and its
-            labels share their name without ending.
+            labels share their name without ending, or are `NAME.png` and `NAME_labels.png`, as
+            `keras-rpe segment` writes them.
         classes: A glob inside the folder that images of each pixel's class match, 0 for the
             background; `None`: labels are only instances.
         names: Only these images, by their names without ending; no other file is checked.
@@ -93,6 +94,7 @@ def label_folder(
         raise LabelFolderError(f"`path` must be an existing folder. Received: path={str(path)!r}")
     globs = {"images": images, "instances": instances, "classes": classes}
     parts = [_files_by_name(path, key, one) for key, one in globs.items() if one is not None]
+    parts[1:] = [_as_segmented(part, parts[0]) for part in parts[1:]]
     every = sorted(set().union(*parts))
     files = chosen({name: tuple(part.get(name) for part in parts) for name in every}, names)
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -124,6 +126,13 @@ def _files_by_name(path: Path, argument: str, pattern: str) -> dict[str, Path]:
             f"{argument}={pattern!r}."
         )
     return files
+
+
+def _as_segmented(labels: dict[str, Path], images: dict[str, Path]) -> dict[str, Path]:
+    """Label images by the names of their images, which may be without `_labels`."""
+    missing = images.keys() - labels.keys()
+    short = {name: name.removesuffix("_labels") for name in labels}
+    return {short[name] if short[name] in missing else name: file for name, file in labels.items()}
 
 
 def _problem(files: Sequence[Path | None]) -> str | None:

@@ -42,6 +42,20 @@ def test_images_and_labels_are_matched_by_stem(pairs_folder):
         label_folder(pairs_folder)
 
 
+def test_labels_as_segment_writes_them(pairs_folder):
+    labels = pairs_folder / "instances"
+    before = [one.instances for one in label_folder(pairs_folder)]
+    for name in "ab":
+        (labels / f"{name}.png").rename(labels / f"{name}_labels.png")
+    found = label_folder(pairs_folder, instances="instances/*_labels.png")
+    assert found.names == ("a", "b")
+    for one, expected in zip(found, before):
+        np.testing.assert_array_equal(one.instances, expected)
+    (labels / "b_labels.png").rename(labels / "c_labels.png")
+    with pytest.raises(LabelFolderError, match=r"b\.png: it has no mask"):
+        label_folder(pairs_folder)
+
+
 @pytest.mark.parametrize(("dtype", "channels"), [("uint8", 4), ("uint16", None), ("float32", 3)])
 def test_values_and_channels(tmp_path, dtype, channels):
     shape = (32, 32) if channels is None else (32, 32, channels)
