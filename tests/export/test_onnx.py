@@ -71,7 +71,7 @@ def test_ending_must_be_onnx(tmp_path, small_model):
 
 
 def test_integers_are_rounded_down(tmp_path, monkeypatch):
-    model = InstanceSegmenter("unet_small", embedding_dim=4, iterations=1)
+    model = InstanceSegmenter("unet_small", embedding_dim=4, iterations=1, find_diameter=False)
 
     def divide(images):
         values = keras.ops.cast(images[..., 0], "int32") - 100
