@@ -96,7 +96,7 @@ class ImageHeader(NamedTuple):
     dtype: np.dtype  # of the stored values
     whole: bool  # whether the end looks as it should; if not, only decoding tells
     pages: int = 1  # images in the file, such as planes of a stack
-    # Of each axis of the values of a TIFF: Y, X, C for channels, P for pages.
+    # Of each axis of the values of a TIFF: Y, X, C for channels, P for pages, U for either.
     roles: str = ""
 
 
@@ -166,9 +166,14 @@ def _tiff_header(path: Path) -> ImageHeader:
         (tags,) = struct.unpack(file.tiff.tagnoformat, file.filehandle.read(file.tiff.tagnosize))
         if len(list(page.tags)) < tags:  # the others point past the end, and are left out
             raise ImageFileError(f"{path} is cut short or broken: its TIFF tags are not whole.")
+        if len(file.series) > 1:
+            raise ImageFileError(
+                f"{path} holds {len(file.series)} images that differ in size or kind: save the one "
+                "that you need as a file."
+            )
         series = file.series[0]
         roles = _roles(series.axes, series.shape)
-        sizes = dict.fromkeys("PCYX", 1)
+        sizes = dict.fromkeys("UPYXC", 1)
         for role, size in zip(roles, series.shape):
             sizes[role] *= size
         end = max(
@@ -178,14 +183,15 @@ def _tiff_header(path: Path) -> ImageHeader:
         )
         whole = end <= path.stat().st_size
         dtype = np.dtype(series.dtype)
-        pages, channels, height, width = (sizes[role] for role in "PCYX")
-        return ImageHeader("TIFF", height, width, channels, dtype, whole, pages, roles)
+        pages, height, width, channels = (sizes[role] for role in "PYXC")
+        return ImageHeader("TIFF", height, width, channels, dtype, whole, sizes["U"] * pages, roles)
 
 
 def _roles(axes: str, shape: tuple[int, ...]) -> str:
-    """What each axis of a TIFF is: rows Y, columns X, channels C, or pages P, of any kind."""
+    """What each axis of a TIFF is: rows Y, columns X, channels C, pages P; U where it is unsaid."""
     large = [axis for axis, size in zip(axes, shape) if size != 1]
-    roles = "".join(axis if axis in "YX" else "C" if axis in "SC" else "P" for axis in axes)
+    kinds = {"Y": "Y", "X": "X", "S": "C", "C": "C", "Q": "U", "I": "U"}
+    roles = "".join(kinds.get(axis, "P") for axis in axes)
     if "S" in large and "C" in large:  # Images in color, one for each channel.
         roles = "".join("P" if axis == "C" else role for axis, role in zip(axes, roles))
     unknown = len(shape) == 3 and axes[0] in "QI" and axes[1:] == "YX"
@@ -266,8 +272,8 @@ def _decode_tiff(path: Path, header: ImageHeader, chosen: _Chosen) -> np.ndarray
             if pixels.dtype != header.dtype or pixels.size != np.prod(series.shape):
                 raise
             pixels = pixels.reshape(series.shape)
-    # Pages first, then rows, columns and channels.
-    order = sorted(range(pixels.ndim), key=lambda axis: "PYXC".index(header.roles[axis]))
+    # Pages first, in their order, then rows, columns and channels.
+    order = sorted(range(pixels.ndim), key=lambda axis: "UPYXC".index(header.roles[axis]))
     pixels = pixels.transpose(order).reshape(
         header.pages, header.height, header.width, header.channels
     )
@@ -372,8 +378,8 @@ def _read(path: Path, chosen: _Chosen, any_channels: bool) -> np.ndarray:
         raise ImageFileError(
             f"{path} has {header.height} x {header.width} pixels, fewer than {MIN_SIDE} on a side."
         )
-    if header.pages > 1 and header.channels == 1 and page is None and project is None and channel:
-        # Pages of a file that names no channels may be them.
+    unsaid = header.pages > 1 and "U" in header.roles and "P" not in header.roles
+    if unsaid and header.channels == 1 and page is None and project is None and channel:
         channel, page = None, channel
     if header.pages > 1 and page is None and project is None:
         raise ImageFileError(

@@ -204,6 +204,17 @@ def test_channels_without_metadata(tmp_path):
         np.testing.assert_array_equal(read_image(tmp_path / name, channel=2), STACK[0, 1])
     fails(read_image, tmp_path / "last.tif", "2 channels", "`channel`")
     fails(read_image, tmp_path / "first.tif", "2 images", "`page`")
+    planes = {"axes": "ZYX"}
+    tifffile.imwrite(tmp_path / "z.tif", STACK[0], photometric="minisblack", metadata=planes)
+    with pytest.raises(ImageFileError, match="2 images"):
+        read_image(tmp_path / "z.tif", channel=2)
+
+
+def test_images_of_different_sizes_in_one_file(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for side in (9, 12):
+            file.write(np.zeros((side, side), "uint8"), photometric="minisblack")
+    fails(read_image, tmp_path / "a.tif", "2 images", "size")
 
 
 def test_one_channel_of_a_photograph(tmp_path):
