@@ -105,7 +105,12 @@ class TestFiles:
             served.predict_instances(photo.astype("uint16"))
 
     @pytest.mark.parametrize(
-        "name", ["nuclei", "nuclei.tflite", pytest.param("nuclei.onnx", marks=pytest.mark.slow)]
+        "name",
+        [
+            "nuclei.tflite",
+            pytest.param("nuclei", marks=pytest.mark.slow),
+            pytest.param("nuclei.onnx", marks=pytest.mark.slow),
+        ],
     )
     def test_given_diameter_is_used(self, name, sized_model, photo, tmp_path):
         formats = {"": "tf_saved_model", ".tflite": "litert", ".onnx": "onnx"}
