@@ -75,7 +75,8 @@ class ObjectSize(keras.layers.Layer):
     def call(self, inputs: Tensor) -> Tensor:
         """Return logarithms of diameters, and logits of their certainty."""
         # An untrained head says 16 pixels.
-        return at_least_float32(self.size(self.hidden(inputs))) + np.array([4.0, 0.0], "float32")
+        sizes = at_least_float32(self.size(self.hidden(inputs)))
+        return ops.add(sizes, np.array([4.0, 0.0], "float32"))
 
     def update(self, log_diameters: Tensor) -> None:
         """Follow the diameters of training.

@@ -47,7 +47,7 @@ class EmbeddingTask(Task):
 
     mean_shift: MeanShiftRNN | None
     object_size: ObjectSize | None
-    size_network: keras.Model | None = None
+    size_network: keras.Model | None
 
     def __init__(
         self,
@@ -117,8 +117,10 @@ class EmbeddingTask(Task):
         fused, coarse = fused_and_coarse(pixels)
         parts = [embed(fused), classify(fused)]
         self.pixel_network = keras.Model(pixels, parts, name="pixel_network")
-        if object_size is not None:
-            self.size_network = keras.Model(pixels, object_size(coarse), name="size_network")
+        # PyTorch finds modules only where no attribute hides them: there is no default.
+        self.size_network = (
+            keras.Model(pixels, object_size(coarse), name="size_network") if object_size else None
+        )
         self.object_size = object_size
         self._size_stride = _SIZE_STRIDE if _SIZE_STRIDE in strides else strides[-1]
         self.mean_shift = mean_shift
