@@ -144,13 +144,27 @@ class Instances:
         """Pixels of each instance, int64 `(n,)`."""
         return np.bincount(self.labels.ravel(), minlength=len(self) + 1)[1:]
 
-    def measure(self, image: Any = None, pixel_size: float | None = None) -> dict[str, np.ndarray]:
+    @property
+    def centroids(self) -> np.ndarray:
+        """Mean row and column of the pixels of each instance, float64 `(n, 2)`; NaN without any."""
+        flat = self.labels.ravel()
+        sums = [
+            np.bincount(flat, np.broadcast_to(places, self.labels.shape).ravel(), len(self) + 1)[1:]
+            for places in np.ogrid[: self.labels.shape[0], : self.labels.shape[1]]
+        ]
+        areas = np.where(self.areas > 0, self.areas, np.nan)
+        return np.stack(sums, axis=1) / areas[:, None]
+
+    def measure(
+        self, image: Any = None, pixel_size: float | None = None, shape: bool = True
+    ) -> dict[str, np.ndarray]:
         """Measure each instance.
 
         Args:
             image: The image, `(H, W)` or `(H, W, C)` of any number of channels, for the mean and
                 the maximum of each channel inside each instance.
             pixel_size: Side of a pixel in µm, for the same lengths and areas in µm and µm².
+            shape: Whether to measure axes, perimeter and solidity, which takes longer.
 
         Returns:
             Arrays `(n,)` by name: `instance`, `class`, `score`, `area_px`, `centroid_row` and
@@ -173,9 +187,6 @@ class Instances:
             >>> [float(table[name][0]) for name in ("area_px", "area_um2", "mean_1")]
             [8.0, 2.0, 7.0]
         """
-        # Imported here, as it takes a moment.
-        from skimage.measure import regionprops_table
-
         channels: np.ndarray | None = None
         if image is not None:
             channels = np.asarray(image)
@@ -187,26 +198,29 @@ class Instances:
                 )
         if pixel_size is not None:
             check_number("pixel_size", pixel_size)
-        names = [*_MEASURED] + ([*_OF_CHANNELS] if channels is not None else [])
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Of the hull of a line of pixels.
-            found = regionprops_table(self.labels, channels, properties=["label", *names])
-        there = found.pop("label") - 1
         table: dict[str, np.ndarray] = {
             "instance": np.arange(1, len(self) + 1),
             "class": self.classes,
             "score": self.scores,
             "area_px": self.areas,
+            **dict(zip(("centroid_row", "centroid_column"), self.centroids.T)),
             **dict(zip(("top", "left", "bottom", "right"), self.boxes.reshape(-1, 4).T)),
         }
-        for key, values in found.items():
-            name, _, channel = key.partition("-")
-            full = np.full(len(self), np.nan)
-            full[there] = values
-            if name in _OF_CHANNELS:
-                table[f"{_OF_CHANNELS[name]}_{int(channel or 0) + 1}"] = full
-            else:
-                table[_CENTROID[channel] if name == "centroid" else _MEASURED[name]] = full
+        names = [*_MEASURED] if shape else []
+        names += [*_OF_CHANNELS] if channels is not None else []
+        if names:
+            # Imported here, as it takes a moment.
+            from skimage.measure import regionprops_table
+
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Of the hull of a line of pixels.
+                found = regionprops_table(self.labels, channels, properties=["label", *names])
+            there = found.pop("label") - 1
+            for key, values in found.items():
+                name, _, channel = key.partition("-")
+                column = _MEASURED.get(name) or f"{_OF_CHANNELS[name]}_{int(channel or 0) + 1}"
+                table[column] = np.full(len(self), np.nan)
+                table[column][there] = values
         if pixel_size is not None:
             table["area_um2"] = self.areas * float(pixel_size) ** 2
             for name in [name for name in table if name.endswith("_px") and name != "area_px"]:
@@ -241,13 +255,11 @@ class Instances:
 
 # What scikit-image measures, and the names of the columns.
 _MEASURED = {
-    "centroid": "centroid",
     "axis_major_length": "major_axis_px",
     "axis_minor_length": "minor_axis_px",
     "perimeter": "perimeter_px",
     "solidity": "solidity",
 }
-_CENTROID = {"0": "centroid_row", "1": "centroid_column"}
 _OF_CHANNELS = {"intensity_mean": "mean", "intensity_max": "max"}
 
 

@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
 Row = dict[str, str]
 
-_BOX = ("top", "left", "bottom", "right")
-_PLACE = ("instance", "class", "score", "area_px", "area_um2", "centroid_row", "centroid_column")
 _LARGEST_PNG_ID = 65535
 
 
@@ -88,7 +86,8 @@ def segment(
     pixels = parsed_diameter(diameter)
     kinds = list(dict.fromkeys(outlines or []))
     _check_packages(kinds)
-    instances, images = (_Table(out / name) for name in ("instances.csv", "summary.csv"))
+    instances = _Table(out / "instances.csv", {"image", "instance", "area_px", "centroid_row"})
+    images = _Table(out / "summary.csv", {"image", "instances", "mean_area_px", "pixel_size_um"})
     done: list[int] = []
     begin = time.perf_counter()
 
@@ -97,13 +96,11 @@ def segment(
 
         result = segment_image(network, image, str(file), pixels)
         size = pixel_size or read_pixel_size(file)
-        channels = read_channels(file, page, project) if measure else None
         _write_results(image, result, out / name, suffix, overlay, size, kinds, file.name)
-        # Bottom and right are the first row and column beyond.
-        table = result.measure(channels, size)
-        wanted = table if measure else [key for key in (*_PLACE, *_BOX) if key in table]
-        columns = [[_text(value) for value in table[key]] for key in wanted]
-        rows = [dict(zip(wanted, row)) for row in zip(*columns)]
+        channels = read_channels(file, page, project) if measure else None
+        table = result.measure(channels, size, shape=measure)
+        columns = [[_text(value) for value in column] for column in table.values()]
+        rows = [dict(zip(table, row)) for row in zip(*columns)]
         instances.rows[file.name] = [{"image": file.name, **row} for row in rows]
         images.rows[file.name] = [
             {
@@ -201,17 +198,18 @@ def _write_results(
 class _Table:
     """A table of rows by image; those of other images stay, and images done again are replaced."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, columns: set[str]) -> None:
+        self.path, self.columns = path, columns
         self.rows: dict[str, list[Row]] = {}
         if not path.exists():
             return
         try:
             with path.open(newline="", encoding="utf-8-sig") as file:
-                read = list(csv.DictReader(file, strict=True))
+                reader = csv.DictReader(file, strict=True)
+                read, found = list(reader), set(reader.fieldnames or [])
         except (OSError, ValueError, csv.Error):
-            read = [{}]
-        if any("image" not in row or None in row or None in row.values() for row in read):
+            read, found = [], set()
+        if not columns <= found or any(None in row or None in row.values() for row in read):
             raise ValueError(
                 f"{path} exists and is not a table that `keras-rpe segment` wrote, choose another "
                 "folder with --out."
@@ -224,7 +222,7 @@ class _Table:
         from keras_rpe.written_file import write_file
 
         rows = list(chain.from_iterable(self.rows.values()))
-        columns = dict.fromkeys(chain(["image"], *rows))
+        columns = dict.fromkeys(chain(*rows)) if rows else dict.fromkeys(sorted(self.columns))
         text = io.StringIO()
         writer = csv.DictWriter(text, list(columns), restval="", lineterminator="\n")
         writer.writeheader()
