@@ -21,6 +21,7 @@ from keras_rpe_cli.report import (
     one_line,
     print_device,
     print_error,
+    print_warning,
     progress_bar,
 )
 
@@ -124,7 +125,7 @@ def segment_image(
         warnings.simplefilter("always", UserWarning)
         instances = model.predict_instances(image, diameter)
     for warning in caught:
-        typer.echo(f"warning: {name}: {one_line(warning.message)}", err=True)
+        print_warning(f"{name}: {one_line(warning.message)}")
     return instances
 
 

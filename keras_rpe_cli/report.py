@@ -32,6 +32,11 @@ def print_error(message: str) -> None:
     typer.echo(f"error: {message}", err=True)
 
 
+def print_warning(message: str) -> None:
+    """Print `warning: …` on stderr."""
+    typer.echo(f"warning: {message}", err=True)
+
+
 @contextmanager
 def progress_bar(description: str, total: int) -> Iterator[Callable[[], None]]:
     """Show a progress bar where stderr is a terminal; yields a function to call after each step."""

@@ -6,11 +6,14 @@ import contextlib
 import hashlib
 import json
 import math
+import os
 import platform
 import re
 import shlex
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +22,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from keras_rpe_cli.options import load_task, output_folder
-from keras_rpe_cli.report import counted, import_keras_rpe, one_line, print_device
+from keras_rpe_cli.report import (
+    counted,
+    import_keras_rpe,
+    one_line,
+    print_device,
+    print_warning,
+)
 
 if TYPE_CHECKING:
     from keras_rpe.data import LabelledImages
@@ -28,6 +37,7 @@ if TYPE_CHECKING:
 _LEARNING_RATE, _FINE_TUNING_RATE = 1e-3, 3e-4
 _MIN_STEPS = 16
 _MAX_WATCHED = 16
+_FEW_WATCHED = 5
 _THRESHOLDS = [0.5, 0.7, 0.9]
 _SETTINGS = "settings.json"
 
@@ -266,6 +276,13 @@ def _fit(run: _Run, model: InstanceSegmenter, epoch: int) -> int:
         f"training on {counted(len(run.training), 'image')}, validating on "
         f"{counted(len(run.validation), 'image')}, {counted(len(dataset), 'step')} an epoch"
     )
+    if len(run.validation) < _FEW_WATCHED:
+        print_warning(
+            f"{counted(len(run.validation), 'validation image')} cannot tell well which epoch is "
+            f"best: label more images, or raise --validation-split {settings['validation_split']:g}"
+        )
+    typer.echo(f"an epoch shows\n{_columns(list(model.output))}")
+    typer.echo("compiling: the first step takes longer …")
     watched = [(image, labels) for image, labels, _ in run.validation[:_MAX_WATCHED]]
     log = run.out / "log.csv"
     if log.is_file():
@@ -286,21 +303,22 @@ def _fit(run: _Run, model: InstanceSegmenter, epoch: int) -> int:
             )
 
     try:
-        history = model.fit(
-            dataset,
-            epochs=run.epochs,
-            initial_epoch=epoch,
-            # A bar on a terminal, else a line for each epoch.
-            verbose=1 if sys.stdout.isatty() else 2,
-            callbacks=[
-                keras.callbacks.LearningRateScheduler(rate),
-                # Before the state, which must not hold a model of a failed epoch.
-                keras.callbacks.LambdaCallback(on_epoch_end=check_loss),
-                InstanceEvaluation(watched),
-                keras.callbacks.CSVLogger(str(log), append=True),
-                state,
-            ],
-        )
+        with quick_interruption(run.out):
+            history = model.fit(
+                dataset,
+                epochs=run.epochs,
+                initial_epoch=epoch,
+                # A bar on a terminal, else a line for each epoch.
+                verbose=1 if sys.stdout.isatty() else 2,
+                callbacks=[
+                    keras.callbacks.LearningRateScheduler(rate),
+                    # Before the state, which must not hold a model of a failed epoch.
+                    keras.callbacks.LambdaCallback(on_epoch_end=check_loss),
+                    InstanceEvaluation(watched),
+                    keras.callbacks.CSVLogger(str(log), append=True),
+                    state,
+                ],
+            )
     except Exception as error:
         # TensorFlow and JAX speak of exhausted resources, PyTorch of memory.
         said = f"{type(error).__name__} {error}"
@@ -316,6 +334,68 @@ def _fit(run: _Run, model: InstanceSegmenter, epoch: int) -> int:
     if state.wait >= run.patience:
         typer.echo(f"no better val_ap50 in {run.patience} epochs")
     return epoch + len(history.epoch)
+
+
+def _columns(outputs: Sequence[str]) -> str:
+    """What the figures in an epoch's line mean."""
+    meanings = {"loss": "weighted sum of the losses"}
+    for name in outputs:
+        meanings[f"{name}_loss"] = {
+            "embedding": "of pairs of pixels, before mean shift",
+            "semantic": "of objects against background",
+            "size": "of the diameter of objects",
+        }.get(name, f"of pairs of pixels, after loop {name.removeprefix('shift_')}")
+    meanings["val_ap50"] = "average precision at IoU 0.5 of validation images; 1 is best"
+    meanings["val_pq50"] = "panoptic quality of the same"
+    width = max(map(len, meanings))
+    return "\n".join(f"  {name:<{width}}  {meaning}" for name, meaning in meanings.items())
+
+
+@contextlib.contextmanager
+def quick_interruption(out: Path) -> Iterator[None]:
+    """End at once after Ctrl-C, and say what the run has kept.
+
+    Python handles a signal when a call of the backend returns, which can take many seconds while
+    it compiles; the file descriptor is written at once. States are complete or not there, so the
+    process may end anywhere.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+
+    def end_after_signal() -> None:
+        while byte := os.read(reading, 1):
+            if byte[0] == signal.SIGINT:
+                os.write(2, f"\n{_kept(out)}\n".encode())
+                os._exit(130)
+
+    handler = signal.signal(signal.SIGINT, lambda *_: None)
+    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    watcher = threading.Thread(target=end_after_signal, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        signal.signal(signal.SIGINT, handler)
+        os.close(writing)  # The watcher reads the end.
+        watcher.join()
+        os.close(reading)
+
+
+def _kept(out: Path) -> str:
+    """What an interrupted run has kept, and how to go on."""
+    states = sorted(path.name for path in out.glob("epoch-*"))
+    if not states:
+        return "interrupted in the first epoch: nothing is kept but the settings"
+    kept = [str(out / states[-1]), *(map(str, out.glob("best.keras")))]
+    epoch = int(states[-1].removeprefix("epoch-"))
+    return (
+        f"interrupted: {' and '.join(kept)} are kept; the same command continues after epoch "
+        f"{epoch}, and with --epochs {epoch} makes a preset of the best model"
+    )
 
 
 def _save_preset(run: _Run, model: InstanceSegmenter, epochs: int) -> None:

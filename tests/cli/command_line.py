@@ -21,9 +21,9 @@ class Outcome(NamedTuple):
 
 
 def assert_one_line_error(outcome: Outcome, *parts: str) -> None:
-    """Check that a command ended in one line on stderr that says all of the parts."""
+    """Check that a command ended in one line of error that says all of the parts."""
     assert outcome.code == 1
-    lines = outcome.err.splitlines()
+    lines = [line for line in outcome.err.splitlines() if not line.startswith("warning: ")]
     assert len(lines) == 1, outcome.err
     assert lines[0].startswith("error: ")
     for part in parts:

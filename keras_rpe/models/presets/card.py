@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import numbers
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ _MARK = "<!-- Written from metadata.json; edit it and this line to keep your own
 _MISSING = "not stated"
 
 
-def model_card(name: str, metadata: dict[str, Any], config: dict[str, Any]) -> str:
+def model_card(
+    name: str, metadata: dict[str, Any], config: dict[str, Any], path: str | None = None
+) -> str:
     """Write what is known of a preset as Markdown: data, commands, figures, licence, limits.
 
     Nothing is made up: what the metadata do not say is called "not stated".
@@ -22,6 +25,7 @@ def model_card(name: str, metadata: dict[str, Any], config: dict[str, Any]) -> s
             `initialised_from`, and `versions`, `commands`, `figures` by name; `figures_on` says of
             which images they are, and `limits` is a list of sentences.
         config: Content of its `config.json`.
+        path: What `from_preset` takes to load it; `None`: the name.
 
     Returns:
         The card.
@@ -33,7 +37,7 @@ def model_card(name: str, metadata: dict[str, Any], config: dict[str, Any]) -> s
         (True, True)
     """
     class_name = str(config.get("class_name", "Task"))
-    parts = [f"# {name}", _MARK, _usage(class_name, name), _facts(class_name, metadata)]
+    parts = [f"# {name}", _MARK, _usage(class_name, path or name), _facts(class_name, metadata)]
     parts += ["## Commands", _commands(metadata.get("commands"))]
     parts += ["## Figures", _figures(metadata)]
     limits = metadata.get("limits") or [f"Its limits are {_MISSING}."]
@@ -46,11 +50,9 @@ def is_generated(card: Path) -> bool:
     return _MARK in card.read_text(encoding="utf-8", errors="replace")
 
 
-def _usage(class_name: str, name: str) -> str:
-    return (
-        "```python\nimport keras_rpe\n\n"
-        f'model = keras_rpe.models.{class_name}.from_preset("{name}")\n```'
-    )
+def _usage(class_name: str, path: str) -> str:
+    load = f"keras_rpe.models.{class_name}.from_preset({json.dumps(path, ensure_ascii=False)})"
+    return f"```python\nimport keras_rpe\n\nmodel = {load}\n```"
 
 
 def _facts(class_name: str, metadata: dict[str, Any]) -> str:

@@ -351,7 +351,7 @@ def save_preset(
         }
         names = [WEIGHTS, CONFIG]
         if not (target / CARD).is_file() or is_generated(target / CARD):
-            card = model_card(target.resolve().name, metadata, config)
+            card = model_card(target.resolve().name, metadata, config, os.fspath(folder))
             (temporary / CARD).write_text(card, encoding="utf-8")
             names.append(CARD)
         metadata["sha256"] = {name: sha256(temporary / name) for name in names}
