@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -45,14 +46,20 @@ def boundaries(
     check_model_choice(preset, model)
     endings = [".png", "_thin.png"] if thin else [".png"]
 
-    def process(network: BoundaryDetector, file: Path, name: str, image: np.ndarray) -> str:
+    def process(
+        network: BoundaryDetector, file: Path, name: str, image: np.ndarray
+    ) -> Callable[[], str]:
         if image.dtype.kind != "u":
             raise ValueError(f"{file} holds values of type {image.dtype}, not of 8 or 16 bits.")
         found = detect(network, image)
         targets = [out / f"{name}{ending}" for ending in endings]
-        maps = (found.probabilities, found.thinned)
-        write_all({target: partial(_write_png, values) for target, values in zip(targets, maps)})
-        return str(targets[0])
+
+        def write() -> str:
+            maps = (found.probabilities, found.thinned)
+            write_all({path: partial(_write_png, values) for path, values in zip(targets, maps)})
+            return str(targets[0])
+
+        return write
 
     load = partial(load_task, preset, model, "BoundaryDetector")
     done, failures = process_images(inputs, out, endings, load, process)

@@ -8,7 +8,7 @@ import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -134,15 +134,16 @@ def process_images(
     out: Path,
     endings: Sequence[str],
     load: Callable[[], Any],
-    process: Callable[[Any, Path, str, np.ndarray], str],
+    process: Callable[[Any, Path, str, np.ndarray], Callable[[], str]],
     **chosen: Any,
 ) -> tuple[int, int]:
     """Read all images that the inputs stand for, once each, and process them one by one.
 
     What is wrong with an input or an image is printed, and does not stop the others. `process`
-    takes the model, the file, the name of its results and its pixels; `endings` are those of the
-    files that it may write, and what it returns is printed. `chosen` says which part of a file is
-    read. Counts what was done and what was not.
+    takes the model, the file, the name of its results and its pixels, and gives a function that
+    writes the results and tells what is printed; `endings` are those of the files that it may
+    write. While an image is processed, the one before is written and the next is read. `chosen`
+    says which part of a file is read. Counts what was done and what was not.
     """
     import_keras_rpe()
     from keras_rpe.data import ImageFileError, find_images, read_image
@@ -177,31 +178,44 @@ def process_images(
                     f"--out must be a folder where no result overwrites an input, but the result "
                     f"of {file} would overwrite {target}."
                 )
+    files = list(found.values())
     done = 0
-    with output_folder(out), ThreadPoolExecutor(1) as pool:
+
+    def report(file: Path, result: Future[str]) -> None:
+        nonlocal done, failures
+        try:
+            typer.echo(f"{file}: {result.result()}")
+            done += 1
+        except ValueError as error:
+            print_error(_PARAMETERS.sub(r"--\1", one_line(error)))
+            failures += 1
+
+    with output_folder(out), ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         model = load()
         print_device()
-        files = list(found.values())
-        read = [pool.submit(read_image, file, **chosen) for file in files[:1]]
-        with progress_bar("processing", len(found)) as advance:
+        read = reader.submit(read_image, files[0], **chosen)
+        before: tuple[Path, Future[str]] | None = None
+        with progress_bar("processing", len(files)) as advance:
             try:
-                for number, file in enumerate(files):
-                    # The next image is read while this one is segmented.
-                    read += [
-                        pool.submit(read_image, one, **chosen)
-                        for one in files[number + 1 : number + 2]
-                    ]
+                for file, following in zip(files, [*files[1:], None]):
+                    reading = read
+                    if following is not None:
+                        read = reader.submit(read_image, following, **chosen)
+                    result: Future[str] = Future()
+                    write = None
                     try:
-                        line = process(model, file, names[file], read.pop(0).result())
+                        write = process(model, file, names[file], reading.result())
                     except ValueError as error:
-                        print_error(_PARAMETERS.sub(r"--\1", one_line(error)))
-                        failures += 1
-                    else:
-                        typer.echo(f"{file}: {line}")
-                        done += 1
+                        result.set_exception(error)
+                    if before is not None:
+                        report(*before)
+                    before = file, writer.submit(write) if write else result
                     advance()
+                if before is not None:
+                    report(*before)
             finally:
-                pool.shutdown(cancel_futures=True)
+                reader.shutdown(cancel_futures=True)
+                writer.shutdown()
     return done, failures
 
 

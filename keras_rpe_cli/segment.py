@@ -91,31 +91,37 @@ def segment(
     done: list[int] = []
     begin = time.perf_counter()
 
-    def process(network: InstanceSegmenter, file: Path, name: str, image: np.ndarray) -> str:
-        from keras_rpe.data import read_channels, read_pixel_size
-
+    def process(
+        network: InstanceSegmenter, file: Path, name: str, image: np.ndarray
+    ) -> Callable[[], str]:
         result = segment_image(network, image, str(file), pixels)
-        size = pixel_size or read_pixel_size(file)
-        _write_results(image, result, out / name, suffix, overlay, size, kinds, file.name)
-        channels = read_channels(file, page, project) if measure else None
-        table = result.measure(channels, size, shape=measure)
-        columns = [[_text(value) for value in column] for column in table.values()]
-        rows = [dict(zip(table, row)) for row in zip(*columns)]
-        instances.rows[file.name] = [{"image": file.name, **row} for row in rows]
-        images.rows[file.name] = [
-            {
-                "image": file.name,
-                "height": str(image.shape[0]),
-                "width": str(image.shape[1]),
-                "instances": str(len(result)),
-                "mean_area_px": _text(result.areas.mean()) if len(result) else "",
-                "diameter_px": _text(result.diameter) if result.diameter else "",
-                "pixel_size_um": _text(size) if size else "",
-            }
-        ]
-        done.append(len(result))
-        found = f", diameter {result.diameter:.1f} px" if result.diameter else ""
-        return f"{counted(len(result), 'instance')}{found}"
+
+        def write() -> str:
+            from keras_rpe.data import read_channels, read_pixel_size
+
+            size = pixel_size or read_pixel_size(file)
+            _write_results(image, result, out / name, suffix, overlay, size, kinds, file.name)
+            channels = read_channels(file, page, project) if measure else None
+            table = result.measure(channels, size, shape=measure)
+            columns = [[_text(value) for value in column] for column in table.values()]
+            rows = [dict(zip(table, row)) for row in zip(*columns)]
+            instances.rows[file.name] = [{"image": file.name, **row} for row in rows]
+            images.rows[file.name] = [
+                {
+                    "image": file.name,
+                    "height": str(image.shape[0]),
+                    "width": str(image.shape[1]),
+                    "instances": str(len(result)),
+                    "mean_area_px": _text(result.areas.mean()) if len(result) else "",
+                    "diameter_px": _text(result.diameter) if result.diameter else "",
+                    "pixel_size_um": _text(size) if size else "",
+                }
+            ]
+            done.append(len(result))
+            found = f", diameter {result.diameter:.1f} px" if result.diameter else ""
+            return f"{counted(len(result), 'instance')}{found}"
+
+        return write
 
     endings = ("_labels.png", "_labels.tif", "_overlay.png", *(_ENDINGS[kind] for kind in kinds))
     load = partial(load_task, preset, model, "InstanceSegmenter")
