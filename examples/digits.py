@@ -4,12 +4,15 @@
 
 A scene has 0 to 9 digits of MNIST, some of which cover others, and the color shows the class but
 not the instance. The embedding has three dimensions, so it can be drawn on a sphere. Keras
-downloads MNIST once; `--source FILE.npz` uses a file instead. After the first hundred updates there
-is a first picture of each kind in OUT:
+downloads MNIST once; `--source FILE.npz` uses a file instead. After 25 updates there are first
+pictures in OUT, and others follow:
 
 - `scenes.png`: test scenes, the instances that were found, and the embeddings after each loop;
 - `sphere.png`: the embeddings of one scene on the sphere, before mean shift and after each loop;
 - `loss_per_loop.png`: the loss before and after each loop, over the epochs.
+
+`--margin`, `--bandwidth` and `--iterations` change the grouping; `--paper` takes those of the
+tutorial of the paper's authors, and pushes all digits of a scene apart, not only near ones.
 
 If it is killed, start the same command again: training continues after the last hundred updates. At
 the end, the thresholds of the decoder are set on scenes that nothing else uses, the figures of 500
@@ -21,6 +24,7 @@ weight is the same in both cases. `--start PRESET` trains a network of this scri
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import keras
@@ -42,7 +46,10 @@ from keras_rpe.visualization import (
 STEPS = 100  # Updates per epoch; the state is written after each epoch.
 LEARNING_RATE = 2e-3
 WARMUP = 0.05  # Share of the updates in which the learning rate rises.
-LOOPS = 3
+FIRST_PICTURE = 25  # Updates before it.
+# What `--paper` stands for, and the defaults. Without a neighborhood, all pairs of pixels count.
+PAPER = {"margin": 0.1, "bandwidth": 0.1, "iterations": 5, "neighborhood": None}
+OURS = {"margin": 0.5, "bandwidth": 0.2, "iterations": 3, "neighborhood": 16.0}
 SHOWN = 6  # Test scenes in the pictures.
 CALIBRATION, TEST = 100, 500  # Scenes.
 
@@ -55,6 +62,11 @@ class DigitPictures(keras.callbacks.Callback):
     def __init__(self, scenes: list[Scene], out: Path) -> None:
         super().__init__()
         self.scenes, self.out = scenes, out
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Draw early once, to see that something is learned."""
+        if int(self.model.optimizer.iterations) == FIRST_PICTURE:
+            draw(self.model, self.scenes, self.out)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Draw after the first epoch, the second, the fourth and so on."""
@@ -78,12 +90,16 @@ def new_model(options: argparse.Namespace) -> InstanceSegmenter:
         new_backbone(),
         embedding_dim=options.embedding_dim,
         num_classes=10 if options.classes else 1,
-        iterations=LOOPS,
+        iterations=options.iterations,
+        bandwidth=options.bandwidth,
+        margin=options.margin,
+        neighborhood=options.neighborhood,
         position_periods=None,  # They need an even dimension.
         coordinates=True,
         percentiles=(0.0, 100.0),
         inference_seeds=None,
         inference_window_size=64,  # The whole scene.
+        find_diameter=False,  # All digits have one size.
     )
 
 
@@ -105,7 +121,7 @@ def compiled_model(options: argparse.Namespace) -> InstanceSegmenter:
     weights = dict.fromkeys(model.output, 0.0) | {"semantic": 1.0}
     counted = ["embedding"]
     if options.loss_on == "every-loop":
-        counted += [f"shift_{loop}" for loop in range(1, LOOPS + 1)]
+        counted += [f"shift_{loop}" for loop in range(1, options.iterations + 1)]
     weights |= dict.fromkeys(counted, options.pair_weight / len(counted))
     model.compile(
         keras.optimizers.AdamW(rate, weight_decay=1e-4, global_clipnorm=1.0), loss_weights=weights
@@ -168,6 +184,10 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=1500, help="whole hundreds")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--embedding-dim", type=int, default=3)
+    parser.add_argument("--margin", type=float, help=f"of the loss; default: {OURS['margin']}")
+    parser.add_argument("--bandwidth", type=float, help=f"default: {OURS['bandwidth']}")
+    parser.add_argument("--iterations", type=int, help=f"loops; default: {OURS['iterations']}")
+    parser.add_argument("--paper", action="store_true", help="the paper's instead, where not given")
     parser.add_argument("--classes", action="store_true", help="learn the digits' classes too")
     parser.add_argument("--loss-on", choices=("every-loop", "embedding"), default="every-loop")
     parser.add_argument("--pair-weight", type=float, help="of all of them; default: 1 for each")
@@ -175,8 +195,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
 
+    settings = PAPER if options.paper else OURS
+    given = {key: value for key, value in vars(options).items() if value is not None}
+    vars(options).update(settings | given)
     if options.pair_weight is None:
-        options.pair_weight = 1.0 + LOOPS * (options.loss_on == "every-loop")
+        options.pair_weight = 1.0 + options.iterations * (options.loss_on == "every-loop")
     if options.updates < STEPS or options.updates % STEPS:
         parser.error(f"--updates needs a multiple of {STEPS}. Received: {options.updates}")
     options.out.mkdir(parents=True, exist_ok=True)
@@ -219,6 +242,7 @@ def main() -> None:
         "figures": figures,
         "steps": options.updates,
         "crops": f"{options.batch_size} scenes of 64 pixels a side",
+        **{key: getattr(options, key) for key in settings},
         "loss_on": options.loss_on,
         "pair_weight": options.pair_weight,
         "initialised_from": "random weights" if options.start is None else str(options.start),
@@ -228,4 +252,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("\ninterrupted: the same command continues after the last hundred updates")

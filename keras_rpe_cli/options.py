@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import tempfile
 import warnings
 from collections import Counter
@@ -187,7 +186,7 @@ def process_images(
             typer.echo(f"{file}: {result.result()}")
             done += 1
         except ValueError as error:
-            print_error(_PARAMETERS.sub(r"--\1", one_line(error)))
+            print_error(one_line(error))
             failures += 1
 
     with output_folder(out), ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
@@ -217,10 +216,6 @@ def process_images(
                 reader.shutdown(cancel_futures=True)
                 writer.shutdown()
     return done, failures
-
-
-# Of `read_image`, which options stand for.
-_PARAMETERS = re.compile(r"`(channel|page|project)`")
 
 
 def _result_names(files: Sequence[Path]) -> dict[Path, str]:

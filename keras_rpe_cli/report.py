@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -27,9 +28,19 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+# Parameters of the library for which an option of the same name stands.
+_PARAMETERS = "channel|diameter|images|instances|names|page|preset|project|seed|validation_split"
+_NAMED_PARAMETER = re.compile(rf"`({_PARAMETERS})`|\b({_PARAMETERS})=(?=\S)")
+
+
 def print_error(message: str) -> None:
-    """Print `error: …` on stderr."""
-    typer.echo(f"error: {message}", err=True)
+    """Print `error: …` on stderr, with the names of options for those of parameters."""
+
+    def option(found: re.Match[str]) -> str:
+        name = f"--{(found[1] or found[2]).replace('_', '-')}"
+        return name if found[1] else f"{name} "
+
+    typer.echo(f"error: {_NAMED_PARAMETER.sub(option, message)}", err=True)
 
 
 def print_warning(message: str) -> None:

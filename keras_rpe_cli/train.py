@@ -139,6 +139,11 @@ def train(
         learning_rate = _LEARNING_RATE if preset is None else _FINE_TUNING_RATE
     check_number("--learning-rate", learning_rate)
     found = label_folder(folder, images=images, instances=instances)
+    if len(found) < 2:
+        raise ValueError(
+            f"{folder} holds one image with labels, and --validation-split needs two, to train on "
+            "one and to validate on the other."
+        )
     training, validation = found.split(validation_split, seed)
     settings = {
         "folder": str(folder.resolve()),

@@ -73,7 +73,7 @@ def test_train_boundaries(data_root: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "options", [[], ["--classes", "--embedding-dim", 8, "--loss-on", "embedding"]]
+    "options", [["--paper"], ["--classes", "--embedding-dim", 8, "--loss-on", "embedding"]]
 )
 def test_digits(data_root: Path, tmp_path: Path, options: list) -> None:
     out = tmp_path / "run"
@@ -84,10 +84,11 @@ def test_digits(data_root: Path, tmp_path: Path, options: list) -> None:
     rows = (out / "log.csv").read_text().splitlines()
     assert [row.partition(",")[0] for row in rows] == ["epoch", "0", "1"]
     drawn = {path.name for path in out.glob("*.png")}
-    assert drawn == {"loss_per_loop.png", "scenes.png"} | ({"sphere.png"} if not options else set())
+    paper = "--paper" in options
+    assert drawn == {"loss_per_loop.png", "scenes.png"} | ({"sphere.png"} if paper else set())
     last = dict(zip(rows[0].split(","), rows[-1].split(",")))
     counted = ["embedding_loss", "semantic_loss"]
-    counted += [] if options else [f"shift_{loop}_loss" for loop in (1, 2, 3)]
+    counted += [f"shift_{loop}_loss" for loop in (1, 2, 3, 4, 5)] if paper else []
     total = sum(float(last[name]) for name in counted)
     assert float(last["loss"]) == pytest.approx(total, rel=1e-3)
     assert (out / "preset" / "metadata.json").is_file()

@@ -98,7 +98,7 @@ def label_folder(
     every = sorted(set().union(*parts))
     files = chosen({name: tuple(part.get(name) for part in parts) for name in every}, names)
     with ThreadPoolExecutor(_THREADS) as pool:
-        raise_problems(pool.map(_problem, files.values()), "image pairs")
+        raise_problems(pool.map(_problem, files.values()), f"image pairs in {path}")
     return LabelledImages(
         files,
         partial(_read, ignore_label=ignore_label, num_classes=num_classes),

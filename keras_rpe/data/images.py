@@ -389,11 +389,10 @@ def _read(path: Path, chosen: _Chosen, any_channels: bool) -> np.ndarray:
     if total > MAX_PIXELS * 4:
         raise ImageFileError(f"{path} holds {total} values, more than are read: choose a `page`.")
     channels = 3 if header.kind == "GIF" else header.channels
-    if (page or 1) > header.pages or (channel or 1) > channels:
-        raise ImageFileError(
-            f"{path} has {header.pages} pages and {channels} channels. "
-            f"Received: page={page}, channel={channel}"
-        )
+    for name, given, count in (("page", page, header.pages), ("channel", channel, channels)):
+        if (given or 1) > count:
+            known = f"{count} {name}s, from 1 to {count}" if count > 1 else f"one {name}"
+            raise ImageFileError(f"{path} has {known}. Received: {name}={given}")
     with_alpha = (header.kind, header.channels) == ("PNG", 2)
     few = header.channels in (1, 3, 4) or with_alpha or any_channels
     if channel is None and not few:

@@ -288,6 +288,7 @@ def chosen(files: Mapping[str, Any], names: Iterable[str] | None) -> dict[str, A
     missing = sorted(wanted - files.keys())
     if missing:
         raise LabelFolderError(
-            f"`names` has {len(missing)} of which there is no image, such as {missing[0]!r}."
+            f"`names` has {len(missing)} of which there is no image, such as {missing[0]!r}; those "
+            f"of the {len(files)} images are without ending, such as {next(iter(files), '')!r}."
         )
     return {name: file for name, file in files.items() if name in wanted}
