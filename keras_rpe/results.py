@@ -318,6 +318,13 @@ class Proposals:
         return len(self.scores)
 
     @property
+    def ranks(self) -> np.ndarray:
+        """The best proposal of each pixel, int32 `(H, W)`: 1 is the best of all, 0 is none."""
+        if not len(self):
+            return np.zeros(self.masks.shape[1:], "int32")
+        return np.where(self.masks.any(axis=0), self.masks.argmax(axis=0) + 1, 0).astype("int32")
+
+    @property
     def areas(self) -> np.ndarray:
         """Pixels of each proposal, int64 `(n,)`."""
         return self.masks.sum(axis=(1, 2), dtype="int64")

@@ -18,6 +18,7 @@ from keras_rpe_cli.demo import demo
 from keras_rpe_cli.evaluate import evaluate
 from keras_rpe_cli.export import export
 from keras_rpe_cli.presets import presets
+from keras_rpe_cli.propose import propose
 from keras_rpe_cli.report import one_line, print_error
 from keras_rpe_cli.segment import segment
 from keras_rpe_cli.serve_check import serve_check
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 for command in (
     segment,
+    propose,
     boundaries,
     train,
     evaluate,

@@ -31,9 +31,19 @@ if TYPE_CHECKING:
 
     from keras_rpe.data import BoundaryPair, LabelledImages
     from keras_rpe.metrics import Matching
-    from keras_rpe.models import BoundaryDetector, InstanceSegmenter
+    from keras_rpe.models import BoundaryDetector, InstanceSegmenter, ObjectProposer
 
-_CLASSES = {"instances": "InstanceSegmenter", "boundaries": "BoundaryDetector"}
+_CLASSES = {
+    "instances": "InstanceSegmenter",
+    "proposals": "ObjectProposer",
+    "boundaries": "BoundaryDetector",
+}
+_NOT_FOR = {
+    "instances": ["--split"],
+    "proposals": ["--split", "--diameter", "--threshold"],
+    "boundaries": ["--images", "--instances", "--ignore-label", "--diameter"],
+}
+_PROPOSALS = (1, 10, 60)
 _IOUS = (0.5, 0.6, 0.7, 0.8, 0.9)
 _FIGURES = (
     *("average_precision", "precision", "recall", "f1", "mean_matched_iou", "panoptic_quality"),
@@ -132,6 +142,7 @@ def evaluate_instances(
     names: Path | None,
     images: str,
     instances: str,
+    ignore_label: int | None,
     threshold: Sequence[float] | None,
     diameter: float | str,
 ) -> dict[str, Any]:
@@ -140,7 +151,13 @@ def evaluate_instances(
     from keras_rpe.metrics.matching import check_thresholds
 
     thresholds = sorted(set(check_thresholds(threshold or _IOUS)))
-    found = label_folder(folder, images=images, instances=instances, names=read_names(names))
+    found = label_folder(
+        folder,
+        images=images,
+        instances=instances,
+        names=read_names(names),
+        ignore_label=ignore_label,
+    )
     matchings, seconds = match_images(network, found, thresholds, diameter)
     seconds_per_image = seconds / len(found)
     columns = ["IoU from", "AP", "precision", "recall", "F1", "mean IoU", "PQ", "TP", "FP", "FN"]
@@ -178,6 +195,7 @@ def match_images(
     """
     import numpy as np
 
+    from keras_rpe.data import VOID
     from keras_rpe.metrics import matching
 
     # The first image compiles the graph, which does not count as the time of an image.
@@ -189,9 +207,47 @@ def match_images(
             start = time.perf_counter()
             predicted = segment_image(network, image, name, diameter).labels
             seconds += time.perf_counter() - start
-            pooled.append(matching(labels, predicted, thresholds))
+            pooled.append(matching(labels, predicted, thresholds, VOID))
             advance()
     return [reduce(add, column) for column in zip(*pooled)], seconds
+
+
+def evaluate_proposals(
+    network: ObjectProposer,
+    folder: Path,
+    names: Path | None,
+    images: str,
+    instances: str,
+    ignore_label: int | None,
+) -> dict[str, Any]:
+    """Propose masks for the images of a folder and print their recall."""
+    from keras_rpe.data import VOID, label_folder
+    from keras_rpe.metrics import AverageRecall, GroundTruth
+
+    found = label_folder(
+        folder,
+        images=images,
+        instances=instances,
+        names=read_names(names),
+        ignore_label=ignore_label,
+    )
+    recall = AverageRecall(_PROPOSALS, exclude_void=True)
+    count = 0
+    with progress_bar("evaluating", len(found)) as advance:
+        for image, labels, _ in found:
+            recall.update_state(
+                GroundTruth(labels, ignore_label=VOID),
+                network.predict_proposals(image, _PROPOSALS[-1]).masks,
+            )
+            count += len(set(labels[labels > 0].tolist()))
+            advance()
+    figures = recall.result()
+    rows = [
+        [str(k), *(f"{figures[f'{name}@{k}']:.3f}" for name in ("AR", "AR50"))] for k in _PROPOSALS
+    ]
+    print_table(str(folder), ["best", "average recall", "recall at IoU 0.5"], rows)
+    typer.echo(f"images {len(found)}, objects {count}")
+    return {"images": len(found), "objects": count, **figures}
 
 
 def evaluate(
@@ -202,7 +258,7 @@ def evaluate(
     preset: PresetOption = None,
     model: ModelOption = None,
     task: Annotated[
-        Literal["instances", "boundaries"] | None,
+        Literal["instances", "proposals", "boundaries"] | None,
         typer.Option(help="What to evaluate. Default: the task of the model."),
     ] = None,
     names: Annotated[
@@ -211,11 +267,15 @@ def evaluate(
     ] = None,
     images: Annotated[
         str | None,
-        typer.Option(help="Instances: glob of the images in the folder. Default: images/*."),
+        typer.Option(help="Not for boundaries: glob of the images there. Default: images/*."),
     ] = None,
     instances: Annotated[
         str | None,
-        typer.Option(help="Instances: glob of the label images there. Default: instances/*."),
+        typer.Option(help="The same for the label images. Default: instances/*."),
+    ] = None,
+    ignore_label: Annotated[
+        int | None,
+        typer.Option(min=1, help="Label of void pixels in the label images, such as 255."),
     ] = None,
     split: Annotated[
         Literal["train", "val", "test"] | None,
@@ -237,7 +297,9 @@ def evaluate(
     """Compare a model with what people drew into images.
 
     Instances: every image is segmented whole, and the counts of all images
-    are pooled. Boundaries: the benchmark of BSDS500 on thinned maps, with
+    are pooled. Proposals: the share of all objects that the best 1, 10 and
+    60 proposals of an image find, at IoU 0.5, and as a mean over 0.50, 0.55,
+    …, 0.95. Boundaries: the benchmark of BSDS500 on thinned maps, with
     its best F-measure at one threshold for all images (ODS) and at one for
     each (OIS), and its average precision (AP).
     """
@@ -245,14 +307,19 @@ def evaluate(
     if json_file is not None and (not json_file.parent.is_dir() or json_file.is_dir()):
         raise ValueError(f"--json needs a file in an existing folder. Received: {json_file}")
     pixels = parsed_diameter(diameter)
-    given = {"--images": images, "--instances": instances, "--split": split}
-    given["--diameter"] = None if pixels == "auto" else diameter
+    given = {
+        "--images": images,
+        "--instances": instances,
+        "--ignore-label": ignore_label,
+        "--diameter": None if pixels == "auto" else diameter,
+        "--split": split,
+        "--threshold": threshold or None,
+    }
     classes = [_CLASSES[task]] if task else list(_CLASSES.values())
     network = load_task(preset, model, *classes)
     print_device()
     kind = next(name for name, cls in _CLASSES.items() if cls == type(network).__name__)
-    of_instances = ["--images", "--instances", "--diameter"]
-    for option in ["--split"] if kind == "instances" else of_instances:
+    for option in _NOT_FOR[kind]:
         if given[option] is not None:
             raise ValueError(
                 f"{option} does not go with a model for {kind}. Received: {given[option]}"
@@ -260,8 +327,11 @@ def evaluate(
     if kind == "boundaries":
         figures = evaluate_boundaries(network, folder, names, split or "val", threshold)
     else:
-        globs = images or "images/*", instances or "instances/*"
-        figures = evaluate_instances(network, folder, names, *globs, threshold, pixels)
+        chosen = names, images or "images/*", instances or "instances/*", ignore_label
+        if kind == "proposals":
+            figures = evaluate_proposals(network, folder, *chosen)
+        else:
+            figures = evaluate_instances(network, folder, *chosen, threshold, pixels)
     if json_file is not None:
         from keras_rpe.written_file import write_file
 

@@ -62,7 +62,11 @@ ProjectOption = Annotated[
     Literal["max", "mean"] | None, typer.Option(help="Each stack as one image, over its pages.")
 ]
 
-_COMMANDS = {"InstanceSegmenter": "segment", "BoundaryDetector": "boundaries"}
+_COMMANDS = {
+    "InstanceSegmenter": "segment",
+    "ObjectProposer": "propose",
+    "BoundaryDetector": "boundaries",
+}
 
 
 def check_model_choice(preset: str | None, model: Path | None) -> None:

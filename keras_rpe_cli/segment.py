@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from keras_rpe_cli.image_table import ImageTable, table_text
 from keras_rpe_cli.options import (
     ChannelOption,
     DiameterOption,
@@ -35,8 +33,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from keras_rpe.models import Instances, InstanceSegmenter
-
-Row = dict[str, str]
 
 _LARGEST_PNG_ID = 65535
 
@@ -86,8 +82,10 @@ def segment(
     pixels = parsed_diameter(diameter)
     kinds = list(dict.fromkeys(outlines or []))
     _check_packages(kinds)
-    instances = _Table(out / "instances.csv", {"image", "instance", "area_px", "centroid_row"})
-    images = _Table(out / "summary.csv", {"image", "instances", "mean_area_px", "pixel_size_um"})
+    instances = ImageTable(out / "instances.csv", {"image", "instance", "area_px", "centroid_row"})
+    images = ImageTable(
+        out / "summary.csv", {"image", "instances", "mean_area_px", "pixel_size_um"}
+    )
     done: list[int] = []
     begin = time.perf_counter()
 
@@ -103,7 +101,7 @@ def segment(
             _write_results(image, result, out / name, suffix, overlay, size, kinds, file.name)
             channels = read_channels(file, page, project) if measure else None
             table = result.measure(channels, size, shape=measure)
-            columns = [[_text(value) for value in column] for column in table.values()]
+            columns = [[table_text(value) for value in column] for column in table.values()]
             rows = [dict(zip(table, row)) for row in zip(*columns)]
             instances.rows[file.name] = [{"image": file.name, **row} for row in rows]
             images.rows[file.name] = [
@@ -112,9 +110,9 @@ def segment(
                     "height": str(image.shape[0]),
                     "width": str(image.shape[1]),
                     "instances": str(len(result)),
-                    "mean_area_px": _text(result.areas.mean()) if len(result) else "",
-                    "diameter_px": _text(result.diameter) if result.diameter else "",
-                    "pixel_size_um": _text(size) if size else "",
+                    "mean_area_px": table_text(result.areas.mean()) if len(result) else "",
+                    "diameter_px": table_text(result.diameter) if result.diameter else "",
+                    "pixel_size_um": table_text(size) if size else "",
                 }
             ]
             done.append(len(result))
@@ -161,14 +159,6 @@ def _check_packages(kinds: Iterable[str]) -> None:
             optional_import("roifile", "outlines")
 
 
-def _text(value: Any) -> str:
-    """A number for a table: whole ones as they are, others with five digits, nothing for NaN."""
-    number = float(value)
-    if number != number:
-        return ""
-    return str(int(number)) if number == int(number) and abs(number) < 1e15 else f"{number:.5g}"
-
-
 def _write_results(
     image: np.ndarray,
     result: Instances,
@@ -195,42 +185,7 @@ def _write_results(
     writers: dict[str, Callable[[Path], object]] = {
         "geojson": partial(data.write_geojson, instances=result),
         "imagej": partial(data.write_imagej_rois, instances=result),
-        "coco": partial(data.write_coco, instances=result, image_name=image_name),
+        "coco": partial(data.write_coco, found=result, image_name=image_name),
     }
     files |= {named(_ENDINGS[kind]): writers[kind] for kind in outlines}
     write_all(files)
-
-
-class _Table:
-    """A table of rows by image; those of other images stay, and images done again are replaced."""
-
-    def __init__(self, path: Path, columns: set[str]) -> None:
-        self.path, self.columns = path, columns
-        self.rows: dict[str, list[Row]] = {}
-        if not path.exists():
-            return
-        try:
-            with path.open(newline="", encoding="utf-8-sig") as file:
-                reader = csv.DictReader(file, strict=True)
-                read, found = list(reader), set(reader.fieldnames or [])
-        except (OSError, ValueError, csv.Error):
-            read, found = [], set()
-        if not columns <= found or any(None in row or None in row.values() for row in read):
-            raise ValueError(
-                f"{path} exists and is not a table that `keras-rpe segment` wrote, choose another "
-                "folder with --out."
-            )
-        for row in read:
-            self.rows.setdefault(row["image"], []).append(row)
-
-    def write(self) -> None:
-        """Write it, with a mark by which spreadsheets know its encoding."""
-        from keras_rpe.written_file import write_file
-
-        rows = list(chain.from_iterable(self.rows.values()))
-        columns = dict.fromkeys(chain(*rows)) if rows else dict.fromkeys(sorted(self.columns))
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(columns), restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_file(self.path, "\ufeff" + text.getvalue())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import zipfile
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from keras_rpe.optional_import import optional_import
-from keras_rpe.results import Instances
+from keras_rpe.results import Instances, Proposals
 from keras_rpe.written_file import write_file
 
 Rings = list[np.ndarray]
@@ -175,12 +176,12 @@ def _segments(ring: np.ndarray) -> np.ndarray:
     return np.append(values, _CLOSE).astype(np.float32)
 
 
-def write_coco(path: str | Path, instances: Instances, image_name: str) -> None:
+def write_coco(path: str | Path, found: Instances | Proposals, image_name: str) -> None:
     """Write the masks of one image as COCO JSON: annotations with run lengths and scores.
 
     Args:
         path: The file, `….json`.
-        instances: What `predict_instances` gave.
+        found: What `predict_instances` or `predict_proposals` gave.
         image_name: Name of the image file, for `file_name`.
 
     Raises:
@@ -203,38 +204,48 @@ def write_coco(path: str | Path, instances: Instances, image_name: str) -> None:
         (6, [0, 0, 3, 2])
     """
     mask = optional_import("pycocotools.mask", "coco")
-    height, width = instances.labels.shape
-    # COCO counts down the columns.
-    flat = instances.labels.T.ravel()
-    order = np.argsort(flat, kind="stable")
-    ends = np.cumsum(np.bincount(flat, minlength=len(instances) + 1))
+    if isinstance(found, Instances):
+        height, width = found.labels.shape
+        classes = found.classes.tolist()
+        masks = [mask.frPyObjects(counts, height, width) for counts in _run_lengths(found)]
+    else:
+        height, width = found.masks.shape[1:]
+        classes = [1] * len(found)
+        stack = found.masks.transpose(1, 2, 0)
+        masks = mask.encode(np.asfortranarray(stack.astype(np.uint8)))
     annotations = []
-    for index, (top, left, bottom, right) in enumerate(instances.boxes.tolist()):
-        places = order[ends[index] : ends[index + 1]]
-        runs = np.flatnonzero(np.diff(places) > 1)
-        starts = places[np.concatenate([[0], runs + 1])] if places.size else places
-        stops = places[np.concatenate([runs, [-1]])] + 1 if places.size else places
-        edges = np.concatenate([[0], np.stack([starts, stops], 1).ravel(), [flat.size]])
-        counts = {"counts": np.diff(edges).tolist(), "size": [height, width]}
-        encoded = mask.frPyObjects(counts, height, width)
-        score = float(instances.scores[index])
+    rows = zip(masks, classes, found.boxes.tolist(), found.scores.tolist())
+    for number, (encoded, kind, (top, left, bottom, right), score) in enumerate(rows, start=1):
         annotation = {
-            "id": index + 1,
+            "id": number,
             "image_id": 1,
-            "category_id": int(instances.classes[index]),
+            "category_id": kind,
             "segmentation": {"size": [height, width], "counts": encoded["counts"].decode()},
-            "area": len(places),
+            "area": int(mask.area(encoded)),
             "bbox": [left, top, right - left, bottom - top],
             "iscrowd": 0,
         }
         annotations.append(annotation | ({"score": score} if np.isfinite(score) else {}))
-    kinds = sorted({int(kind) for kind in instances.classes})
     content = {
         "images": [{"id": 1, "file_name": image_name, "height": height, "width": width}],
-        "categories": [{"id": kind, "name": str(kind)} for kind in kinds],
+        "categories": [{"id": kind, "name": str(kind)} for kind in sorted(set(classes))],
         "annotations": annotations,
     }
     write_file(Path(path), json.dumps(content))
+
+
+def _run_lengths(instances: Instances) -> Iterator[dict[str, list[int]]]:
+    """The mask of each instance as COCO counts it: down the columns."""
+    flat = instances.labels.T.ravel()
+    order = np.argsort(flat, kind="stable")
+    ends = np.cumsum(np.bincount(flat, minlength=len(instances) + 1))
+    for start, end in itertools.pairwise(ends):
+        places = order[start:end]
+        runs = np.flatnonzero(np.diff(places) > 1)
+        starts = places[np.concatenate([[0], runs + 1])] if places.size else places
+        stops = places[np.concatenate([runs, [-1]])] + 1 if places.size else places
+        edges = np.concatenate([[0], np.stack([starts, stops], 1).ravel(), [flat.size]])
+        yield {"counts": np.diff(edges).tolist(), "size": list(instances.labels.shape)}
 
 
 def _described(

@@ -12,7 +12,7 @@ import pytest
 from command_line import Outcome
 
 from keras_rpe.data import write_image, write_labels
-from keras_rpe.models import BoundaryDetector, InstanceSegmenter
+from keras_rpe.models import BoundaryDetector, InstanceSegmenter, ObjectProposer
 from keras_rpe.models.backbones import unet_encoder
 from keras_rpe_cli import main
 from keras_rpe_cli.options import load_task
@@ -27,7 +27,7 @@ _load_once = cache(load_task)
 @pytest.fixture
 def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run the command line in this process."""
-    for command in ("segment", "boundaries", "evaluate"):
+    for command in ("segment", "boundaries", "evaluate", "propose"):
         monkeypatch.setattr(f"keras_rpe_cli.{command}.load_task", _load_once)
 
     def call(*arguments: object) -> Outcome:
@@ -73,6 +73,25 @@ def boundary_preset(
 ) -> Path:
     folder = tmp_path_factory.mktemp("boundary_presets") / "lines"
     tiny_detector.save_to_preset(folder, {"task": "boundary detection"})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_proposer() -> ObjectProposer:
+    keras.utils.set_random_seed(1)
+    model = ObjectProposer(
+        unet_encoder((8, 16), blocks=1), embedding_dim=4, iterations=1, fusion_filters=8
+    )
+    model.get_layer("classes").bias.assign([0.0, 3.0])
+    return model
+
+
+@pytest.fixture(scope="session")
+def proposal_preset(
+    tiny_proposer: ObjectProposer, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    folder = tmp_path_factory.mktemp("proposal_presets") / "things"
+    tiny_proposer.save_to_preset(folder)
     return folder
 
 

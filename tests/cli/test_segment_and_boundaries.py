@@ -162,7 +162,7 @@ def test_channels_pages_and_sizes(run, tiny_model, tiny_preset, tmp_path):
     for given, words in (
         ((), ("3 images", "--page", "--project")),
         (("--page", 2), ("2 channels", "--channel")),
-        (("--page", 9, "--channel", 2), ("3 pages", "page=9")),
+        (("--page", 9, "--channel", 2), ("3 pages", "--page 9")),
         (("--project", "max", "--page", 2), ("--page", "--project")),
         (("--pixel-size", "-1"), ("--pixel-size", "-1")),
         (("--outlines", "svg"), ("--outlines", "geojson", "svg")),
