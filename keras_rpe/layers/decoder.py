@@ -56,6 +56,8 @@ class InstanceDecoder(keras.layers.Layer):
         size: Height and width of the labels, if they are not those of the scores.
         step: Side of a pixel of the labels in pixels of the scores, `(batch,)`, with `size`; areas
             are counted in pixels of the scores.
+        start: Row and column where the labels begin, in pixels of the scores, `(batch, 2)`, with
+            `step`; default: 0.
 
     Returns of a call:
         A dictionary of `labels`, int32 `(batch, H, W)`, 0 = background, instances numbered from 1,
@@ -113,6 +115,7 @@ class InstanceDecoder(keras.layers.Layer):
         max_instances: int | None = None,
         size: tuple[Tensor | int, Tensor | int] | None = None,
         step: Tensor | None = None,
+        start: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Return the instances of a batch of images."""
         foreground_threshold = _given(foreground_threshold, self.foreground_threshold)
@@ -133,8 +136,10 @@ class InstanceDecoder(keras.layers.Layer):
         else:
             height, width = size
             labels = _named_for(labels, height * width)
-            labels = enlarge_labels(labels, step / ops.cast(cell, step.dtype), height, width)
-            class_scores = resample(class_scores, step, height, width)
+            side = ops.cast(cell, step.dtype)
+            begin = None if start is None else start / side
+            labels = enlarge_labels(labels, step / side, height, width, begin)
+            class_scores = resample(class_scores, step, height, width, start)
             score = ops.sum(class_scores, axis=-1)
             pixel = ops.reshape(ops.square(step), (-1, 1, 1))
         labels *= ops.cast(score >= foreground_threshold, "int32")

@@ -30,6 +30,11 @@ class ImageNormalization(keras.layers.Layer):
         `(batch, H, W, C)`, C = 1 (gray), 3 (RGB) or 4 (RGBA; the alpha is dropped). The percentiles
         are those of the mean of the color channels, so that colors keep their balance.
 
+    Call arguments:
+        inputs: The images.
+        limits: What becomes 0 and 1 in each image, `(batch, 2)`, in place of its percentiles: for a
+            part of an image whose percentiles are known.
+
     Output shape:
         `(batch, H, W, 3)`, float32 in [0, 1]. An image of a single value becomes 0.
 
@@ -51,7 +56,7 @@ class ImageNormalization(keras.layers.Layer):
         self.low = check_number("low", low, "[0, 100)")
         self.high = check_number("high", high, f"({low}, 100]")
 
-    def call(self, inputs: Tensor) -> Tensor:
+    def call(self, inputs: Tensor, limits: Tensor | None = None) -> Tensor:
         """Return the normalized images."""
         channels = inputs.shape[-1]
         if len(inputs.shape) != 4 or channels not in (1, 3, 4, None):
@@ -61,11 +66,14 @@ class ImageNormalization(keras.layers.Layer):
             )
         x = ops.stop_gradient(ops.cast(inputs, "float32"))
         x = ops.repeat(x, 3, axis=-1) if channels == 1 else x[..., :3]
-        shape = ops.shape(x)
-        pixels = shape[1] * shape[2]
-        gray = ops.sort(ops.reshape(ops.mean(x, axis=-1), (shape[0], pixels)), axis=1)
-        low = _percentile(gray, self.low, pixels)
-        high = _percentile(gray, self.high, pixels)
+        if limits is None:
+            shape = ops.shape(x)
+            pixels = shape[1] * shape[2]
+            gray = ops.sort(ops.reshape(ops.mean(x, axis=-1), (shape[0], pixels)), axis=1)
+            low = _percentile(gray, self.low, pixels)
+            high = _percentile(gray, self.high, pixels)
+        else:
+            low, high = (ops.reshape(limits[:, k], (-1, 1, 1, 1)) for k in range(2))
         return ops.clip((x - low) / ops.maximum(high - low, 1e-6), 0.0, 1.0)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:

@@ -12,6 +12,7 @@ from keras_rpe.arguments import check_integer, check_number
 from keras_rpe.ops.attention import has_fused_attention
 from keras_rpe.ops.backend import on_gpu
 from keras_rpe.ops.maps import (
+    WindowGrid,
     at_least_float32,
     join_windows,
     merge_windows,
@@ -208,6 +209,8 @@ class SeededMeanShift(keras.layers.Layer):
         weights: Weight of each pixel as a neighbor, in [0, 1], as in `MeanShiftRNN`; only pixels
             of at least half weight get seeds. Default: 1.
         bandwidth: In place of that of the layer, a number or a scalar tensor.
+        grid: Where the windows of a larger map lie in this part of it: their side, and how many
+            cells of the first are missing, of rows and of columns.
 
     Returns of a call:
         Embeddings of the shape of the input: all pixels of a group have the same one.
@@ -251,11 +254,15 @@ class SeededMeanShift(keras.layers.Layer):
         _check_shape(self, input_shape, self.window_size)
 
     def call(
-        self, inputs: Tensor, weights: Tensor | None = None, bandwidth: Tensor | float | None = None
+        self,
+        inputs: Tensor,
+        weights: Tensor | None = None,
+        bandwidth: Tensor | float | None = None,
+        grid: WindowGrid | None = None,
     ) -> Tensor:
         """Return the modes of all pixels."""
         x, weights = _lists(
-            at_least_float32(inputs), weights, self.window_size, self.window_overlap
+            at_least_float32(inputs), weights, self.window_size, self.window_overlap, grid
         )
         modes = seeded_mean_shift(
             x,
@@ -267,7 +274,7 @@ class SeededMeanShift(keras.layers.Layer):
             mode_similarity=self.mode_similarity,
         )
         if self.window_overlap and self.window_size and len(inputs.shape) == 4:
-            modes = join_windows(modes, inputs, self.window_size, self.window_overlap)
+            modes = join_windows(modes, inputs, self.window_size, self.window_overlap, grid)
         else:
             modes = _map(modes, inputs, self.window_size)
         return ops.cast(modes, self.compute_dtype)
@@ -277,6 +284,7 @@ class SeededMeanShift(keras.layers.Layer):
         inputs: keras.KerasTensor,
         weights: keras.KerasTensor | None = None,
         bandwidth: keras.KerasTensor | float | None = None,
+        grid: WindowGrid | None = None,
     ) -> keras.KerasTensor:
         """Shape and dtype of the modes."""
         return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
@@ -316,7 +324,11 @@ def _check_shape(
 
 
 def _lists(
-    x: Tensor, weights: Tensor | None, window_size: int | None, overlap: int = 0
+    x: Tensor,
+    weights: Tensor | None,
+    window_size: int | None,
+    overlap: int = 0,
+    grid: WindowGrid | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Lay out embeddings as lists `(lists, N, D)` that are grouped each for itself.
 
@@ -331,8 +343,8 @@ def _lists(
         weights = ops.expand_dims(sample_nearest(weights, height, width), -1)
     if window_size and overlap:
         if weights is not None:
-            weights = overlapping_windows(weights, window_size, overlap)
-        return overlapping_windows(x, window_size, overlap), weights
+            weights = overlapping_windows(weights, window_size, overlap, grid)
+        return overlapping_windows(x, window_size, overlap, grid), weights
     if window_size:
         x, real = partition_windows(x, window_size)
         if weights is not None:

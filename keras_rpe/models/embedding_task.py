@@ -74,7 +74,8 @@ class EmbeddingTask(Task):
         output_stride = output_stride or strides[0]
         check_choice("output_stride", output_stride, strides)
 
-        pad = PadToMultiple(strides[-1], name="pad")
+        self.largest_stride = strides[-1]
+        pad = PadToMultiple(self.largest_stride, name="pad")
         fusion = FeatureFusion(fusion_filters, name="fusion")
 
         def fused_and_coarse(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -128,6 +129,7 @@ class EmbeddingTask(Task):
         self.num_classes = num_classes
         self.margin = margin
         self.neighborhood = neighborhood
+        self.percentiles = percentiles
         self.output_stride = output_stride
         self.embed_background = embed_background
         self.ignore_label = ignore_label
@@ -145,9 +147,9 @@ class EmbeddingTask(Task):
         """
         return self.embed_normalized(self.normalized(images))
 
-    def normalized(self, images: Tensor) -> Tensor:
+    def normalized(self, images: Tensor, limits: Tensor | None = None) -> Tensor:
         """Images as the networks take them: three channels, in [0, 1]."""
-        return self._normalization(images) if self._normalization else images
+        return self._normalization(images, limits) if self._normalization else images
 
     def embed_normalized(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Do what `embed` does for images that `normalized` gave."""

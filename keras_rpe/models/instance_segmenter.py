@@ -22,14 +22,15 @@ from keras_rpe.layers import (
 from keras_rpe.metrics import average_precision
 from keras_rpe.models.embedding_task import EmbeddingTask
 from keras_rpe.models.task import compiled_function, network, precise_dtype
-from keras_rpe.ops.maps import resample
+from keras_rpe.ops.maps import WindowGrid, resample
 from keras_rpe.results import Instances, image_label_pairs
 
 Tensor = Any
 
 _VIEW = 160  # Side of the views in which the diameter is estimated, in pixels.
 _CANVAS = 32  # JAX compiles for sides of whole multiples, not for each size.
-_GIVEN_OCTAVES = (-6.0, 2.0)  # Of a diameter that is given: larger images take time and memory.
+STEPS = 256.0  # Parts of a pixel.
+GIVEN_OCTAVES = (-6.0, 2.0)  # Of a diameter that is given: larger images take time and memory.
 # Enough for seeds, which lie among the pixels of their group from the start.
 SEED_LOOPS = 3
 
@@ -237,6 +238,9 @@ class InstanceSegmenter(EmbeddingTask):
         images: Tensor,
         diameter: Tensor | None = None,
         canvas: tuple[int, int] | None = None,
+        limits: Tensor | None = None,
+        start: Tensor | None = None,
+        grid: WindowGrid | None = None,
     ) -> dict[str, Tensor]:
         """Resize images to the diameter of training, and group their embeddings.
 
@@ -245,34 +249,77 @@ class InstanceSegmenter(EmbeddingTask):
             diameter: As in `serve`.
             canvas: Height and width that hold the resized images; default: what they need. JAX,
                 whose shapes are known when it compiles, takes images as they are without it.
+            limits: As in `ImageNormalization`.
+            start: Row and column where the resized images begin, in pixels, `(batch, 2)`;
+                default: 0.
+            grid: As in `SeededMeanShift`.
 
         Returns:
             `modes` `(batch, h, w, D)` and `scores` `(batch, h · stride, w · stride, classes)` of
             the resized images, `scale` `(batch,)`, by how much they are larger, and `diameter`.
         """
         if self.object_size is None:
-            embedding, scores = self.embed(images)
+            embedding, scores = self.embed_normalized(self.normalized(images, limits))
             one = ops.ones_like(scores[:, 0, 0, 0])
-            modes = self.shift(embedding, scores)
+            modes = self.shift(embedding, scores, grid=grid)
             return {"modes": modes, "scores": scores, "scale": one, "diameter": 0.0 * one}
-        pixels = self.normalized(images)
-        scale = ops.exp2(self._octaves(pixels, diameter))
+        pixels = self.normalized(images, limits)
+        octaves = self._octaves(pixels, diameter)
+        # Of few binary places, so that where pixels lie is exact, in a part of an image as well.
+        step = ops.round(ops.exp2(-octaves) * STEPS) / STEPS
+        scale = 1.0 / step
         if keras.backend.backend() == "jax" and canvas is None:
-            canvas, scale = tuple(ops.shape(pixels)[1:3]), ops.ones_like(scale)
+            canvas, octaves = tuple(ops.shape(pixels)[1:3]), ops.zeros_like(octaves)
+            scale = step = ops.ones_like(octaves)
         height, width = canvas or (
             ops.maximum(ops.cast(ops.ceil(ops.max(scale) * ops.cast(n, "float32")), "int32"), 1)
             for n in ops.shape(pixels)[1:3]
         )
-        embedding, scores = self.embed_normalized(resample(pixels, 1.0 / scale, height, width))
-        scores = scores * self._inside(scale, pixels, scores)
+        embedding, scores = self.embed_normalized(resample(pixels, step, height, width, start))
+        scores = scores * self._inside(scale, pixels, scores, start)
         trained = ops.convert_to_tensor(self.object_size.log_diameter)
         known = ops.cast(trained > 0, "float32")
         return {
-            "modes": self.shift(embedding, scores),
+            "modes": self.shift(embedding, scores, grid=grid),
             "scores": scores,
             "scale": scale,
-            "diameter": known * ops.exp2(trained) / scale,
+            "diameter": known * ops.exp2(trained - octaves),
         }
+
+    def serve_part(
+        self,
+        images: Tensor,
+        diameter: Tensor,
+        limits: Tensor,
+        start: Tensor,
+        grid: WindowGrid | None = None,
+        max_instances: int | None = None,
+        canvas: tuple[int, int] | None = None,
+    ) -> dict[str, Tensor]:
+        """Segment parts of larger images as if they were seen whole, but for their rims.
+
+        Args:
+            images: The parts, `(batch, H, W, C)`.
+            diameter: As in `serve`.
+            limits: What becomes 0 and 1 of the larger images, `(batch, 2)`.
+            start: Row and column of the parts at which their resized images begin, `(batch, 2)`:
+                where the resized larger images have a pixel that their largest stride divides.
+            grid: As in `SeededMeanShift`, of the larger images.
+            max_instances: As in `serve`.
+            canvas: As in `group`.
+
+        Returns:
+            As `serve`, and `modes` `(batch, h, w, D)`, the groups of the cells.
+        """
+        height, width = ops.shape(images)[1], ops.shape(images)[2]
+        if self.object_size is None:
+            grouped = self.group(images, None, None, limits, grid=grid)
+            result = self.decode(grouped, height, width, max_instances=max_instances)
+        else:
+            grouped = self.group(images, diameter, canvas, limits, start, grid)
+            begin = -start * ops.expand_dims(grouped["scale"], 1)
+            result = self.decode(grouped, height, width, start=begin, max_instances=max_instances)
+        return {**result, "diameter": grouped["diameter"], "modes": grouped["modes"]}
 
     def estimate_diameter(self, images: Tensor) -> Tensor:
         """Estimate the median diameter of the objects in each image, inside the graph.
@@ -310,7 +357,7 @@ class InstanceSegmenter(EmbeddingTask):
         head: Any = self.object_size
         if diameter is not None:
             trained = ops.convert_to_tensor(head.log_diameter)
-            wanted = ops.clip(trained - ops.log2(ops.cast(diameter, "float32")), *_GIVEN_OCTAVES)
+            wanted = ops.clip(trained - ops.log2(ops.cast(diameter, "float32")), *GIVEN_OCTAVES)
             wanted = ops.where(trained > 0, wanted, 0.0)
             return wanted * ops.ones_like(pixels[:, 0, 0, 0])
         sides = ops.cast(ops.stack([ops.shape(pixels)[1], ops.shape(pixels)[2]]), "float32")
@@ -343,17 +390,27 @@ class InstanceSegmenter(EmbeddingTask):
         real = ops.reshape(real, (count, batch, cells**2))
         return ops.reshape(sizes, (count, batch, cells**2, 2)), steps, real
 
-    def _inside(self, scale: Tensor, pixels: Tensor, scores: Tensor) -> Tensor:
+    def _inside(
+        self, scale: Tensor, pixels: Tensor, scores: Tensor, start: Tensor | None
+    ) -> Tensor:
         """1 where a score belongs to its resized image, 0 beyond, `(batch, h, w, 1)`."""
+        ends = ops.reshape(ops.cast(ops.stack(ops.shape(pixels)[1:3]), "float32"), (1, 2))
+        ends = ops.expand_dims(scale, 1) * (ends if start is None else ends - start)
         rows, columns = (
-            ops.expand_dims(ops.cast(ops.arange(ops.shape(scores)[axis]), "float32"), 0)
-            < ops.expand_dims(scale * ops.cast(ops.shape(pixels)[axis], "float32"), 1)
-            for axis in (1, 2)
+            ops.expand_dims(ops.cast(ops.arange(ops.shape(scores)[axis + 1]), "float32"), 0)
+            < ends[:, axis : axis + 1]
+            for axis in (0, 1)
         )
         inside = ops.logical_and(ops.expand_dims(rows, 2), ops.expand_dims(columns, 1))
         return ops.cast(ops.expand_dims(inside, -1), "float32")
 
-    def shift(self, embedding: Tensor, scores: Tensor, return_sequences: bool = False) -> Tensor:
+    def shift(
+        self,
+        embedding: Tensor,
+        scores: Tensor,
+        return_sequences: bool = False,
+        grid: WindowGrid | None = None,
+    ) -> Tensor:
         """Group embeddings with the loops and windows of prediction.
 
         Args:
@@ -361,6 +418,7 @@ class InstanceSegmenter(EmbeddingTask):
             scores: Class scores, as `embed` gives them.
             return_sequences: Whether to return the embeddings after every loop, of the mean shift
                 of training then.
+            grid: As in `SeededMeanShift`.
 
         Returns:
             `(batch, h, w, D)`, or `(loops, batch, h, w, D)`.
@@ -368,7 +426,7 @@ class InstanceSegmenter(EmbeddingTask):
         weights = None if self.embed_background else ops.sum(scores, axis=-1)
         if self.seeded_mean_shift is not None and not return_sequences:
             return self.seeded_mean_shift(
-                embedding, weights, bandwidth=self.mean_shift.current_bandwidth
+                embedding, weights, bandwidth=self.mean_shift.current_bandwidth, grid=grid
             )
         return self.mean_shift(
             embedding,
@@ -406,21 +464,84 @@ class InstanceSegmenter(EmbeddingTask):
                 )
         options: dict[str, Any] = {}
         if self.object_size is not None and keras.backend.backend() == "jax":
-            # The size of the canvas must be known before the rest is compiled for it.
-            trained = float(ops.convert_to_numpy(self.object_size.log_diameter))
             if not given:
-                given = (float(self._run_one(self._estimated, image)["diameter"][0]),)
-            octaves = np.clip(trained - math.log2(given[0]), *_GIVEN_OCTAVES)
-            scale = 2.0 ** float(octaves) if trained > 0 else 1.0
-            sides = (-(-math.ceil(n * scale) // _CANVAS) * _CANVAS for n in np.shape(image)[:2])
-            options["canvas"] = tuple(sides)
+                given = (self.predict_diameter(image),)
+            options["canvas"] = self._canvas(np.shape(image)[:2], given[0])
+        return Instances.from_tables(self._tables(self.serve, image, *given, **options))
+
+    def predict_diameter(self, image: Any) -> float:
+        """Estimate the median diameter of the objects in one image, in pixels.
+
+        Args:
+            image: As `predict_instances` takes it.
+
+        Returns:
+            As `estimate_diameter`.
+
+        Raises:
+            ValueError: As `estimate_diameter`.
+        """
+        return float(self._run_one(self._estimated, image)["diameter"][0])
+
+    def predict_part(
+        self,
+        image: Any,
+        diameter: float,
+        limits: tuple[float, float],
+        start: tuple[float, float] = (0.0, 0.0),
+        grid: WindowGrid | None = None,
+    ) -> tuple[Instances, np.ndarray]:
+        """Segment a part of a larger image as if that were seen whole, but for the part's rims.
+
+        Args:
+            image: The part, as `predict_instances` takes it.
+            diameter: That of the objects, in pixels; ignored by a model without one.
+            limits: The percentiles of the larger image.
+            start: As in `serve_part`.
+            grid: As in `serve_part`; each is compiled for itself.
+
+        Returns:
+            As `predict_instances`, and the modes of the cells, `(h, w, D)`.
+        """
+        options: dict[str, Any] = {"grid": grid}
+        if self.object_size is not None and keras.backend.backend() == "jax":
+            options["canvas"] = self._canvas(np.shape(image)[:2], diameter)
+        tables = self._tables(self._part, image, diameter, *limits, *start, **options)
+        return Instances.from_tables(tables), tables["modes"][0]
+
+    def _part(
+        self,
+        images: Tensor,
+        diameter: Tensor,
+        low: Tensor,
+        high: Tensor,
+        row: Tensor,
+        column: Tensor,
+        **options: Any,
+    ) -> dict[str, Tensor]:
+        limits, start = (
+            ops.reshape(ops.stack(pair), (1, 2)) for pair in ((low, high), (row, column))
+        )
+        return self.serve_part(images, diameter, limits, start, **options)
+
+    def _canvas(self, sides: tuple[int, ...], diameter: float) -> tuple[int, ...]:
+        """The size of a resized image, as JAX must know it before the graph is compiled for it."""
+        head: Any = self.object_size
+        trained = float(ops.convert_to_numpy(head.log_diameter))
+        octaves = np.clip(trained - math.log2(diameter), *GIVEN_OCTAVES)
+        scale = 2.0 ** float(octaves) if trained > 0 else 1.0
+        return tuple(-(-math.ceil(n * scale) // _CANVAS) * _CANVAS for n in sides)
+
+    def _tables(
+        self, function: Any, image: Any, *numbers: float, **options: Any
+    ) -> dict[str, np.ndarray]:
         rows = self.decoder.max_instances
-        tables = self._serve_one(image, *given, max_instances=rows, **options)
+        tables = self._run_one(function, image, *numbers, max_instances=rows, **options)
         count = int(tables["num_instances"][0])
         if count > rows:  # The tables grow until all fit, by factors of two: each is a new trace.
             rows <<= (-(-count // rows) - 1).bit_length()
-            tables = self._serve_one(image, *given, max_instances=rows, **options)
-        return Instances.from_tables(tables)
+            tables = self._run_one(function, image, *numbers, max_instances=rows, **options)
+        return tables
 
     def _estimated(self, images: Tensor) -> dict[str, Tensor]:
         return {"diameter": self.estimate_diameter(images)}

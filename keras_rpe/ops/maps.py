@@ -77,15 +77,20 @@ def sample_nearest(x: Tensor, height: Tensor | int, width: Tensor | int) -> Tens
     return x
 
 
+_EXACT = 4096.0
+
+
 def resample(
     x: Tensor, step: Tensor, height: Tensor | int, width: Tensor | int, start: Tensor | None = None
 ) -> Tensor:
     """Read maps at another scale: the mean of a map over each new pixel.
 
-    That is over one pixel at least, which is linear interpolation where a map is enlarged.
+    That is over one pixel at least, which is linear interpolation where a map is enlarged. Values
+    are rounded to 12 binary places, so that sums over 4096 pixels are exact, and a part of a map
+    gives what the whole does.
 
     Args:
-        x: Maps `(batch, H, W, C)`, float.
+        x: Maps `(batch, H, W, C)`, in [0, 1].
         step: Side of a new pixel in pixels of each map, `(batch,)`.
         height: Rows of the result.
         width: Columns of the result.
@@ -104,6 +109,7 @@ def resample(
         [0.0, 1.0, 3.0, 4.0]
     """
     for axis, size in ((0, height), (1, width)):
+        x = ops.round(x * _EXACT) / _EXACT
         begin = 0.0 if start is None else start[:, axis : axis + 1]
         # The other axis comes forward: after both it is back in its place.
         x = ops.transpose(_means_of_rows(x, step, size, begin), (0, 2, 1, 3))
@@ -116,18 +122,15 @@ def _means_of_rows(x: Tensor, step: Tensor, count: Tensor | int, start: Tensor |
     center = start + (ops.cast(ops.arange(count), x.dtype) + 0.5) * step
     half = 0.5 * ops.maximum(step, 1.0)
     low, high = (ops.clip(one, 0.0, length) for one in (center - half, center + half))
-    # Sums up to the edges of the new pixels.
+    first, last = (ops.cast(ops.floor(one), "int32") for one in (low, high))
     sums = ops.cumsum(ops.pad(x, [[0, 0], [1, 0], [0, 0], [0, 0]]), axis=1)
+    # Whole pixels by differences of their sums, then the shares of those that are cut.
+    total = _rows(sums, last) - _rows(sums, first)
+    x = ops.pad(x, [[0, 0], [0, 1], [0, 0], [0, 0]])
+    total += _of_rows(high - ops.cast(last, x.dtype)) * _rows(x, last)
+    total -= _of_rows(low - ops.cast(first, x.dtype)) * _rows(x, first)
     wide = _of_rows(high - low)
-    total = _between_rows(sums, high) - _between_rows(sums, low)
     return total / ops.where(wide > 0, wide, 1.0)
-
-
-def _between_rows(x: Tensor, place: Tensor) -> Tensor:
-    """Rows of each map `(batch, H, W, C)` at fractional places `(batch, n)` in [0, H - 1]."""
-    low, high = _rows_around(place, ops.shape(x)[1])
-    share = _of_rows(place - ops.cast(low, x.dtype))
-    return (1.0 - share) * _rows(x, low) + share * _rows(x, high)
 
 
 def _of_rows(x: Tensor) -> Tensor:
@@ -148,7 +151,11 @@ def _rows(x: Tensor, index: Tensor) -> Tensor:
 
 
 def enlarge_labels(
-    labels: Tensor, step: Tensor, height: Tensor | int, width: Tensor | int
+    labels: Tensor,
+    step: Tensor,
+    height: Tensor | int,
+    width: Tensor | int,
+    start: Tensor | None = None,
 ) -> Tensor:
     """Read label maps at a finer scale with smooth edges.
 
@@ -160,13 +167,15 @@ def enlarge_labels(
         step: Side of a pixel in cells of each map, `(batch,)`.
         height: Rows of the result.
         width: Columns of the result.
+        start: Row and column where the result begins, in cells, `(batch, 2)`; default: 0.
     """
     dtype = step.dtype
     labels = ops.expand_dims(labels, -1)
     parts = [(labels, None)]
-    for size in (height, width):
+    for axis, size in enumerate((height, width)):
         length = ops.shape(parts[0][0])[1]
-        place = (ops.cast(ops.arange(size), dtype) + 0.5) * ops.expand_dims(step, 1) - 0.5
+        begin = 0.0 if start is None else start[:, axis : axis + 1]
+        place = (ops.cast(ops.arange(size), dtype) + 0.5) * ops.expand_dims(step, 1) - 0.5 + begin
         place = ops.clip(place, 0.0, ops.cast(length - 1, dtype))
         low, high = _rows_around(place, length)
         share = ops.expand_dims(place - ops.cast(low, dtype), -1)
@@ -205,7 +214,7 @@ def partition_windows(x: Tensor, size: int) -> tuple[Tensor, Tensor]:
 def merge_windows(windows: Tensor, shape: tuple[Any, ...], size: int) -> Tensor:
     """Undo `partition_windows` for lists of points, given the `(batch, H, W, …)` that was cut."""
     batch, height, width = shape[:3]
-    (rows, h), (columns, w) = _grid(height, size), _grid(width, size)
+    (rows, h), (columns, w) = window_grid(height, size), window_grid(width, size)
     x = ops.reshape(windows, (batch, rows, columns, h, w, windows.shape[-1]))
     x = ops.reshape(
         ops.transpose(x, (0, 1, 3, 2, 4, 5)), (batch, rows * h, columns * w, windows.shape[-1])
@@ -213,23 +222,32 @@ def merge_windows(windows: Tensor, shape: tuple[Any, ...], size: int) -> Tensor:
     return x[:, :height, :width]
 
 
-def overlapping_windows(x: Tensor, size: int, overlap: int) -> Tensor:
+WindowGrid = tuple[tuple[int, int], tuple[int, int]]
+"""Side of windows, and how many cells of the first are missing, of rows and of columns."""
+
+
+def overlapping_windows(
+    x: Tensor, size: int, overlap: int, grid: WindowGrid | None = None
+) -> Tensor:
     """Cut a map `(batch, H, W, D)` into windows that show `overlap` cells of their neighbors.
 
-    The windows themselves are those of `partition_windows`; all are widened alike, as far as the
-    map goes. `(batch · windows, points, D)`; nothing is padded.
+    The windows themselves are those of `partition_windows`, or those of a larger map of which this
+    one is a part, by their `grid`; all are widened alike, as far as the map goes.
+    `(batch · windows, points, D)`; nothing is padded.
     """
     batch, depth = ops.shape(x)[0], x.shape[-1]
-    (rows, high, index, _), (columns, wide, across, _) = _overlaps(x, size, overlap)
+    (rows, high, index, _), (columns, wide, across, _) = _overlaps(x, size, overlap, grid)
     x = ops.take(ops.take(x, index, axis=1), across, axis=2)
     x = ops.transpose(ops.reshape(x, (batch, rows, high, columns, wide, depth)), (0, 1, 3, 2, 4, 5))
     return ops.reshape(x, (batch * rows * columns, high * wide, depth))
 
 
-def join_windows(windows: Tensor, like: Tensor, size: int, overlap: int) -> Tensor:
+def join_windows(
+    windows: Tensor, like: Tensor, size: int, overlap: int, grid: WindowGrid | None = None
+) -> Tensor:
     """Undo `overlapping_windows` of a map `like`: each cell is taken from its own window."""
     batch, depth = ops.shape(like)[0], windows.shape[-1]
-    (rows, high, _, index), (columns, wide, _, across) = _overlaps(like, size, overlap)
+    (rows, high, _, index), (columns, wide, _, across) = _overlaps(like, size, overlap, grid)
     x = ops.reshape(windows, (batch, rows, columns, high, wide, depth))
     x = ops.reshape(
         ops.transpose(x, (0, 1, 3, 2, 4, 5)), (batch, rows * high, columns * wide, depth)
@@ -237,25 +255,29 @@ def join_windows(windows: Tensor, like: Tensor, size: int, overlap: int) -> Tens
     return ops.take(ops.take(x, index, axis=1), across, axis=2)
 
 
-def _overlaps(x: Tensor, size: int, overlap: int) -> list[tuple[Any, ...]]:
+def _overlaps(x: Tensor, size: int, overlap: int, grid: WindowGrid | None) -> list[tuple[Any, ...]]:
     """Of rows and columns: windows, the side of each, where its cells are, and whence they return.
 
     The second index is among the cells of all windows.
     """
     found = []
-    for length in ops.shape(x)[1:3]:
-        count, own = _grid(length, size)
+    for axis, length in enumerate(ops.shape(x)[1:3]):
+        if grid is None:
+            (count, own), missing = window_grid(length, size), 0
+        else:
+            own, missing = grid[axis]
+            count = (length + missing + own - 1) // own
         known = isinstance(length, int)
         side = min(own + 2 * overlap, length) if known else ops.minimum(own + 2 * overlap, length)
-        start = ops.clip(ops.arange(count) * own - overlap, 0, length - side)
+        start = ops.clip(ops.arange(count) * own - missing - overlap, 0, length - side)
         cells = ops.expand_dims(start, 1) + ops.expand_dims(ops.arange(side), 0)
-        window = ops.arange(length) // own
+        window = (ops.arange(length) + missing) // own
         back = window * side + ops.arange(length) - ops.take(start, window)
         found.append((count, side, ops.reshape(cells, (-1,)), back))
     return found
 
 
-def _grid(length: Tensor | int, size: int) -> tuple[Tensor | int, Tensor | int]:
+def window_grid(length: Tensor | int, size: int) -> tuple[Tensor | int, Tensor | int]:
     """Number of windows along an axis and the side of each."""
     # Of no negative number, whose quotient some runtimes round to the other side.
     count = (length + size - 1) // size
@@ -264,7 +286,7 @@ def _grid(length: Tensor | int, size: int) -> tuple[Tensor | int, Tensor | int]:
 
 def _cut(x: Tensor, size: int) -> Tensor:
     batch, height, width = ops.shape(x)[:3]
-    (rows, h), (columns, w) = _grid(height, size), _grid(width, size)
+    (rows, h), (columns, w) = window_grid(height, size), window_grid(width, size)
     x = ops.pad(x, [[0, 0], [0, rows * h - height], [0, columns * w - width], [0, 0]])
     x = ops.reshape(x, (batch, rows, h, columns, w, x.shape[-1]))
     return ops.reshape(
@@ -306,15 +328,20 @@ def rotate_by_position(x: Tensor, periods: Sequence[float]) -> Tensor:
         [[1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0]]
     """
     half = x.shape[-1] // 2
+    down, across = rotation_speeds(half, periods)
+    rows, columns = _indices(x)
+    angle = rows * _exact(down, x) + columns * _exact(across, x)
+    cos, sin, real, imaginary = ops.cos(angle), ops.sin(angle), x[..., :half], x[..., half:]
+    return ops.concatenate([real * cos - imaginary * sin, real * sin + imaginary * cos], axis=-1)
+
+
+def rotation_speeds(half: int, periods: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """The angle by which `rotate_by_position` turns each channel for a step down and across."""
     turns = math.ceil(half / len(periods))
     index = np.arange(half)
     speed = 2 * math.pi / np.asarray(periods, "float64")[index % len(periods)]
     direction = math.pi * (index // len(periods)) / turns
-    rows, columns = _indices(x)
-    angle = rows * _exact(speed * np.sin(direction), x)
-    angle = angle + columns * _exact(speed * np.cos(direction), x)
-    cos, sin, real, imaginary = ops.cos(angle), ops.sin(angle), x[..., :half], x[..., half:]
-    return ops.concatenate([real * cos - imaginary * sin, real * sin + imaginary * cos], axis=-1)
+    return speed * np.sin(direction), speed * np.cos(direction)
 
 
 def _exact(values: np.ndarray, like: Tensor) -> Tensor:

@@ -1,0 +1,122 @@
+"""Join what the tiles of a large image have found."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from bisect import bisect_left, bisect_right
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from keras_rpe.large.tiles import TileJob
+
+_SAME = 0.5  # IoU from which what two tiles see of an object is one.
+
+
+def join_tiles(
+    job: TileJob,
+) -> tuple[dict[str, np.ndarray], dict[tuple[int, ...], int], np.ndarray]:
+    """The table of all instances; where the numbers of each tile begin; the instance of each."""
+    keys = ("area", "rows", "columns", "box", "side", "score", "class")
+    parts: dict[str, list[np.ndarray]] = {key: [] for key in keys}
+    offsets: dict[tuple[int, ...], int] = {}
+    total = 0
+    for place in itertools.product(*map(range, job.grid)):
+        with np.load(job.file(place)) as part:
+            for key in keys:
+                parts[key].append(part[key])
+        offsets[place] = total
+        total += len(parts["area"][-1])
+    pairs = [np.zeros((0, 2), np.int64)]
+    for place, axis in itertools.product(offsets, (0, 1)):
+        after = (place[0] + (axis == 0), place[1] + (axis == 1))
+        if after in offsets:
+            with np.load(job.file(place)) as one, np.load(job.file(after)) as other:
+                labels = np.stack([one[f"last{axis}"], other[f"first{axis}"]], axis=1)
+                modes = one[f"last{axis}_modes"], other[f"first{axis}_modes"]
+                seen = _same_objects(one[f"last{axis}_seen"], other[f"first{axis}_seen"])
+            # As the decoder links neighboring cells.
+            alike = 0.5 + 0.5 * np.sum(modes[0] * modes[1], axis=-1) >= job.similarity
+            linked = np.concatenate([labels[alike & (labels > 0).all(axis=1)], seen])
+            pairs.append(linked + np.array([offsets[place], offsets[after]]) - 1)
+    links = np.concatenate(pairs)
+    graph = coo_array((np.ones(len(links), bool), links.T), (total, total))
+    count, numbers = connected_components(graph, directed=False)
+    table = {key: np.concatenate(values) for key, values in parts.items()}
+    area = np.bincount(numbers, table["area"], count)
+    box = np.zeros((count, 4), np.int64)
+    box[:, :2] = np.iinfo(np.int64).max
+    np.minimum.at(box[:, :2], numbers, table["box"][:, :2])
+    np.maximum.at(box[:, 2:], numbers, table["box"][:, 2:])
+    side = np.zeros(count, np.int64)
+    np.maximum.at(side, numbers, table["side"])
+    # The class of the largest part.
+    kinds = np.zeros(count, np.int64)
+    order = np.argsort(table["area"], kind="stable")
+    kinds[numbers[order]] = table["class"][order]
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        return np.bincount(numbers, values, count) / np.maximum(area, 1)
+
+    result = {
+        "instance": np.arange(1, count + 1),
+        "class": kinds,
+        "score": mean(table["score"] * table["area"]),
+        "area_px": area.astype(np.int64),
+        "centroid_row": mean(table["rows"]),
+        "centroid_column": mean(table["columns"]),
+        **dict(zip(("top", "left", "bottom", "right"), box.T)),
+        "side": side,
+    }
+    return result, offsets, numbers.astype(np.int32) + 1
+
+
+def _same_objects(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Pairs of labels `(n, 2)` that two tiles gave to one object, by what both see of it."""
+    width = int(other.max(initial=0)) + 1
+    values, shared = np.unique(one.astype(np.int64) * width + other, return_counts=True)
+    pairs = np.stack([values // width, values % width], axis=1)
+    areas = [np.bincount(labels.ravel()) for labels in (one, other)]
+    union = areas[0][pairs[:, 0]] + areas[1][pairs[:, 1]] - shared
+    return pairs[(pairs > 0).all(axis=1) & (shared > _SAME * union)]
+
+
+class JoinedLabels:
+    """The labels of the whole image, of which parts are put together from those of the tiles."""
+
+    def __init__(
+        self, job: TileJob, offsets: dict[tuple[int, ...], int], numbers: np.ndarray
+    ) -> None:
+        self.job, self.offsets, self.numbers = job, offsets, numbers
+        self.borders = [
+            [job.border(axis, k) for k in range(n + 1)] for axis, n in enumerate(job.grid)
+        ]
+        # As many as a row of parts of the image needs.
+        self.core = functools.lru_cache(2 * job.grid[1] + 2)(self._core)
+
+    def _core(self, place: tuple[int, ...]) -> np.ndarray:
+        with np.load(self.job.file(place)) as part:
+            core = part["core"]
+        begin = self.offsets[place]
+        own = self.numbers[begin : begin + int(core.max(initial=0))]
+        return np.concatenate([np.zeros(1, np.int32), own])[core]
+
+    def read(self, top: int, left: int, side: int) -> np.ndarray:
+        """Read a square part, or what there is of it."""
+        corner = (top, left)
+        ends = [min(at + side, n) for at, n in zip(corner, self.job.image.shape)]
+        labels = np.zeros([end - at for at, end in zip(corner, ends)], np.int32)
+        touched = [
+            range(bisect_right(borders, at) - 1, bisect_left(borders, end))
+            for borders, at, end in zip(self.borders, corner, ends)
+        ]
+        for place in itertools.product(*touched):
+            inner, own = [], []
+            for k, borders, at, end in zip(place, self.borders, corner, ends):
+                first, last = max(borders[k], at), min(borders[k + 1], end)
+                inner.append(slice(first - at, last - at))
+                own.append(slice(first - borders[k], last - borders[k]))
+            labels[tuple(inner)] = self.core(place)[tuple(own)]
+        return labels

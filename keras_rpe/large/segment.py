@@ -1,0 +1,298 @@
+"""Segment images that do not fit into memory, in tiles, as if they were seen whole."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import hashlib
+import io
+import itertools
+import json
+import math
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_rpe.arguments import check_integer, check_number
+from keras_rpe.large.image import LargeImage
+from keras_rpe.large.join import JoinedLabels, join_tiles
+from keras_rpe.large.tiles import TileJob, loaded_segmenter, segment_tile
+from keras_rpe.large.value_range import percentiles
+from keras_rpe.large.write import write_tiff, write_zarr
+from keras_rpe.models.instance_segmenter import GIVEN_OCTAVES, STEPS, InstanceSegmenter
+from keras_rpe.ops.maps import window_grid
+from keras_rpe.optional_import import optional_import
+from keras_rpe.written_file import write_file
+
+_SETTINGS = "settings.json"
+_LEAST_HALO = 96  # In pixels of the network: about as far as it sees.
+_DIAMETERS = 4  # That a halo is wide.
+_WINDOW = 128  # Cells, of a network that groups images as one.
+_PLACES, _SAMPLED = 5, 9  # A grid of places, of which the richest are asked for the diameter.
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class LargeResult:
+    """Where the instances of a large image are.
+
+    Attributes:
+        labels: The label image: an OME-Zarr image of labels, or a tiled BigTIFF.
+        table: The CSV file with a row for each instance.
+        count: How many instances there are.
+        diameter: Of the objects, in pixels, at which the image was segmented; `None` from a model
+            without one.
+        halo: By how many pixels tiles overlap on each side.
+        too_large: How many instances are longer than that, so they may have come apart.
+    """
+
+    labels: Path
+    table: Path
+    count: int
+    diameter: float | None
+    halo: int
+    too_large: int
+
+
+def segment_large(
+    image: Any,
+    model: InstanceSegmenter | str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    diameter: float | str = "auto",
+    tile: int = 1024,
+    channel: int | None = None,
+    axes: str | None = None,
+    client: Any = None,
+    progress: Progress | None = None,
+) -> LargeResult:
+    """Segment an image of any size in bounded memory.
+
+    The image is cut into tiles that overlap by a halo of four diameters. Its percentiles and the
+    diameter of its objects are those of the whole image, and tiles are resized on one grid, so a
+    tile sees its objects as the whole image would show them. What two neighbors see of an object
+    in their overlap joins it. Finished tiles are kept in `OUT.parts`: after a kill, the same call
+    continues. The result appears under its name when it is whole.
+
+    Args:
+        image: A path or an array, as `LargeImage` takes it, or a `LargeImage`.
+        model: The model, or the name or folder of a preset, or a `.keras` file.
+        out: Of the label image: `….tif` for a tiled BigTIFF, anything else for an OME-Zarr image of
+            labels. The table of instances stands beside it, `….csv`.
+        diameter: Of the objects, √(4 area / π) in pixels; "auto" estimates it in the nine places
+            with most contrast of 25, and takes the median.
+        tile: Side of the tiles, about, from 64: they are whole windows of the grouping.
+        channel: As in `LargeImage`.
+        axes: As in `LargeImage`.
+        client: A `dask.distributed.Client`, whose workers segment the tiles; they must see the
+            files by the same paths. Default: this process does, one after the other.
+        progress: Is called with the number of tiles that are done, and of all.
+
+    Returns:
+        Where the labels and the table are.
+
+    Raises:
+        ValueError: If an argument is not as above, or the parts beside `out` are those of another
+            call.
+        ImageFileError: If the image or a part of it cannot be read.
+        ImportError: If the extra `large` is not installed.
+        OSError: If a file cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from keras_rpe.large import segment_large
+        >>> rows, columns = np.mgrid[:200, :300] % 40 - 20
+        >>> image = np.where(rows**2 + columns**2 < 150, 200, 20).astype("uint8")
+        >>> folder = tempfile.mkdtemp()
+        >>> found = segment_large(image, "nuclei", folder + "/labels.tif", tile=128)
+        >>> found.labels.name, found.table.name
+        ('labels.tif', 'labels.csv')
+    """
+    check_integer("tile", tile, 64, 2**15)
+    if diameter != "auto":
+        check_number("diameter", diameter)
+    large = image if isinstance(image, LargeImage) else LargeImage(image, channel, axes)
+    if client is not None and isinstance(large.source, np.ndarray):
+        raise ValueError(
+            "`image` must be a path, a zarr or a dask array where a `client` has workers. "
+            f"Received: an array of type {type(large.source).__name__}"
+        )
+    target = Path(out)
+    folder = target.with_name(target.name + ".parts")
+    if target.exists():
+        raise ValueError(f"`out` must not exist yet. Received: {target}")
+    if target.suffix not in (".tif", ".tiff"):
+        optional_import("zarr", "large")
+    network = model if isinstance(model, InstanceSegmenter) else loaded_segmenter(os.fspath(model))
+    if network.get_config()["coordinates"]:
+        raise ValueError(
+            "`model` must be made with coordinates=False: with them it must see an image whole."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = {
+        "image": large.name,
+        "shape": list(large.shape),
+        "dtype": str(large.dtype),
+        "weights": _fingerprint(network),
+        "diameter": diameter,
+        "tile": tile,
+    }
+    found = _continued(folder, wanted) or _measured(large, network, diameter, tile)
+    write_file(folder / _SETTINGS, json.dumps({"wanted": wanted, "found": found}) + "\n")
+    shared: str | InstanceSegmenter = network
+    if client is not None and isinstance(model, InstanceSegmenter):
+        shared = str((folder / "model.keras").resolve())
+        network.save(shared)
+    elif client is not None:
+        shared = os.fspath(model)
+    job = TileJob(large, shared, folder.resolve(), **found)
+    _segment_tiles(job, client, progress)
+    table, offsets, numbers = join_tiles(job)
+    too_large = int((table.pop("side") > job.reach).sum())
+    if too_large:
+        warnings.warn(
+            f"{too_large} instances are longer than the {job.reach} pixels by which tiles overlap, "
+            "and may have come apart: give a larger `diameter`.",
+            stacklevel=2,
+        )
+    written = folder / target.name
+    write = write_tiff if target.suffix in (".tif", ".tiff") else write_zarr
+    write(job, written, JoinedLabels(job, offsets, numbers))
+    csv_file = target.with_suffix(".csv")
+    write_file(csv_file, _csv(table))
+    written.replace(target)
+    shutil.rmtree(folder)
+    known = network.object_size is not None
+    count = len(table["instance"])
+    return LargeResult(
+        target, csv_file, count, found["diameter"] if known else None, job.reach, too_large
+    )
+
+
+def _fingerprint(model: InstanceSegmenter) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for weight in model.get_weights():
+        digest.update(np.ascontiguousarray(weight).tobytes())
+    digest.update(json.dumps(model.get_config()["backbone"], sort_keys=True, default=str).encode())
+    return digest.hexdigest()
+
+
+def _continued(folder: Path, wanted: dict[str, Any]) -> dict[str, Any] | None:
+    """What an earlier call with these settings has found out about the image."""
+    path = folder / _SETTINGS
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        before, found = content["wanted"], content["found"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: remove the folder to start anew.") from error
+    differ = [name for name, value in wanted.items() if before.get(name) != value]
+    if differ:
+        shown = "; ".join(f"{name} {before.get(name)}, not {wanted[name]}" for name in differ)
+        raise ValueError(
+            f"{folder} holds the parts of another call, with {shown}: repeat that call, or remove "
+            "the folder."
+        )
+    return dict(found)
+
+
+def _measured(
+    image: LargeImage, model: InstanceSegmenter, diameter: float | str, tile: int
+) -> dict[str, Any]:
+    """What tiles must know of the whole image."""
+    height, width = image.shape
+
+    def parts() -> Iterator[np.ndarray]:
+        for row, column in itertools.product(range(0, height, tile), range(0, width, tile)):
+            yield image.read(
+                slice(row, min(row + tile, height)), slice(column, min(column + tile, width))
+            )
+
+    limits = [0.0, 1.0]
+    if model.percentiles is not None:
+        limits = percentiles(parts, model.percentiles)
+    trained = 0.0
+    if model.object_size is not None:
+        trained = float(np.exp2(float(model.object_size.log_diameter)))
+        trained = trained if trained > 1.0 else 0.0
+    number = trained
+    if diameter != "auto":
+        number = float(diameter)
+    elif trained:
+        number = _estimated(image, model, tile)
+    octaves = np.clip(np.log2(trained / number), *GIVEN_OCTAVES) if trained else 0.0
+    scale = 1.0 / (round(2.0 ** -float(octaves) * STEPS) / STEPS)
+    cell, stride = model.output_stride, model.largest_stride
+    halo = math.ceil(max(_LEAST_HALO, _DIAMETERS * trained) / stride) * stride
+    seeds = model.seeded_mean_shift
+    size = (seeds.window_size if seeds else model.inference_window_size) or _WINDOW
+    cells = [math.ceil(math.ceil(n * scale) / stride) * stride // cell for n in image.shape]
+    windows = [int(window_grid(n, size)[1]) for n in cells]
+    return {
+        "diameter": number or 1.0,
+        "scale": scale,
+        "limits": limits,
+        "windows": windows,
+        "tile": [max(round(tile * scale / (cell * n)), 1) * cell * n for n in windows],
+        "halo": halo,
+        "strides": [cell, stride],
+        "similarity": model.decoder.similarity_threshold,
+    }
+
+
+def _estimated(image: LargeImage, model: InstanceSegmenter, tile: int) -> float:
+    """The median of the diameters in the places with most contrast."""
+    sides = [min(n, tile) for n in image.shape]
+    starts = [
+        sorted({round((n - side) * k / (_PLACES - 1)) for k in range(_PLACES)})
+        for n, side in zip(image.shape, sides)
+    ]
+    places = list(itertools.product(*starts))
+
+    def read(place: tuple[int, ...]) -> np.ndarray:
+        rows, columns = (slice(at, at + side) for at, side in zip(place, sides))
+        return image.read(rows, columns)
+
+    contrast = [float(read(place).std()) for place in places]
+    richest = np.argsort(contrast)[::-1][:_SAMPLED]
+    found = [model.predict_diameter(read(places[k])) for k in richest]
+    return float(np.median(found))
+
+
+def _segment_tiles(job: TileJob, client: Any, progress: Progress | None) -> None:
+    tiles = list(itertools.product(*map(range, job.grid)))
+    todo = [place for place in tiles if not job.file(place).exists()]
+    done = len(tiles) - len(todo)
+    if progress is not None:
+        progress(done, len(tiles))
+    futures: list[Any] = []
+    results: Iterator[Any] = map(functools.partial(segment_tile, job), todo)
+    if client is not None:
+        distributed = optional_import("distributed", "large")
+        futures = client.map(functools.partial(segment_tile, job), todo, pure=False)
+        results = (future.result() for future in distributed.as_completed(futures))
+    try:
+        for _ in results:
+            done += 1
+            if progress is not None:
+                progress(done, len(tiles))
+    finally:
+        if futures:
+            client.cancel(futures)
+
+
+def _csv(table: dict[str, np.ndarray]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(table)
+    for row in zip(*(values.tolist() for values in table.values())):
+        writer.writerow(f"{value:.5g}" if isinstance(value, float) else value for value in row)
+    return "\ufeff" + text.getvalue()

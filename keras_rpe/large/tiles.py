@@ -1,0 +1,201 @@
+"""The tiles of a large image, each segmented as if the image were seen whole."""
+
+from __future__ import annotations
+
+import functools
+import io
+import math
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.ndimage import find_objects
+
+from keras_rpe.large.image import LargeImage
+from keras_rpe.models.instance_segmenter import InstanceSegmenter
+from keras_rpe.models.task import Task
+from keras_rpe.ops.maps import rotation_speeds
+from keras_rpe.written_file import write_file
+
+
+class TileSpan(NamedTuple):
+    """A tile along an axis, in pixels of the image."""
+
+    first: int  # What it sees.
+    end: int
+    own_first: int  # What of that is its own.
+    own_end: int
+    origin: float  # Where its resized image begins, after `first`.
+    missing: int  # Cells of its first window that it does not see.
+    cells: slice  # Those of its cells that are its own.
+
+
+@dataclass(frozen=True)
+class TileJob:
+    """What a worker must know of the image to segment one of its tiles.
+
+    Tiles are whole windows of the grouping of the whole image, so that they group alike.
+    """
+
+    image: LargeImage
+    model: str | InstanceSegmenter
+    folder: Path
+    diameter: float
+    scale: float
+    limits: tuple[float, float]
+    windows: tuple[int, int]  # Sides of a window, in cells.
+    tile: tuple[int, int]  # Sides of a tile, in pixels of the resized image.
+    halo: int  # The same.
+    strides: tuple[int, int]  # Of a cell, and the largest of the network.
+    similarity: float  # From which neighboring cells are of one object.
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of tiles."""
+        rows, columns = (
+            max(math.ceil(n * self.scale / side), 1) for n, side in zip(self.image.shape, self.tile)
+        )
+        return rows, columns
+
+    @property
+    def reach(self) -> int:
+        """By how many pixels of the image a tile sees beyond its own at least."""
+        return max(math.floor(self.halo / self.scale) - 1, 1)
+
+    def file(self, place: tuple[int, ...]) -> Path:
+        """Where what a tile has found is written."""
+        return self.folder / f"{place[0]:05d}_{place[1]:05d}.npz"
+
+    def border(self, axis: int, index: int) -> int:
+        """Where a tile's own part begins along an axis; the last border is the image's end."""
+        if index == self.grid[axis]:
+            return self.image.shape[axis]
+        return min(round(index * self.tile[axis] / self.scale), self.image.shape[axis])
+
+    def span(self, axis: int, index: int) -> TileSpan:
+        """Where a tile lies along an axis."""
+        cell, stride = self.strides
+        begin = max(index * self.tile[axis] - self.halo, 0) // stride * stride
+        end = math.ceil(((index + 1) * self.tile[axis] + self.halo) / self.scale)
+        first = math.floor(begin / self.scale)
+        own = [(at * self.tile[axis] - begin) // cell for at in (index, index + 1)]
+        return TileSpan(
+            first,
+            min(end, self.image.shape[axis]),
+            self.border(axis, index),
+            self.border(axis, index + 1),
+            begin / self.scale - first,
+            begin // cell % self.windows[axis],
+            slice(*own),
+        )
+
+    def centers(self, axis: int, index: int) -> np.ndarray:
+        """Pixels of a tile's own part where its own cells have their centers."""
+        first, end = self.border(axis, index), self.border(axis, index + 1)
+        places = index * self.tile[axis] + (
+            np.arange(0, self.tile[axis], self.strides[0]) + 0.5 * self.strides[0]
+        )
+        return np.clip((places / self.scale).astype(int), first, end - 1) - first
+
+
+@functools.cache
+def loaded_segmenter(model: str) -> InstanceSegmenter:
+    """Load a preset or a `.keras` file, once in a process."""
+    from keras_rpe.models import load_keras_file
+
+    loaded: Any = load_keras_file(model) if model.endswith(".keras") else Task.from_preset(model)
+    if not isinstance(loaded, InstanceSegmenter):
+        raise ValueError(f"`model` must be an InstanceSegmenter. Received: {type(loaded).__name__}")
+    return loaded
+
+
+_ONE_AT_A_TIME = threading.Lock()  # Workers may have several threads, and a model is not for them.
+
+
+def segment_tile(job: TileJob, place: tuple[int, ...]) -> None:
+    """Segment a tile, and write what is its own and what it sees beyond its borders."""
+    rows, columns = spans = [job.span(axis, index) for axis, index in enumerate(place)]
+    pixels = job.image.read(*(slice(one.first, one.end) for one in spans))
+    model = job.model if isinstance(job.model, InstanceSegmenter) else loaded_segmenter(job.model)
+    with _ONE_AT_A_TIME:
+        found, modes = model.predict_part(
+            pixels,
+            job.diameter,
+            job.limits,
+            (rows.origin, columns.origin),
+            ((job.windows[0], rows.missing), (job.windows[1], columns.missing)),
+        )
+    # Cells from the corner of the image to that of the tile.
+    corners = [
+        index * side // job.strides[0] - one.cells.start
+        for index, side, one in zip(place, job.tile, spans)
+    ]
+    inner = tuple(slice(one.own_first - one.first, one.own_end - one.first) for one in spans)
+    ids = np.unique(found.labels[inner])
+    ids = ids[ids > 0]
+    numbers = np.zeros(int(found.labels.max(initial=0)) + 1, np.int32)
+    numbers[ids] = np.arange(1, len(ids) + 1)
+    labels = numbers[found.labels]
+    core = labels[inner]
+    corner = np.array([rows.own_first, columns.own_first])
+    pixel_rows, pixel_columns = np.nonzero(core)
+    flat, count = core[pixel_rows, pixel_columns], len(ids) + 1
+    boxes = [
+        [[s.start for s in box], [s.stop for s in box]] for box in find_objects(core, len(ids))
+    ]
+    sides = [max(s.stop - s.start for s in box) for box in find_objects(labels, len(ids))]
+    content = {
+        "core": core,
+        **{
+            f"{name}{axis}_seen": _seen(job, labels, axis, spans[axis].first, border)
+            for axis in (0, 1)
+            for name, border in (("first", spans[axis].own_first), ("last", spans[axis].own_end))
+        },
+        **_edges(job, place, core, _turned(modes[rows.cells, columns.cells], model, corners)),
+        "area": np.bincount(flat, minlength=count)[1:],
+        "rows": np.bincount(flat, pixel_rows + corner[0], count)[1:],
+        "columns": np.bincount(flat, pixel_columns + corner[1], count)[1:],
+        "box": (np.array(boxes, np.int64).reshape(-1, 2, 2) + corner).reshape(-1, 4),
+        "side": np.array(sides, np.int64),
+        "score": found.scores[ids - 1],
+        "class": found.classes[ids - 1],
+    }
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **content)
+    write_file(job.file(place), buffer.getvalue())
+
+
+def _seen(job: TileJob, labels: np.ndarray, axis: int, first: int, border: int) -> np.ndarray:
+    """What a tile sees on both sides of a border along an axis."""
+    low, high = max(border - job.reach, 0), min(border + job.reach, job.image.shape[axis])
+    part = slice(low - first, high - first)
+    return labels[part] if axis == 0 else labels[:, part]
+
+
+def _turned(modes: np.ndarray, model: InstanceSegmenter, corner: list[int]) -> np.ndarray:
+    """Modes as those of the whole image, whose positions turn them from its own corner on."""
+    periods = model.get_layer("embedding").position_periods
+    if not periods:
+        return modes
+    half = modes.shape[-1] // 2
+    down, across = rotation_speeds(half, periods)
+    turn = np.exp(1j * (corner[0] * down + corner[1] * across))
+    turned = (modes[..., :half] + 1j * modes[..., half:]) * turn
+    return np.concatenate([turned.real, turned.imag], axis=-1)
+
+
+def _edges(
+    job: TileJob, place: tuple[int, ...], core: np.ndarray, modes: np.ndarray
+) -> dict[str, np.ndarray]:
+    """The labels and the modes of a tile's own first and last cells along both axes."""
+    rows, columns = (
+        job.centers(axis, index)[:n] for axis, (index, n) in enumerate(zip(place, modes.shape))
+    )
+    labels = core[rows][:, columns]
+    edges: dict[str, np.ndarray] = {}
+    for name, at in (("first", 0), ("last", -1)):
+        edges |= {f"{name}0": labels[at], f"{name}1": labels[:, at]}
+        edges |= {f"{name}0_modes": modes[at], f"{name}1_modes": modes[:, at]}
+    return edges

@@ -1,0 +1,124 @@
+import csv
+import warnings
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+from skimage.draw import ellipse
+
+from keras_rpe.data import ImageFileError
+from keras_rpe.large import segment, segment_large
+from keras_rpe.metrics import matching
+from keras_rpe.models import InstanceSegmenter
+
+
+@pytest.fixture(scope="module")
+def model() -> InstanceSegmenter:
+    return InstanceSegmenter.from_preset("nuclei")
+
+
+@pytest.fixture(scope="module")
+def image() -> np.ndarray:
+    """Touching cells on a tilted background, 120 x 620."""
+    random = np.random.default_rng(0)
+    image = np.linspace(10, 40, 620)[None] + random.normal(0, 4, (120, 620))
+    for row in range(14, 120, 20):
+        for column in range(12, 620, 22):
+            shape = ellipse(row, column, *random.uniform(6, 11, 2), image.shape)
+            image[shape] = random.uniform(90, 220)
+    return np.clip(image, 0, 255).astype("uint8")
+
+
+@pytest.fixture(scope="module")
+def whole(model: InstanceSegmenter, image: np.ndarray) -> np.ndarray:
+    return model.predict_instances(image).labels
+
+
+def assert_same_objects(found: np.ndarray, expected: np.ndarray) -> None:
+    np.testing.assert_array_equal(found > 0, expected > 0)
+    (figures,) = matching(expected, found, [0.99])
+    assert figures.tp == figures.n_true == figures.n_pred > 100
+
+
+def test_tiles_make_up_the_whole_image(model, image, whole, tmp_path):
+    calls = []
+    found = segment_large(
+        image, model, tmp_path / "a.tif", tile=200, progress=lambda *counts: calls.append(counts)
+    )
+    assert calls[0][0] == 0
+    assert calls[-1] == (len(calls) - 1,) * 2
+    assert len(calls) > 3
+    labels = tifffile.imread(found.labels)
+    assert_same_objects(labels, whole)
+    with found.table.open(newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == found.count == labels.max()
+    expected = model.predict_instances(image)
+    scores = {tuple(box): score for box, score in zip(expected.boxes.tolist(), expected.scores)}
+    for number, row in enumerate(rows, start=1):
+        mask = labels == number
+        assert int(row["area_px"]) == mask.sum()
+        places = np.argwhere(mask)
+        center = [float(row["centroid_row"]), float(row["centroid_column"])]
+        np.testing.assert_allclose(center, places.mean(axis=0), rtol=1e-4)
+        box = tuple(int(row[name]) for name in ("top", "left", "bottom", "right"))
+        assert box == (*places.min(axis=0), *(places.max(axis=0) + 1))
+        assert float(row["score"]) == pytest.approx(scores[box], abs=0.01)
+    assert not (tmp_path / "a.tif.parts").exists()
+
+
+def test_an_interrupted_call_continues(model, image, whole, tmp_path, monkeypatch):
+    real, done, failures = segment.segment_tile, [], ["cannot be read"]
+
+    def segment_tile(job, place):
+        if len(done) == 2 and failures:
+            raise ImageFileError(failures.pop())
+        done.append(place)
+        real(job, place)
+
+    monkeypatch.setattr(segment, "segment_tile", segment_tile)
+    arguments = (image, model, tmp_path / "labels.zarr")
+    with pytest.raises(ImageFileError, match="cannot be read"):
+        segment_large(*arguments, tile=200)
+    assert not (tmp_path / "labels.zarr").exists()
+    with pytest.raises(ValueError, match="tile 200, not 300"):
+        segment_large(*arguments, tile=300)
+    segment_large(*arguments, tile=200)
+    assert len(set(done)) == len(done)
+    assert_same_objects(zarr.open_group(tmp_path / "labels.zarr")["0"][...], whole)
+    with pytest.raises(ValueError, match="`out` must not exist"):
+        segment_large(*arguments, tile=200)
+
+
+def test_workers_of_dask(model, image, whole, tmp_path):
+    from distributed import Client
+
+    zarr.save_array(tmp_path / "image.zarr", image)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        client = Client(processes=False, n_workers=1, threads_per_worker=2, dashboard_address=None)
+    with client:
+        found = segment_large(
+            tmp_path / "image.zarr", "nuclei", tmp_path / "a.tif", tile=200, client=client
+        )
+        with pytest.raises(ValueError, match="`image` must be a path"):
+            segment_large(image, "nuclei", tmp_path / "b.tif", client=client)
+    assert_same_objects(tifffile.imread(found.labels), whole)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"tile": 3}, "`tile`"),
+        ({"diameter": -1}, "`diameter`"),
+        ({"model": "digits"}, "coordinates=False"),
+        ({"model": "boundaries"}, "InstanceSegmenter"),
+        ({"image": "nowhere.tif"}, "nowhere.tif does not exist"),
+    ],
+)
+def test_wrong_arguments(tmp_path, wrong, message):
+    given = {"image": np.zeros((70, 70), "uint8"), "model": "nuclei", **wrong}
+    with pytest.raises(ValueError, match=message):
+        segment_large(**given, out=tmp_path / "a.tif")
+    assert not list(tmp_path.iterdir())
