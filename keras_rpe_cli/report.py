@@ -49,10 +49,13 @@ def print_warning(message: str) -> None:
 
 
 @contextmanager
-def progress_bar(description: str, total: int) -> Iterator[Callable[[], None]]:
-    """Show a progress bar where stderr is a terminal; yields a function to call after each step."""
+def progress_bar(description: str, total: int) -> Iterator[Callable[..., None]]:
+    """Show a progress bar where stderr is a terminal.
+
+    Yields a function to call after each step, or with what has been done since.
+    """
     if not sys.stderr.isatty():
-        yield lambda: None
+        yield lambda steps=1.0: None
         return
     from rich.console import Console
     from rich.progress import Progress
@@ -64,7 +67,7 @@ def progress_bar(description: str, total: int) -> Iterator[Callable[[], None]]:
         redirect_stdout=sys.stdout.isatty(),
     ) as progress:
         task = progress.add_task(description, total=total)
-        yield lambda: progress.advance(task)
+        yield lambda steps=1.0: progress.advance(task, steps)
 
 
 _LONGEST_NAME = 40  # A path that is longer may be broken.

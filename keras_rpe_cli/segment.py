@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from keras_rpe_cli.image_table import ImageTable, table_text
+from keras_rpe_cli.large_images import is_large_image, segment_large_images
 from keras_rpe_cli.options import (
     ChannelOption,
     DiameterOption,
@@ -67,12 +68,22 @@ def segment(
     pixel_size: Annotated[
         float | None, typer.Option(help="Side of a pixel in µm; default: what the file says.")
     ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="tcp://HOST:PORT", help="Of dask, whose workers segment the tiles of slides."
+        ),
+    ] = None,
 ) -> None:
     """Segment images.
 
     For NAME.png, writes OUT/NAME_labels.png (0 is background, k the k-th
     instance) and OUT/NAME_overlay.png, lists the instances of all images in
     OUT/instances.csv, and the images in OUT/summary.csv.
+
+    Slides, zarr folders and TIFFs beyond 8192 x 8192 pixels, are segmented in
+    tiles: for NAME.zarr, OUT/NAME_labels.zarr and OUT/NAME_labels.csv. The
+    same command continues after a kill.
     """
     check_model_choice(preset, model)
     if page is not None and project is not None:
@@ -80,6 +91,15 @@ def segment(
     if pixel_size is not None and not 0 < pixel_size < float("inf"):
         raise ValueError(f"--pixel-size needs a positive number. Received: {pixel_size}")
     pixels = parsed_diameter(diameter)
+    slides = [text for text in inputs if is_large_image(text)]
+    if slides:
+        _check_slides(inputs, slides, page, project, outlines, measure)
+        network = load_task(preset, model, "InstanceSegmenter")
+        if segment_large_images(slides, out, network, pixels, channel, suffix, scheduler):
+            raise typer.Exit(1)
+        return
+    if scheduler is not None:
+        raise ValueError(f"--scheduler goes with slides, not with {', '.join(inputs)}.")
     kinds = list(dict.fromkeys(outlines or []))
     _check_packages(kinds)
     instances = ImageTable(out / "instances.csv", {"image", "instance", "area_px", "centroid_row"})
@@ -139,6 +159,26 @@ def segment(
         typer.echo("no image was segmented")
     if failures:
         raise typer.Exit(1)
+
+
+def _check_slides(
+    inputs: list[str],
+    slides: list[str],
+    page: int | None,
+    project: str | None,
+    outlines: list[str] | None,
+    measure: bool,
+) -> None:
+    others = [text for text in inputs if text not in slides]
+    if others:
+        raise ValueError(
+            "INPUTS must be slides or other images, not both. "
+            f"Received: {slides[0]} and {others[0]}"
+        )
+    given = {"page": page, "project": project, "outlines": outlines, "measure": measure or None}
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(f"--{name} does not go with a slide. Received: {slides[0]}")
 
 
 _ENDINGS = {"geojson": ".geojson", "imagej": "_rois.zip", "coco": "_coco.json"}
