@@ -172,17 +172,15 @@ def compare(
     model = load(preset)
     pixels, truth = [one.image for one in images], [one.instances for one in images]
     diameters = [median_diameter(labels) for labels in truth]
-    found: list[float] = []
 
     def segment(image: np.ndarray, diameter: float | str = "auto") -> np.ndarray:
-        instances = model.predict_instances(image, diameter)
-        found.append(instances.diameter)
-        return instances.labels
+        return model.predict_instances(image, diameter).labels
 
     results = {"preset": segment_all(segment, pixels)}
     results["preset"].parameters = model.count_params()
     if model.takes_diameter:
-        off = np.abs(np.log2(np.array(found[-len(pixels) :]) / diameters))
+        estimates = [model.predict_diameter(image) for image in pixels]
+        off = np.abs(np.log2(np.array(estimates) / diameters))
         given = iter(diameters)
         labels = [segment(image, next(given)) for image in pixels]
         results["  true diameter"] = Result(labels, [0.0])

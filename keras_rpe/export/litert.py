@@ -78,7 +78,17 @@ def export_litert(
     samples = None if representative_data is None else _calibration_samples(representative_data)
     content = convert(_signatures(model), None if samples else quantize)
     content = _add_record(content, ExportRecord("litert", quantize, model.source))
-    return write_file(path, _quantize_convolutions(content, samples) if samples else content)
+    if samples:
+        inputs = {"serving_default": samples}
+        if model.takes_diameter:
+            segmenter: Any = model
+            estimates = [segmenter.predict_diameter(one["image"][0]) for one in samples]
+            inputs["diameter"] = [
+                {**one, "diameter": np.array([estimate], "float32")}
+                for one, estimate in zip(samples, estimates)
+            ]
+        content = _quantize_convolutions(content, inputs)
+    return write_file(path, content)
 
 
 def _calibration_samples(images: Iterable[Any]) -> list[dict[str, np.ndarray]]:
@@ -97,11 +107,13 @@ def _calibration_samples(images: Iterable[Any]) -> list[dict[str, np.ndarray]]:
     return samples
 
 
-def _quantize_convolutions(content: bytes, samples: list[dict[str, np.ndarray]]) -> bytes:
+def _quantize_convolutions(
+    content: bytes, samples: dict[str, list[dict[str, np.ndarray]]]
+) -> bytes:
     """Quantize the weights and activations of all convolutions of a float32 file to int8.
 
     The rest, normalization and grouping, stays in float32: it has no weights, takes a small part
-    of the file, and its kernel needs more than 8 bits.
+    of the file, and its kernel needs more than 8 bits. The samples are by signature.
     """
     quantizer = optional_import("ai_edge_quantizer.quantizer", "litert")
     qtyping = optional_import("ai_edge_quantizer.qtyping", "litert")
@@ -119,7 +131,7 @@ def _quantize_convolutions(content: bytes, samples: list[dict[str, np.ndarray]])
     # The library prints its progress, and the notes of the runtime.
     with contextlib.redirect_stdout(io.StringIO()), held_back_stderr(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        ranges = quantizing.calibrate({"serving_default": samples})
+        ranges = quantizing.calibrate(samples)
         return bytes(quantizing.quantize(ranges).quantized_model)
 
 

@@ -27,6 +27,8 @@ from keras_rpe.results import Instances, image_label_pairs
 
 Tensor = Any
 
+_PARTS = ((0.1, 0.1), (0.1, 0.9), (0.9, 0.1), (0.9, 0.9))  # Of an image that views show.
+_CLOSE_VIEW = 112
 _VIEW = 160  # Side of the views in which the diameter is estimated, in pixels.
 _CANVAS = 32  # JAX compiles for sides of whole multiples, not for each size.
 STEPS = 256.0  # Parts of a pixel.
@@ -352,7 +354,7 @@ class InstanceSegmenter(EmbeddingTask):
         """How many times to double each image: by the given diameter, or by that in its views.
 
         One view is the whole image, made as small as a view if it is larger, the other its middle.
-        A third shows the middle at the diameter that these two say, where the head knows best.
+        Four show parts at the diameter that these two say, where the head knows best.
         """
         head: Any = self.object_size
         if diameter is not None:
@@ -363,23 +365,34 @@ class InstanceSegmenter(EmbeddingTask):
         sides = ops.cast(ops.stack([ops.shape(pixels)[1], ops.shape(pixels)[2]]), "float32")
         one = ops.ones_like(pixels[:, 0, 0, 0])
         whole = ops.maximum(ops.max(sides) / _VIEW, 1.0) * one
-        coarse = head.octaves(*self._sizes_in_views(pixels, sides, ops.stack([whole, one])))
-        step = ops.expand_dims(ops.exp2(-coarse), 0)
-        return head.octaves(*self._sizes_in_views(pixels, sides, step), unknown=coarse)
+        steps, middle = ops.stack([whole, one]), ((0.5, 0.5), (0.5, 0.5))
+        coarse = head.octaves(*self._sizes_in_views(pixels, sides, steps, middle, _VIEW))
+        steps = ops.stack([ops.exp2(-coarse)] * len(_PARTS))
+        close = self._sizes_in_views(pixels, sides, steps, _PARTS, _CLOSE_VIEW)
+        return head.octaves(*close, unknown=coarse)
 
     def _sizes_in_views(
-        self, pixels: Tensor, sides: Tensor, steps: Tensor
+        self,
+        pixels: Tensor,
+        sides: Tensor,
+        steps: Tensor,
+        places: Sequence[tuple[float, float]],
+        side: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """What `ObjectSize.octaves` takes, for views of the middle `(views, batch)` steps apart."""
+        """What `ObjectSize.octaves` takes, for views `(views, batch)` steps apart.
+
+        A place is how much of what a view leaves out lies above it, and on its left.
+        """
         network: Any = self.size_network
         sides = ops.reshape(sides, (1, 1, 2))
-        shown = ops.expand_dims(steps, 2) * _VIEW
-        starts = ops.maximum(sides - shown, 0.0) / 2.0
+        shown = ops.expand_dims(steps, 2) * side
+        before = np.array(places, "float32")[:, None]
+        starts = ops.maximum(sides - shown, 0.0) * before
         count, batch = steps.shape[0], ops.shape(pixels)[0]
-        views = [resample(pixels, steps[i], _VIEW, _VIEW, starts[i]) for i in range(count)]
+        views = [resample(pixels, steps[i], side, side, starts[i]) for i in range(count)]
         sizes = network(ops.concatenate(views, axis=0), training=False)
         cells = sizes.shape[1]
-        center = (np.arange(cells, dtype="float32") + 0.5) * (_VIEW / cells)
+        center = (np.arange(cells, dtype="float32") + 0.5) * (side / cells)
         places = ops.expand_dims(starts, 3) + ops.reshape(center, (1, 1, 1, -1)) * ops.reshape(
             steps, (count, -1, 1, 1)
         )

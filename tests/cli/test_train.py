@@ -140,7 +140,7 @@ def test_loss_that_is_not_finite_and_a_full_disk(run, labelled, tiny_preset, tmp
         (["--backbone", "vgg"], "backbone"),
         (["--learning-rate", "-1"], "--learning-rate"),
         (["--learning-rate", "nan"], "--learning-rate"),
-        (["--validation-split", "1.5"], "validation_split"),
+        (["--validation-split", "1.5"], "--validation-split"),
         (["--preset", "nothing"], "'nothing'"),
     ],
 )
