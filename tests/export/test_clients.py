@@ -20,6 +20,8 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from keras_rpe.export import ServedModel, load_served, read_record
 from keras_rpe.metrics import matching
+from keras_rpe.models import InstanceSegmenter
+from keras_rpe.models.backbones import unet_encoder
 
 NOWHERE = "http://127.0.0.1:9/v1/models/nuclei"
 
@@ -126,9 +128,12 @@ class TestFiles:
         with pytest.raises(ValueError, match="`diameter` must be .*Received: diameter=0"):
             served.predict_instances(photo, 0)
 
-    def test_model_that_takes_no_diameter(self, photo):
+    def test_model_that_takes_no_diameter(self, photo, tmp_path):
+        encoder = unet_encoder((8, 16), blocks=1)
+        model = InstanceSegmenter(encoder, embedding_dim=4, iterations=1, find_diameter=False)
+        path = model.export(tmp_path / "fixed.tflite", format="litert")
         with pytest.raises(ValueError, match="`diameter` must be 'auto' for .*tflite, which takes"):
-            load_served(LITERT).predict_instances(photo, 20)
+            load_served(path).predict_instances(photo, 20)
 
     def test_litert_takes_images_of_several_threads(self, photo):
         served = load_served(LITERT, num_threads=1)

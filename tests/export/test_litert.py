@@ -43,10 +43,10 @@ def test_loop_is_a_builtin_while_and_nothing_is_flex(litert):
 @pytest.mark.parametrize(
     ("quantize", "least", "largest_share"),
     [
-        (None, 0.995, 1.1),
+        (None, 0.995, 1.25),
         # The bundled file is one.
-        pytest.param("float16", 0.99, 0.6, marks=pytest.mark.slow),
-        pytest.param("dynamic", 0.97, 0.35, marks=pytest.mark.slow),
+        pytest.param("float16", 0.99, 0.75, marks=pytest.mark.slow),
+        pytest.param("dynamic", 0.97, 0.5, marks=pytest.mark.slow),
     ],
 )
 def test_labels_agree_with_the_keras_model(

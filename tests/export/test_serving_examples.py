@@ -98,7 +98,7 @@ def b64(content: bytes) -> dict[str, str]:
 
 
 def test_rest(rest, small, expected) -> None:
-    assert "warmed up with 4 requests" in rest.log.read_text()
+    assert "warmed up with 5 requests" in rest.log.read_text()
     assert requests.get(rest.url, timeout=10).json() == {"name": "nuclei", "ready": True}
     metadata = requests.get(f"{rest.url}/metadata", timeout=10).json()
     definitions = metadata["metadata"]["signature_def"]["signature_def"]
@@ -124,7 +124,7 @@ def test_rest(rest, small, expected) -> None:
 
 
 def test_grpc(grpc_server, small, expected) -> None:
-    assert "warmed up with 4 requests" in grpc_server.log.read_text()
+    assert "warmed up with 5 requests" in grpc_server.log.read_text()
     url = f"grpc://127.0.0.1:{grpc_server.port}/nuclei"
     found = load_served(url).predict_instances(small)
     np.testing.assert_array_equal(found.labels, expected)
