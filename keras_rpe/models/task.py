@@ -411,7 +411,7 @@ class Task(keras.Model):
             >>> with warnings.catch_warnings(record=True):
             ...     model = InstanceSegmenter.from_preset("nuclei", num_classes=3)
             >>> model.weight_report.summary()
-            '70 weights matched, 2 left as they were, 2 arrays of the checkpoint unused'
+            '75 weights matched, 2 left as they were, 2 arrays of the checkpoint unused'
         """
         model = load_preset(preset_folder(preset), load_weights, trusted_packages)
         if not isinstance(model, cls):
