@@ -109,7 +109,7 @@ class TestFiles:
     @pytest.mark.parametrize(
         "name",
         [
-            "nuclei.tflite",
+            pytest.param("nuclei.tflite", marks=pytest.mark.slow),
             pytest.param("nuclei", marks=pytest.mark.slow),
             pytest.param("nuclei.onnx", marks=pytest.mark.slow),
         ],

@@ -10,6 +10,8 @@ from keras_rpe.export import export_onnx, read_record
 from keras_rpe.metrics import matching
 from keras_rpe.models import InstanceSegmenter
 
+pytestmark = pytest.mark.slow  # Writing the file takes more than a minute.
+
 
 @pytest.fixture(scope="module")
 def session(onnx):
