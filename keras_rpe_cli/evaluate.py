@@ -139,25 +139,14 @@ class _Drawn:
 def evaluate_instances(
     network: InstanceSegmenter,
     folder: Path,
-    names: Path | None,
-    images: str,
-    instances: str,
-    ignore_label: int | None,
+    found: LabelledImages,
     threshold: Sequence[float] | None,
     diameter: float | str,
 ) -> dict[str, Any]:
     """Segment the images of a folder and print the figures."""
-    from keras_rpe.data import label_folder
     from keras_rpe.metrics.matching import check_thresholds
 
     thresholds = sorted(set(check_thresholds(threshold or _IOUS)))
-    found = label_folder(
-        folder,
-        images=images,
-        instances=instances,
-        names=read_names(names),
-        ignore_label=ignore_label,
-    )
     matchings, seconds = match_images(network, found, thresholds, diameter)
     seconds_per_image = seconds / len(found)
     columns = ["IoU from", "AP", "precision", "recall", "F1", "mean IoU", "PQ", "TP", "FP", "FN"]
@@ -215,22 +204,12 @@ def match_images(
 def evaluate_proposals(
     network: ObjectProposer,
     folder: Path,
-    names: Path | None,
-    images: str,
-    instances: str,
-    ignore_label: int | None,
+    found: LabelledImages,
 ) -> dict[str, Any]:
     """Propose masks for the images of a folder and print their recall."""
-    from keras_rpe.data import VOID, label_folder
+    from keras_rpe.data import VOID
     from keras_rpe.metrics import AverageRecall, GroundTruth
 
-    found = label_folder(
-        folder,
-        images=images,
-        instances=instances,
-        names=read_names(names),
-        ignore_label=ignore_label,
-    )
     recall = AverageRecall(_PROPOSALS, exclude_void=True)
     count = 0
     with progress_bar("evaluating", len(found)) as advance:
@@ -327,11 +306,19 @@ def evaluate(
     if kind == "boundaries":
         figures = evaluate_boundaries(network, folder, names, split or "val", threshold)
     else:
-        chosen = names, images or "images/*", instances or "instances/*", ignore_label
+        from keras_rpe.data import label_folder
+
+        found = label_folder(
+            folder,
+            images=images or "images/*",
+            instances=instances or "instances/*",
+            names=read_names(names),
+            ignore_label=ignore_label,
+        )
         if kind == "proposals":
-            figures = evaluate_proposals(network, folder, *chosen)
+            figures = evaluate_proposals(network, folder, found)
         else:
-            figures = evaluate_instances(network, folder, *chosen, threshold, pixels)
+            figures = evaluate_instances(network, folder, found, threshold, pixels)
     if json_file is not None:
         from keras_rpe.written_file import write_file
 

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from keras_rpe_cli.options import output_folder
-from keras_rpe_cli.report import counted, one_line, print_device, print_error, progress_bar
+from keras_rpe_cli.report import (
+    counted,
+    one_line,
+    print_device,
+    print_error,
+    print_warning,
+    progress_bar,
+)
 
 if TYPE_CHECKING:
     from keras_rpe.models import InstanceSegmenter
@@ -51,7 +58,7 @@ def segment_large_images(
 
     failures = 0
     ending = ".tif" if suffix == "tif" else ".zarr"
-    names = [Path(text).name.removesuffix(".zarr").removesuffix(".ome") for text in inputs]
+    names = [Path(text).stem.removesuffix(".ome") for text in inputs]
     targets = [out / f"{name}_labels{ending}" for name in names]
     if len(set(targets)) < len(targets):
         raise ValueError(f"INPUTS must differ in their names. Received: {', '.join(inputs)}")
@@ -73,6 +80,11 @@ def segment_large_images(
                     print_error(one_line(error))
                     failures += 1
                     continue
+            if found.too_large:  # The library warns of it, and commands turn warnings off.
+                print_warning(
+                    f"{text}: {counted(found.too_large, 'instance')} longer than the {found.halo} "
+                    "pixels by which tiles overlap may have come apart: give a larger --diameter"
+                )
             size = f", diameter {found.diameter:.1f} px" if found.diameter else ""
             typer.echo(f"{text}: {counted(found.count, 'instance')}{size}, {found.table}")
     return failures

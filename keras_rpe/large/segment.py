@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_rpe.arguments import check_integer, check_number
@@ -76,9 +77,10 @@ def segment_large(
 
     The image is cut into tiles that overlap by a halo of four diameters. Its percentiles and the
     diameter of its objects are those of the whole image, and tiles are resized on one grid, so a
-    tile sees its objects as the whole image would show them. What two neighbors see of an object
-    in their overlap joins it. Finished tiles are kept in `OUT.parts`: after a kill, the same call
-    continues. The result appears under its name when it is whole.
+    tile sees its objects as the whole image would show them. An object on a border is joined
+    where its cells on both sides agree, or where both tiles see the same. Finished tiles are kept
+    in `OUT.parts`: after a kill, the same call continues. The result appears under its name when it
+    is whole.
 
     Args:
         image: A path or an array, as `LargeImage` takes it, or a `LargeImage`.
@@ -135,12 +137,18 @@ def segment_large(
         raise ValueError(
             "`model` must be made with coordinates=False: with them it must see an image whole."
         )
+    known = network.object_size is not None
+    if diameter != "auto" and not known:
+        raise ValueError(
+            "`diameter` must be 'auto' for a model made with find_diameter=False. "
+            f"Received: diameter={diameter}"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     wanted = {
         "image": large.name,
         "shape": list(large.shape),
         "dtype": str(large.dtype),
-        "weights": _fingerprint(network),
+        "model": _fingerprint(network),
         "diameter": diameter,
         "tile": tile,
     }
@@ -169,7 +177,6 @@ def segment_large(
     write_file(csv_file, _csv(table))
     written.replace(target)
     shutil.rmtree(folder)
-    known = network.object_size is not None
     count = len(table["instance"])
     return LargeResult(
         target, csv_file, count, found["diameter"] if known else None, job.reach, too_large
@@ -180,7 +187,9 @@ def _fingerprint(model: InstanceSegmenter) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for weight in model.get_weights():
         digest.update(np.ascontiguousarray(weight).tobytes())
-    digest.update(json.dumps(model.get_config()["backbone"], sort_keys=True, default=str).encode())
+    config = {**model.get_config(), "decoder": model.decoder.get_config()}
+    content = keras.saving.serialize_keras_object(config)
+    digest.update(json.dumps(content, sort_keys=True).encode())
     return digest.hexdigest()
 
 
