@@ -174,6 +174,15 @@ class TestSignatures:
             assert np.mean((labels[k] > 0) == (alone[0] > 0)) > 0.97
             assert matching(alone[0], labels[k]).f1 > 0.8
 
+    def test_batch_is_its_images_at_one_diameter(self, signatures, photo):
+        batch = np.stack([photo, photo[::-1], 255 - photo]).astype("float32")
+        given = {"diameter": tf.constant([20.0])}
+        labels = signatures.diameter(image=tf.constant(batch), **given)["labels"].numpy()
+        for k, image in enumerate(batch):
+            alone = signatures.diameter(image=tf.constant(image[None]), **given)["labels"].numpy()
+            # Products of other shapes are rounded in another order.
+            assert np.mean(labels[k] == alone[0]) > 0.999
+
     def test_float_images_of_16_bits(self, signatures, nuclei, photo):
         deep = photo.astype("uint16") * 37 + 11
         result = signatures.float_image(image=tf.constant(deep[None].astype("float32")))
