@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
+import shutil
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from keras_rpe.large.tiles import TileJob
+from keras_rpe.optional_import import optional_import
 
+TIFF_ENDINGS = (".tif", ".tiff")
 _SAME = 0.5  # IoU from which what two tiles see of an object is one.
+_CHUNK = 512  # Side of the parts in which labels are stored.
 
 
 def join_tiles(
@@ -120,3 +127,59 @@ class JoinedLabels:
                 own.append(slice(first - borders[k], last - borders[k]))
             labels[tuple(inner)] = self.core(place)[tuple(own)]
         return labels
+
+    def write(self, path: Path) -> None:
+        """Write a tiled BigTIFF, or an OME-Zarr image of labels, as the ending says."""
+        if path.suffix in TIFF_ENDINGS:
+            self._write_tiff(path)
+        else:
+            self._write_zarr(path)
+
+    def _write_tiff(self, path: Path) -> None:
+        import tifffile
+
+        height, width = self.job.image.shape
+
+        def tiles() -> Iterator[np.ndarray]:
+            for top, left in itertools.product(range(0, height, _CHUNK), range(0, width, _CHUNK)):
+                part = self.read(top, left, _CHUNK)
+                yield np.pad(part, [(0, _CHUNK - n) for n in part.shape])
+
+        size = self.job.image.pixel_size
+        tifffile.imwrite(
+            path,
+            tiles(),
+            shape=self.job.image.shape,
+            dtype="int32",
+            tile=(_CHUNK, _CHUNK),
+            compression="zlib",
+            bigtiff=True,
+            photometric="minisblack",
+            resolution=None if size is None else (1e4 / size, 1e4 / size),
+            resolutionunit=None if size is None else "CENTIMETER",
+        )
+
+    def _write_zarr(self, path: Path) -> None:
+        zarr = optional_import("zarr", "large")
+        shutil.rmtree(path, ignore_errors=True)
+        height, width = self.job.image.shape
+        size = self.job.image.pixel_size or 1.0
+        unit = {} if self.job.image.pixel_size is None else {"unit": "micrometer"}
+        group = zarr.open_group(os.fspath(path), mode="w", zarr_format=3)
+        scale = [{"type": "scale", "scale": [size, size]}]
+        group.attrs["ome"] = {
+            "version": "0.5",
+            "multiscales": [
+                {
+                    "axes": [{"name": name, "type": "space", **unit} for name in "yx"],
+                    "datasets": [{"path": "0", "coordinateTransformations": scale}],
+                }
+            ],
+            "image-label": {},
+        }
+        array = group.create_array(
+            "0", shape=self.job.image.shape, chunks=(_CHUNK,) * 2, dtype="int32"
+        )
+        for top, left in itertools.product(range(0, height, _CHUNK), range(0, width, _CHUNK)):
+            part = self.read(top, left, _CHUNK)
+            array[top : top + part.shape[0], left : left + part.shape[1]] = part

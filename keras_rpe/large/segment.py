@@ -22,10 +22,8 @@ import numpy as np
 
 from keras_rpe.arguments import check_integer, check_number
 from keras_rpe.large.image import LargeImage
-from keras_rpe.large.join import JoinedLabels, join_tiles
+from keras_rpe.large.join import TIFF_ENDINGS, JoinedLabels, join_tiles
 from keras_rpe.large.tiles import TileJob, loaded_segmenter, segment_tile
-from keras_rpe.large.value_range import percentiles
-from keras_rpe.large.write import write_tiff, write_zarr
 from keras_rpe.models.instance_segmenter import GIVEN_OCTAVES, STEPS, InstanceSegmenter
 from keras_rpe.ops.maps import window_grid
 from keras_rpe.optional_import import optional_import
@@ -128,9 +126,12 @@ def segment_large(
         )
     target = Path(out)
     folder = target.with_name(target.name + ".parts")
-    if target.exists():
-        raise ValueError(f"`out` must not exist yet. Received: {target}")
-    if target.suffix not in (".tif", ".tiff"):
+    csv_file = target.with_suffix(".csv")
+    for path in (target, csv_file):
+        # The table stands beside parts if the call was killed just before the labels followed.
+        if path.exists() and not (path == csv_file and folder.exists()):
+            raise ValueError(f"`out` and its table must not exist yet. Received: {path}")
+    if target.suffix not in TIFF_ENDINGS:
         optional_import("zarr", "large")
     network = model if isinstance(model, InstanceSegmenter) else loaded_segmenter(os.fspath(model))
     if network.get_config()["coordinates"]:
@@ -171,10 +172,9 @@ def segment_large(
             stacklevel=2,
         )
     written = folder / target.name
-    write = write_tiff if target.suffix in (".tif", ".tiff") else write_zarr
-    write(job, written, JoinedLabels(job, offsets, numbers))
-    csv_file = target.with_suffix(".csv")
-    write_file(csv_file, _csv(table))
+    JoinedLabels(job, offsets, numbers).write(written)
+    write_file(folder / csv_file.name, _csv(table))
+    (folder / csv_file.name).replace(csv_file)
     written.replace(target)
     shutil.rmtree(folder)
     count = len(table["instance"])
@@ -217,17 +217,9 @@ def _measured(
     image: LargeImage, model: InstanceSegmenter, diameter: float | str, tile: int
 ) -> dict[str, Any]:
     """What tiles must know of the whole image."""
-    height, width = image.shape
-
-    def parts() -> Iterator[np.ndarray]:
-        for row, column in itertools.product(range(0, height, tile), range(0, width, tile)):
-            yield image.read(
-                slice(row, min(row + tile, height)), slice(column, min(column + tile, width))
-            )
-
     limits = [0.0, 1.0]
     if model.percentiles is not None:
-        limits = percentiles(parts, model.percentiles)
+        limits = image.percentiles(model.percentiles, tile)
     trained = 0.0
     if model.object_size is not None:
         trained = float(np.exp2(float(model.object_size.log_diameter)))

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from keras_rpe.data import ImageFileError
 from keras_rpe.large import LargeImage
@@ -124,3 +126,22 @@ def test_a_part_that_cannot_be_read(tmp_path, kind):
     image = LargeImage(truncated_chunk(tmp_path) if kind == "chunk" else np.full((40, 50), np.nan))
     with pytest.raises(ImageFileError, match="rows 5 to 17"):
         image.read(*PART)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from(["uint8", "uint16", "int32", "float32", "float64"]),
+    st.sampled_from([(7, 9), (7, 9, 3), (7, 9, 4)]),
+    st.lists(st.floats(0, 100), min_size=1, max_size=3),
+)
+def test_percentiles_are_those_of_the_whole_image(seed, dtype, shape, percents):
+    random = np.random.default_rng(seed)
+    image = (random.normal(0, 90, shape) * (1 if dtype[0] in "fi" else 0) + 100).astype(dtype)
+    image = image if dtype[0] != "u" else random.integers(0, 200, shape).astype(dtype)
+    gray = image.astype("float32")
+    gray = gray[..., :3].mean(-1, dtype="float32") if gray.ndim == 3 else gray
+    ordered = np.sort(gray.ravel())
+    ranks = [int((ordered.size - 1) * percent / 100 + 0.5) for percent in percents]
+    found = LargeImage(image).percentiles(percents, side=4)
+    assert found == ordered[ranks].tolist()

@@ -1,4 +1,5 @@
 import csv
+import shutil
 import warnings
 
 import numpy as np
@@ -96,7 +97,10 @@ def test_an_interrupted_call_continues(model, image, whole, tmp_path, monkeypatc
     segment_large(*arguments, tile=200)
     assert len(set(done)) == len(done)
     assert_same_objects(zarr.open_group(tmp_path / "labels.zarr")["0"][...], whole)
-    with pytest.raises(ValueError, match="`out` must not exist"):
+    with pytest.raises(ValueError, match="labels.zarr"):
+        segment_large(*arguments, tile=200)
+    shutil.rmtree(tmp_path / "labels.zarr")
+    with pytest.raises(ValueError, match="labels.csv"):
         segment_large(*arguments, tile=200)
 
 

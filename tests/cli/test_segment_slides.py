@@ -4,7 +4,7 @@ import tifffile
 import zarr
 from command_line import assert_one_line_error
 
-from keras_rpe_cli.large_images import is_large_image
+from keras_rpe_cli.segment import _is_slide
 
 
 @pytest.fixture
@@ -25,8 +25,9 @@ def test_a_slide_is_segmented_in_tiles(run, slide, tiny_preset, tmp_path):
     assert "1 of 1 tiles" in outcome.out
     assert zarr.open_group(out / "dia 1_labels.zarr")["0"].shape == (100, 150)
     assert_one_line_error(run(*command), "dia 1_labels.zarr")
-    assert run(*command, "--suffix", "tif").code == 0
-    assert tifffile.imread(out / "dia 1_labels.tif").shape == (100, 150)
+    again = ("segment", slide, "--preset", tiny_preset, "--out", tmp_path / "again")
+    assert run(*again, "--suffix", "tif").code == 0
+    assert tifffile.imread(tmp_path / "again" / "dia 1_labels.tif").shape == (100, 150)
 
 
 def test_options_that_do_not_go_with_slides(run, slide, labelled, tiny_preset, tmp_path):
@@ -41,11 +42,11 @@ def test_options_that_do_not_go_with_slides(run, slide, labelled, tiny_preset, t
 
 
 def test_which_files_are_slides(slide, labelled, tmp_path):
-    assert is_large_image(str(slide))
-    assert not is_large_image(str(labelled / "images"))
+    assert _is_slide(str(slide))
+    assert not _is_slide(str(labelled / "images"))
     for side, large in ((64, False), (8208, True)):
         path = tmp_path / f"{side}.tif"
         tifffile.imwrite(path, shape=(side, side), dtype="uint8", tile=(16, 16), data=None)
-        assert is_large_image(str(path)) == large
+        assert _is_slide(str(path)) == large
     (tmp_path / "no.tif").write_text("no image")
-    assert not is_large_image(str(tmp_path / "no.tif"))
+    assert not _is_slide(str(tmp_path / "no.tif"))
