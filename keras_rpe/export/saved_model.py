@@ -195,12 +195,15 @@ def serving_signatures(model: Task, max_pixels: int) -> dict[str, Signature]:
     """The functions of a SavedModel, by the names of their signatures."""
     maps = [*model.served_maps, *model.served_stacks]
 
+    # One function of the graph that three signatures call: it is traced and stored once.
+    found = tf.function(model.serve, input_signature=[_FLOAT_IMAGE])
+
     def serve(image: tf.Tensor) -> Outputs:
-        return model.serve(tf.cast(checked_images(image, max_pixels), tf.float32))
+        return found(tf.cast(checked_images(image, max_pixels), tf.float32))
 
     def serve_file(content: tf.Tensor) -> Outputs:
         image = decode_image(content, max_pixels)
-        result = {name: value[0] for name, value in model.serve(image[None]).items()}
+        result = {name: value[0] for name, value in found(image[None]).items()}
         for name in maps:
             result[name] = tf.RaggedTensor.from_tensor(result[name])
         return {**result, "size": tf.shape(image)[:2]}
