@@ -1,4 +1,4 @@
-"""Train or run StarDist, for `benchmarks/nuclei.py`.
+"""Train or run StarDist, for `benchmarks/nuclei.py` and `benchmarks/large.py`.
 
 StarDist needs a separate virtual environment, without Keras 3 and without this project:
 
@@ -312,23 +312,70 @@ def turns(options: argparse.Namespace) -> None:
     answer_turns(lambda: [segment(image) for image in images], options.runs, peak_memory())
 
 
+def big(options: argparse.Namespace) -> None:
+    """Segment a `.npy` in blocks, and print the seconds and the memory."""
+    from csbdeep.data import Normalizer
+    from stardist.models import StarDist2D
+    from turns import peak_memory
+
+    class Stretched(Normalizer):
+        """By the percentiles of the whole image, as its blocks must look alike."""
+
+        do_after = False
+
+        def __init__(self, low: float, high: float) -> None:
+            self.low, self.high = low, high
+
+        def before(self, image: np.ndarray, axes: str) -> np.ndarray:
+            return (image.astype(np.float32) - self.low) / (self.high - self.low)
+
+        def after(self, *_) -> None:
+            raise AssertionError("Labels are not normalized.")
+
+    with contextlib.redirect_stdout(sys.stderr):
+        model = StarDist2D(None, name=options.model.name, basedir=str(options.model.parent))
+        image = np.load(options.image, mmap_mode="r", allow_pickle=False)
+        model.predict_instances(np.zeros((64, 64, 3), np.float32))
+        idle, start = peak_memory(), time.perf_counter()
+        low, high = np.percentile(image, (1, 99.8))
+        labels = np.lib.format.open_memmap(
+            options.image.with_name("stardist.npy"), "w+", np.int32, image.shape
+        )
+        _, found = model.predict_instances_big(
+            np.broadcast_to(image[..., None], (*image.shape, 3)),
+            axes="YXC",
+            block_size=1024,
+            min_overlap=128,
+            context=96,
+            normalizer=Stretched(low, high),
+            labels_out=labels,
+        )
+        labels.flush()
+        seconds = time.perf_counter() - start
+    memory = (peak_memory() - idle) / 2**20
+    count = len(found["prob"])
+    print(json.dumps({"seconds": seconds, "gigabytes": memory, "instances": count}))
+
+
 def main() -> None:
     """Run one of the commands."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(required=True)
-    for command in (train, predict, turns):
+    for command in (train, predict, turns, big):
         arguments = commands.add_parser(command.__name__, help=command.__doc__)
         arguments.set_defaults(run=command)
         arguments.add_argument("--cores", type=int, help="threads; default: what TensorFlow takes")
         if command is turns:
             arguments.add_argument("images", type=Path)
+        elif command is big:
+            arguments.add_argument("image", type=Path)
         elif command is train:
             arguments.add_argument("folders", type=Path, nargs="+")
             arguments.add_argument("--skip", type=Path, help="folder of lists FOLDER.txt")
         else:
             arguments.add_argument("folder", type=Path)
             arguments.add_argument("--names", type=Path, required=True)
-        if command is not turns:
+        if command in (train, predict):
             arguments.add_argument("--out", type=Path, required=True)
         if command is train:
             arguments.add_argument("--minutes", type=float, required=True)
@@ -338,6 +385,7 @@ def main() -> None:
             arguments.add_argument("--epoch-steps", type=int, default=100)
         else:
             arguments.add_argument("--model", type=Path, required=True)
+        if command in (predict, turns):
             arguments.add_argument("--runs", type=int, default=1)
     options = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

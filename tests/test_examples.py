@@ -1,10 +1,15 @@
 """The example scripts, on a few real images: `pytest -m slow`."""
 
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from keras_rpe.models import InstanceSegmenter
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -126,3 +131,30 @@ def test_train_objects(data_root: Path, tmp_path: Path) -> None:
     assert [row.partition(",")[0] for row in rows] == ["epoch", "0", "1"]
     assert (out / "proposals.png").is_file()
     assert (out / "preset" / "metadata.json").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("backend", "processes"), [("tensorflow", 1), ("jax", 1), ("jax", 2)])
+def test_distributed(small_folder: Path, tmp_path: Path, backend: str, processes: int) -> None:
+    out = tmp_path / "run"
+    command = [sys.executable, EXAMPLES / "distributed" / "train.py", small_folder, "--out", out]
+    command += ["--epochs", "1", "--batch-size", "1", "--crop-size", "64"]
+    if processes == 1:
+        command += ["--virtual-devices", "2"]
+    else:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        command += ["--coordinator", f"127.0.0.1:{port}", "--processes", str(processes)]
+    environment = {**os.environ, "KERAS_BACKEND": backend}
+    numbered = [[*command, "--process", str(k)] for k in range(processes)]
+    pipes = {"stdout": subprocess.PIPE, "text": True}
+    running = [subprocess.Popen(map(str, one), env=environment, **pipes) for one in numbered]
+    try:
+        texts = [process.communicate(timeout=600)[0] for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    assert [process.returncode for process in running] == [0] * processes
+    assert all("2 devices in all" in text for text in texts)
+    model = InstanceSegmenter.from_preset(str(out / "preset"))
+    assert np.isfinite(model.embed(np.zeros((1, 32, 32, 3), "float32"))[0]).all()
