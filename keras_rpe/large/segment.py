@@ -13,6 +13,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,7 @@ def segment_large(
             call.
         ImageFileError: If the image or a part of it cannot be read.
         ImportError: If the extra `large` is not installed.
+        ConnectionError: If all workers of the client are lost.
         OSError: If a file cannot be written.
 
     Example:
@@ -275,16 +277,23 @@ def _segment_tiles(job: TileJob, client: Any, progress: Progress | None) -> None
     if progress is not None:
         progress(done, len(tiles))
     futures: list[Any] = []
+    lost: tuple[type[BaseException], ...] = ()
     results: Iterator[Any] = map(functools.partial(segment_tile, job), todo)
     if client is not None:
         distributed = optional_import("distributed", "large")
         futures = client.map(functools.partial(segment_tile, job), todo, pure=False)
+        lost = distributed.KilledWorker, CancelledError
         results = (future.result() for future in distributed.as_completed(futures))
     try:
         for _ in results:
             done += 1
             if progress is not None:
                 progress(done, len(tiles))
+    except lost as error:
+        raise ConnectionError(
+            f"The workers of `client` have died, {done} of {len(tiles)} tiles are kept in "
+            f"{job.folder}: repeat the call with others, or with more memory for each."
+        ) from error
     finally:
         if futures:
             client.cancel(futures)

@@ -1,5 +1,10 @@
 import csv
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 import warnings
 
 import numpy as np
@@ -123,6 +128,99 @@ def test_workers_of_dask(model, image, whole, tmp_path):
         with pytest.raises(ValueError, match="`image` must be a path"):
             segment_large(image, "nuclei", tmp_path / "b.tif", client=client)
     assert_same_objects(tifffile.imread(found.labels), whole)
+
+
+def test_a_full_disk_leaves_nothing_that_looks_whole(model, image, whole, tmp_path, monkeypatch):
+    arguments = (image, model, tmp_path / "a.tif", DIAMETER, 200)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(segment.JoinedLabels, "write", full)
+        with pytest.raises(OSError, match="No space left"):
+            segment_large(*arguments)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tif.parts"]
+    monkeypatch.setattr(segment, "segment_tile", None)  # All tiles are there.
+    assert_same_objects(tifffile.imread(segment_large(*arguments).labels), whole)
+
+
+KILLED = """
+import sys
+from keras_rpe.large import segment_large
+source, model, target = sys.argv[1:]
+segment_large(source, model, target, 17.0, tile=200, progress=lambda *_: print(flush=True))
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment(model, image, whole, tmp_path):
+    zarr.save_array(tmp_path / "image.zarr", image)
+    source, target, parts = (tmp_path / name for name in ("image.zarr", "a.tif", "a.tif.parts"))
+    command = [sys.executable, "-c", KILLED, source, "nuclei", target]
+    random = np.random.default_rng(0)
+    for _ in range(5):
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            process.stdout.readline()  # It has begun with the tiles.
+            time.sleep(random.uniform(0, 6))
+            process.kill()
+        if target.exists():  # It was faster.
+            target.unlink()
+            target.with_suffix(".csv").unlink()
+    begun = len(list(parts.glob("*.npz")))
+    assert begun > 0
+    done = []
+    found = segment_large(
+        source, "nuclei", target, DIAMETER, tile=200, progress=lambda n, _: done.append(n)
+    )
+    assert done[0] == begun
+    assert_same_objects(tifffile.imread(found.labels), whole)
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies(model, image, whole, tmp_path):
+    from distributed import Client
+
+    zarr.save_array(tmp_path / "image.zarr", image)
+    with Client(n_workers=2, threads_per_worker=1, dashboard_address=None) as client:
+        pids = client.run(os.getpid)
+        victims = [next(iter(pids.values()))]
+
+        def progress(done: int, total: int) -> None:
+            if done == 1 and victims:
+                os.kill(victims.pop(), signal.SIGKILL)
+
+        found = segment_large(
+            tmp_path / "image.zarr",
+            "nuclei",
+            tmp_path / "a.tif",
+            DIAMETER,
+            tile=200,
+            client=client,
+            progress=progress,
+        )
+    assert not victims
+    assert_same_objects(tifffile.imread(found.labels), whole)
+
+
+def test_workers_that_are_lost(model, image, tmp_path, monkeypatch):
+    class Future:
+        def result(self):
+            raise distributed.KilledWorker("tile", None, 3, "")
+
+    class Client:
+        def map(self, *_, **__):
+            return [Future()]
+
+        def cancel(self, futures):
+            futures.clear()
+
+    import distributed
+
+    monkeypatch.setattr(distributed, "as_completed", iter)
+    zarr.save_array(tmp_path / "i.zarr", image)
+    with pytest.raises(ConnectionError, match="0 of .* tiles are kept in .*a.tif.parts"):
+        segment_large(tmp_path / "i.zarr", "nuclei", tmp_path / "a.tif", DIAMETER, client=Client())
 
 
 @pytest.mark.parametrize(
