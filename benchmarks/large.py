@@ -9,7 +9,7 @@ r"""Segment mosaics of nuclei that are larger and larger: time, memory, seams, w
 A mosaic is made of fluorescence images of the folder, side by side, turned and scaled at random; it
 is read from a zarr, in `peer` from a `.npy`. `grow` segments mosaics in tiles of 1024, each in a
 process of its own: seconds with all reading and writing, and the peak of memory above that of the
-process with its model loaded. `seams` cuts mosaics at tiles, and counts the objects that the whole
+process with its model loaded and traced. `seams` cuts mosaics at tiles, and counts the objects that the whole
 image shows in the same way, IoU at least 0.99, at the same diameter. `workers` gives the tiles to
 one and to two dask workers, each of one thread. `peer` is StarDist's `predict_instances_big` in
 blocks of 1024, in the environment that `benchmarks/stardist_nuclei.py` describes.
@@ -75,7 +75,7 @@ def stored(image: np.ndarray, ending: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"image{ending}")
         if ending == ".zarr":
-            zarr.save_array(path, image, chunks=(512, 512))
+            zarr.create_array(path, data=image, chunks=(512, 512))
         else:
             np.save(path, image)
         yield path
@@ -87,6 +87,7 @@ def measured(command: list[object], **environment: str) -> dict[str, float]:
         [str(part) for part in command],
         check=True,
         stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environment},
     )
     return json.loads(done.stdout.splitlines()[-1])
@@ -116,6 +117,8 @@ def run(options: argparse.Namespace) -> None:
             found = segment_large(options.image, options.preset, out, tile=TILE, client=one)
     else:
         model = InstanceSegmenter.from_preset(options.preset)
+        with tempfile.TemporaryDirectory() as folder:  # The first call traces the network.
+            segment_large(np.eye(256, dtype=np.uint8), model, Path(folder, "a.zarr"))
         idle, start = peak_memory(), time.perf_counter()
         found = segment_large(options.image, model, out, tile=TILE)
     seconds = time.perf_counter() - start

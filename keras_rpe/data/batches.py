@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,8 +20,10 @@ class Batches(keras.utils.PyDataset):
     """Batches of an epoch by their numbers, all of one function, which gets the epoch too."""
 
     def __init__(self, make: Callable[[int, int], Batch], length: int, workers: int) -> None:
-        super().__init__(workers=max(workers, 1), use_multiprocessing=workers > 0)
+        # Keras starts no thread for one worker, and then nothing is made while the network trains.
+        super().__init__(workers=workers or 2, use_multiprocessing=workers > 0)
         self._make, self._length, self._epoch = make, length, 0
+        self._turn = threading.Lock()
 
     def __len__(self) -> int:
         return self._length
@@ -28,7 +31,8 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> Batch:
         if not 0 <= index < self._length:  # Python ends loops over sequences by this error.
             raise IndexError(f"There are {self._length} batches. Received: index={index}")
-        return self._make(self._epoch, index)
+        with self._turn:  # `make` may be a function of the user's.
+            return self._make(self._epoch, index)
 
     def on_epoch_end(self) -> None:
         """Go on to the next epoch; `fit` calls it."""

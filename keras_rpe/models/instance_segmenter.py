@@ -511,15 +511,20 @@ class InstanceSegmenter(EmbeddingTask):
             diameter: That of the objects, in pixels; ignored by a model without one.
             limits: The percentiles of the larger image.
             start: As in `serve_part`.
-            grid: As in `serve_part`; each is compiled for itself.
+            grid: As in `serve_part`; JAX compiles the graph for each.
 
         Returns:
             As `predict_instances`, and the modes of the cells, `(h, w, D)`.
         """
-        options: dict[str, Any] = {"grid": grid}
+        numbers: tuple[float, ...] = (diameter, *limits, *start)
+        options: dict[str, Any] = {}
+        if keras.backend.backend() == "tensorflow" and grid is not None:
+            numbers += (*grid[0], *grid[1])  # One graph serves all.
+        else:
+            options["grid"] = grid
         if self.object_size is not None and keras.backend.backend() == "jax":
             options["canvas"] = self._canvas(np.shape(image)[:2], diameter)
-        tables = self._tables(self._part, image, diameter, *limits, *start, **options)
+        tables = self._tables(self._part, image, *numbers, **options)
         return Instances.from_tables(tables), tables["modes"][0]
 
     def _part(
@@ -530,8 +535,13 @@ class InstanceSegmenter(EmbeddingTask):
         high: Tensor,
         row: Tensor,
         column: Tensor,
+        *grid: Tensor,
         **options: Any,
     ) -> dict[str, Tensor]:
+        if grid:
+            options["grid"] = tuple(
+                tuple(ops.cast(n, "int32") for n in pair) for pair in (grid[:2], grid[2:])
+            )
         limits, start = (
             ops.reshape(ops.stack(pair), (1, 2)) for pair in ((low, high), (row, column))
         )

@@ -1,5 +1,8 @@
 """The same batches from a `tf.data.Dataset`, a `PyDataset` and its worker processes."""
 
+import threading
+import time
+
 import keras
 import numpy as np
 import pytest
@@ -45,6 +48,25 @@ def test_fit_takes_batches_of_worker_processes(images):
     model.compile("sgd", "mse", jit_compile=False)
     history = model.fit(images.crops(16, 2, seed=1, workers=2), epochs=2, verbose=0)
     assert np.isfinite(history.history["loss"]).all()
+
+
+def test_batches_are_made_beside_the_training_one_at_a_time():
+    threads, inside = [], []
+
+    def make(epoch: int, index: int) -> tuple:
+        threads.append(threading.get_ident())
+        inside.append(index)
+        time.sleep(0.01)
+        assert inside == [index]
+        inside.clear()
+        return np.full((2, 1), index, "float32"), np.zeros((2, 1), "float32")
+
+    inputs = keras.Input((1,))
+    model = keras.Model(inputs, keras.layers.Dense(1)(inputs))
+    model.compile("sgd", "mse", jit_compile=False)
+    model.fit(Batches(make, 6, 0), epochs=2, verbose=0)
+    assert len(threads) == 12
+    assert threading.get_ident() not in threads
 
 
 def test_all_batches_come_and_are_counted():

@@ -10,7 +10,7 @@ from keras_rpe.export import export_onnx, read_record
 from keras_rpe.metrics import matching
 from keras_rpe.models import InstanceSegmenter
 
-pytestmark = pytest.mark.slow  # Writing the file takes more than a minute.
+slow = pytest.mark.slow  # Writing the file of the preset takes a minute.
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +25,7 @@ def segment(session, image):
     return dict(zip(names, session.run(None, {"image": image[None]})))
 
 
+@slow
 def test_inputs_and_outputs_are_named(session):
     (image,) = session.get_inputs()
     assert (image.name, image.type, image.shape[3]) == ("image", "tensor(uint8)", 3)
@@ -32,12 +33,14 @@ def test_inputs_and_outputs_are_named(session):
     assert {output.name for output in session.get_outputs()} == names
 
 
+@slow
 def test_grouping_is_a_loop_in_the_graph(onnx):
     model = onnx_package.load(onnx)
     assert "Loop" in {node.op_type for node in model.graph.node}
     assert {entry.domain for entry in model.opset_import} <= {"", "ai.onnx.ml"}
 
 
+@slow
 def test_labels_agree_with_the_keras_model(session, real_images, real_labels):
     values = []
     for image, labels in zip(real_images, real_labels, strict=True):
@@ -46,6 +49,7 @@ def test_labels_agree_with_the_keras_model(session, real_images, real_labels):
     assert np.mean(values) >= 0.995
 
 
+@slow
 def test_tables_agree_with_the_keras_model(session, nuclei, photo):
     expected, result = nuclei.predict_instances(photo), segment(session, photo)
     count = int(result["num_instances"][0])
@@ -55,6 +59,7 @@ def test_tables_agree_with_the_keras_model(session, nuclei, photo):
     assert not result["boxes"][0, count:].any()
 
 
+@slow
 def test_record_names_the_preset(onnx):
     record = read_record(onnx)
     assert (record.format, record.source) == ("onnx", "nuclei")
@@ -80,7 +85,9 @@ def test_integers_are_rounded_down(tmp_path, monkeypatch):
         return {"labels": values // 7, "classes": values % 7}
 
     monkeypatch.setattr(model, "serve", divide)
-    session = onnxruntime.InferenceSession(str(export_onnx(model, tmp_path / "model.onnx")))
+    path = export_onnx(model, tmp_path / "model.onnx")
+    assert read_record(path).format == "onnx"
+    session = onnxruntime.InferenceSession(str(path))
     image = np.arange(243, dtype="uint8").reshape(9, 9, 3)
     values = image[..., 0].astype("int32") - 100
     result = segment(session, image)
