@@ -9,10 +9,11 @@ r"""Segment mosaics of nuclei that are larger and larger: time, memory, seams, w
 A mosaic is made of fluorescence images of the folder, side by side, turned and scaled at random; it
 is read from a zarr, in `peer` from a `.npy`. `grow` segments mosaics in tiles of 1024, each in a
 process of its own: seconds with all reading and writing, and the peak of memory above that of the
-process with its model loaded and traced. `seams` cuts mosaics at tiles, and counts the objects that the whole
-image shows in the same way, IoU at least 0.99, at the same diameter. `workers` gives the tiles to
-one and to two dask workers, each of one thread. `peer` is StarDist's `predict_instances_big` in
-blocks of 1024, in the environment that `benchmarks/stardist_nuclei.py` describes.
+process with its model loaded and traced. `seams` cuts mosaics at tiles, and counts the objects that
+the whole image shows in the same way, IoU at least 0.99, at the same diameter. `workers` gives the
+tiles to one and to two dask workers, each of one thread. `peer` is StarDist's
+`predict_instances_big` in blocks of 1024, in the environment that `benchmarks/stardist_nuclei.py`
+describes.
 """
 
 from __future__ import annotations

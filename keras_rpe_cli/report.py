@@ -52,10 +52,11 @@ def print_warning(message: str) -> None:
 def progress_bar(description: str, total: int) -> Iterator[Callable[..., None]]:
     """Show a progress bar where stderr is a terminal.
 
-    Yields a function to call after each step, or with what has been done since.
+    Yields a function to call after each step, or with what has been done since and a new
+    description.
     """
     if not sys.stderr.isatty():
-        yield lambda steps=1.0: None
+        yield lambda steps=1.0, text=None: None
         return
     from rich.console import Console
     from rich.progress import Progress
@@ -67,7 +68,9 @@ def progress_bar(description: str, total: int) -> Iterator[Callable[..., None]]:
         redirect_stdout=sys.stdout.isatty(),
     ) as progress:
         task = progress.add_task(description, total=total)
-        yield lambda steps=1.0: progress.advance(task, steps)
+        yield lambda steps=1.0, text=description: progress.update(
+            task, advance=steps, description=text
+        )
 
 
 _LONGEST_NAME = 40  # A path that is longer may be broken.

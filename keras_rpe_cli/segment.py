@@ -84,6 +84,9 @@ def segment(
             metavar="tcp://HOST:PORT", help="Of dask, whose workers segment the tiles of slides."
         ),
     ] = None,
+    table: Annotated[
+        Literal["csv", "parquet"], typer.Option(help="Format of the tables of slides.")
+    ] = "csv",
 ) -> None:
     """Segment images.
 
@@ -105,11 +108,12 @@ def segment(
     if slides:
         _check_slides(inputs, slides, page, project, outlines, measure)
         network = load_task(preset, model, "InstanceSegmenter")
-        if _segment_slides(slides, out, network, pixels, channel, suffix, scheduler):
+        if _segment_slides(slides, out, network, pixels, channel, suffix, scheduler, table):
             raise typer.Exit(1)
         return
-    if scheduler is not None:
-        raise ValueError(f"--scheduler goes with slides, not with {', '.join(inputs)}.")
+    for option, given in (("scheduler", scheduler is not None), ("table", table != "csv")):
+        if given:
+            raise ValueError(f"--{option} goes with slides, not with {', '.join(inputs)}.")
     kinds = list(dict.fromkeys(outlines or []))
     _check_packages(kinds)
     instances = ImageTable(out / "instances.csv", {"image", "instance", "area_px", "centroid_row"})
@@ -270,6 +274,7 @@ def _segment_slides(
     channel: int | None,
     suffix: str,
     scheduler: str | None,
+    table: str,
 ) -> int:
     """Segment images in tiles, one after the other; counts those that failed."""
     from keras_rpe.large import segment_large
@@ -293,6 +298,7 @@ def _segment_slides(
                         channel=channel,
                         client=client,
                         progress=progress,
+                        table=table,
                     )
                 except ValueError as error:
                     print_error(one_line(error))
@@ -327,15 +333,20 @@ def _workers(scheduler: str | None) -> Iterator[Any]:
 @contextmanager
 def _tiles_shown(name: str) -> Iterator[Any]:
     """A bar with the time left, or a line for each tenth where stderr is no terminal."""
-    tenths = [0]
+    first: list[int] = []  # How many tiles an earlier call has done.
+    shown = [0]
+    begin = time.monotonic()
     with progress_bar(name, 1) as advance:
-        shown = [0]
 
         def progress(done: int, total: int) -> None:
-            if sys.stderr.isatty():
-                advance((done - shown[0]) / total)
-            elif 10 * done // total > tenths[0]:
-                typer.echo(f"{name}: {done} of {total} tiles")
-            tenths[0], shown[0] = 10 * done // total, done
+            if not first:
+                first.append(done)
+            text = f"{name}: {done} of {total} tiles"
+            advance((done - shown[0]) / total, text)
+            tenth = 10 * done // total > 10 * shown[0] // total
+            if tenth and done > first[0] and not sys.stderr.isatty():
+                left = (time.monotonic() - begin) / (done - first[0]) * (total - done) / 60
+                typer.echo(f"{text}, {left:.1f} minutes left" if done < total else text)
+            shown[0] = done
 
         yield progress

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import functools
 import hashlib
-import io
 import itertools
 import json
 import math
@@ -21,7 +20,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_rpe.arguments import check_integer, check_number
+from keras_rpe.arguments import check_choice, check_integer, check_number
 from keras_rpe.large.image import LargeImage
 from keras_rpe.large.join import TIFF_ENDINGS, JoinedLabels, join_tiles
 from keras_rpe.large.tiles import TileJob, loaded_segmenter, segment_tile
@@ -34,6 +33,7 @@ _SETTINGS = "settings.json"
 _LEAST_HALO = 96  # In pixels of the network: about as far as it sees.
 _DIAMETERS = 4  # That a halo is wide.
 _WINDOW = 128  # Cells, of a network that groups images as one.
+_ROWS = 2**16  # Of a table that become text at once.
 _PLACES, _SAMPLED = 5, 9  # A grid of places, of which the richest are asked for the diameter.
 
 Progress = Callable[[int, int], None]
@@ -45,7 +45,7 @@ class LargeResult:
 
     Attributes:
         labels: The label image: an OME-Zarr image of labels, or a tiled BigTIFF.
-        table: The CSV file with a row for each instance.
+        table: The CSV or Parquet file with a row for each instance.
         count: How many instances there are.
         diameter: Of the objects, in pixels, at which the image was segmented; `None` from a model
             without one.
@@ -71,6 +71,7 @@ def segment_large(
     axes: str | None = None,
     client: Any = None,
     progress: Progress | None = None,
+    table: str = "csv",
 ) -> LargeResult:
     """Segment an image of any size in bounded memory.
 
@@ -85,7 +86,7 @@ def segment_large(
         image: A path or an array, as `LargeImage` takes it, or a `LargeImage`.
         model: The model, or the name or folder of a preset, or a `.keras` file.
         out: Of the label image: `….tif` for a tiled BigTIFF, anything else for an OME-Zarr image of
-            labels. The table of instances stands beside it, `….csv`.
+            labels. The table of instances stands beside it, `….csv` or `….parquet`.
         diameter: Of the objects, √(4 area / π) in pixels; "auto" estimates it in the nine places
             with most contrast of 25, and takes the median.
         tile: Side of the tiles, about, from 64: they are whole windows of the grouping.
@@ -94,6 +95,7 @@ def segment_large(
         client: A `dask.distributed.Client`, whose workers segment the tiles; they must see the
             files by the same paths. Default: this process does, one after the other.
         progress: Is called with the number of tiles that are done, and of all.
+        table: Format of the table of instances, "csv" or "parquet" (extra `tables`).
 
     Returns:
         Where the labels and the table are.
@@ -102,7 +104,7 @@ def segment_large(
         ValueError: If an argument is not as above, or the parts beside `out` are those of another
             call.
         ImageFileError: If the image or a part of it cannot be read.
-        ImportError: If the extra `large` is not installed.
+        ImportError: If the extra `large`, or `tables` for Parquet, is not installed.
         ConnectionError: If all workers of the client are lost.
         OSError: If a file cannot be written.
 
@@ -118,6 +120,9 @@ def segment_large(
         ('labels.tif', 'labels.csv')
     """
     check_integer("tile", tile, 64, 2**15)
+    check_choice("table", table, ("csv", "parquet"))
+    if table == "parquet":
+        optional_import("pyarrow.parquet", "tables")
     if diameter != "auto":
         check_number("diameter", diameter)
     large = image if isinstance(image, LargeImage) else LargeImage(image, channel, axes)
@@ -128,10 +133,10 @@ def segment_large(
         )
     target = Path(out)
     folder = target.with_name(target.name + ".parts")
-    csv_file = target.with_suffix(".csv")
-    for path in (target, csv_file):
+    listed = target.with_suffix(f".{table}")
+    for path in (target, listed):
         # The table stands beside parts if the call was killed just before the labels followed.
-        if path.exists() and not (path == csv_file and folder.exists()):
+        if path.exists() and not (path == listed and folder.exists()):
             raise ValueError(f"`out` and its table must not exist yet. Received: {path}")
     if target.suffix not in TIFF_ENDINGS:
         optional_import("zarr", "large")
@@ -165,8 +170,8 @@ def segment_large(
         shared = os.fspath(model)
     job = TileJob(large, shared, folder.resolve(), **found)
     _segment_tiles(job, client, progress)
-    table, offsets, numbers = join_tiles(job)
-    too_large = int((table.pop("side") > job.reach).sum())
+    instances, offsets, numbers = join_tiles(job)
+    too_large = int((instances.pop("side") > job.reach).sum())
     if too_large:
         warnings.warn(
             f"{too_large} instances are longer than the {job.reach} pixels by which tiles overlap, "
@@ -175,13 +180,13 @@ def segment_large(
         )
     written = folder / target.name
     JoinedLabels(job, offsets, numbers).write(written)
-    write_file(folder / csv_file.name, _csv(table))
-    (folder / csv_file.name).replace(csv_file)
+    _write_table(folder / listed.name, instances)
+    (folder / listed.name).replace(listed)
     written.replace(target)
     shutil.rmtree(folder)
-    count = len(table["instance"])
+    count = len(instances["instance"])
     return LargeResult(
-        target, csv_file, count, found["diameter"] if known else None, job.reach, too_large
+        target, listed, count, found["diameter"] if known else None, job.reach, too_large
     )
 
 
@@ -299,10 +304,15 @@ def _segment_tiles(job: TileJob, client: Any, progress: Progress | None) -> None
             client.cancel(futures)
 
 
-def _csv(table: dict[str, np.ndarray]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(table)
-    for row in zip(*(values.tolist() for values in table.values())):
-        writer.writerow(f"{value:.5g}" if isinstance(value, float) else value for value in row)
-    return "\ufeff" + text.getvalue()
+def _write_table(path: Path, table: dict[str, np.ndarray]) -> None:
+    if path.suffix == ".parquet":
+        arrow = optional_import("pyarrow", "tables")
+        optional_import("pyarrow.parquet", "tables").write_table(arrow.table(table), path)
+        return
+    with path.open("w", newline="", encoding="utf-8-sig") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(table)
+        for begin in range(0, len(table["instance"]), _ROWS):
+            columns = (values[begin : begin + _ROWS].tolist() for values in table.values())
+            for row in zip(*columns):
+                writer.writerow(f"{cell:.8g}" if isinstance(cell, float) else cell for cell in row)

@@ -35,9 +35,9 @@ def test_options_that_do_not_go_with_slides(run, slide, labelled, tiny_preset, t
     for option in (("--measure",), ("--outlines", "geojson"), ("--page", 1)):
         assert_one_line_error(run("segment", slide, *common, *option), option[0], str(slide))
     assert_one_line_error(run("segment", slide, labelled / "images", *common), "not both")
-    scheduler = ("--scheduler", "tcp://127.0.0.1:9")
-    outcome = run("segment", labelled / "images", *common, *scheduler)
-    assert_one_line_error(outcome, "--scheduler", "slides")
+    for option in (("--scheduler", "tcp://127.0.0.1:9"), ("--table", "parquet")):
+        outcome = run("segment", labelled / "images", *common, *option)
+        assert_one_line_error(outcome, option[0], "slides")
     assert not (tmp_path / "out").exists()
 
 

@@ -101,6 +101,11 @@ WRONG = {
         {},
         ["z.zarr", "axis Z", "2"],
     ),
+    "times": (
+        lambda folder: ome_zarr(folder / "t.zarr", "tyx", [(2, 40, 50)]),
+        {},
+        ["t.zarr", "axis T", "2"],
+    ),
     "pyramid": (
         lambda folder: ome_zarr(folder / "p.zarr", "yx", [(80, 50), (40, 60)]),
         {},

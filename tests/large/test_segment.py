@@ -8,6 +8,7 @@ import time
 import warnings
 
 import numpy as np
+import pandas
 import pytest
 import tifffile
 import zarr
@@ -142,7 +143,12 @@ def test_a_full_disk_leaves_nothing_that_looks_whole(model, image, whole, tmp_pa
             segment_large(*arguments)
     assert [path.name for path in tmp_path.iterdir()] == ["a.tif.parts"]
     monkeypatch.setattr(segment, "segment_tile", None)  # All tiles are there.
-    assert_same_objects(tifffile.imread(segment_large(*arguments).labels), whole)
+    found = segment_large(*arguments, table="parquet")
+    assert_same_objects(tifffile.imread(found.labels), whole)
+    table = pandas.read_parquet(found.table)
+    assert len(table) == found.count
+    labels = tifffile.imread(found.labels)
+    assert table["area_px"].tolist() == np.bincount(labels.ravel())[1:].tolist()
 
 
 KILLED = """
@@ -227,6 +233,7 @@ def test_workers_that_are_lost(model, image, tmp_path, monkeypatch):
     ("wrong", "message"),
     [
         ({"tile": 3}, "`tile`"),
+        ({"table": "xlsx"}, "`table`"),
         ({"diameter": -1}, "`diameter`"),
         ({"model": "digits"}, "coordinates=False"),
         ({"model": "boundaries"}, "InstanceSegmenter"),
