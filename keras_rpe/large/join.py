@@ -100,8 +100,8 @@ class JoinedLabels:
         self.borders = [
             [job.border(axis, k) for k in range(n + 1)] for axis, n in enumerate(job.grid)
         ]
-        # As many as a row of parts of the image needs.
-        self.core = functools.lru_cache(2 * job.grid[1] + 2)(self._core)
+        # A row of tiles would grow with the image; a tile is read again for the next row of parts.
+        self.core = functools.lru_cache(4)(self._core)
 
     def _core(self, place: tuple[int, ...]) -> np.ndarray:
         with np.load(self.job.file(place)) as part:
