@@ -8,10 +8,11 @@ r"""Segment mosaics of nuclei that are larger and larger: time, memory, seams, w
 
 A mosaic is made of fluorescence images of the folder, side by side, turned and scaled at random; it
 is read from a zarr, in `peer` from a `.npy`. `grow` segments mosaics in tiles of 1024, each in a
-process of its own: seconds with all reading and writing, and the peak of memory above that of the
-process with its model loaded and traced. `seams` cuts mosaics at tiles, and counts the objects that
-the whole image shows in the same way, IoU at least 0.99, at the same diameter. `workers` gives the
-tiles to one and to two dask workers, each of one thread. `peer` is StarDist's
+process of its own: seconds with all reading and writing, those before and after the tiles, where
+the whole image is measured and its labels are put together, and the peak of memory above that of
+the process with its model loaded and traced. `seams` cuts mosaics at tiles, and counts the objects
+that the whole image shows in the same way, IoU at least 0.99, at the same diameter. `workers` gives
+the tiles to one and to two dask workers, each of one thread. `peer` is StarDist's
 `predict_instances_big` in blocks of 1024, in the environment that `benchmarks/stardist_nuclei.py`
 describes.
 """
@@ -106,6 +107,11 @@ def run(options: argparse.Namespace) -> None:
     from keras_rpe.models import InstanceSegmenter
 
     out = options.image.with_name("labels.zarr")
+    times: list[float] = []
+
+    def progress(*_: int) -> None:
+        times.append(time.perf_counter())
+
     if options.workers:
         from distributed import Client, wait
 
@@ -115,16 +121,24 @@ def run(options: argparse.Namespace) -> None:
             wait([one.submit(warmed_up, options.preset, workers=[at]) for at in one.nthreads()])
             loaded_segmenter(options.preset)
             start = time.perf_counter()
-            found = segment_large(options.image, options.preset, out, tile=TILE, client=one)
+            found = segment_large(
+                options.image, options.preset, out, tile=TILE, client=one, progress=progress
+            )
     else:
         model = InstanceSegmenter.from_preset(options.preset)
         with tempfile.TemporaryDirectory() as folder:  # The first call traces the network.
             segment_large(np.eye(256, dtype=np.uint8), model, Path(folder, "a.zarr"))
         idle, start = peak_memory(), time.perf_counter()
-        found = segment_large(options.image, model, out, tile=TILE)
-    seconds = time.perf_counter() - start
-    memory = 0.0 if options.workers else (peak_memory() - idle) / 2**20
-    print(json.dumps({"seconds": seconds, "gigabytes": memory, "instances": found.count}))
+        found = segment_large(options.image, model, out, tile=TILE, progress=progress)
+    end = time.perf_counter()
+    result = {
+        "seconds": end - start,
+        "first": times[0] - start,
+        "last": end - times[-1],
+        "gigabytes": 0.0 if options.workers else (peak_memory() - idle) / 2**20,
+        "instances": found.count,
+    }
+    print(json.dumps(result))
 
 
 def warmed_up(preset: str) -> None:
@@ -136,13 +150,15 @@ def warmed_up(preset: str) -> None:
 
 def grow(options: argparse.Namespace) -> None:
     """Print a row for each side."""
-    print("pixels     instances  seconds  s/Mpixel  memory above idle, GB")
+    print("pixels     instances  seconds  s/Mpixel  before, after the tiles  memory above idle, GB")
     for side in options.sides:
         with stored(mosaic(options.folder, side, 0), ".zarr") as path:
             found = ours(options, path)
+        per_pixel = 1e6 / side**2
         print(
             f"{side:6d}²  {found['instances']:10d}  {found['seconds']:7.0f}  "
-            f"{found['seconds'] / side**2 * 1e6:8.2f}  {found['gigabytes']:8.2f}",
+            f"{found['seconds'] * per_pixel:8.2f}  {found['first'] * per_pixel:10.2f}  "
+            f"{found['last'] * per_pixel:10.2f}  {found['gigabytes']:21.2f}",
             flush=True,
         )
 
