@@ -196,7 +196,7 @@ def serving_signatures(model: Task, max_pixels: int) -> dict[str, Signature]:
     maps = [*model.served_maps, *model.served_stacks]
 
     # One function of the graph that three signatures call: it is traced and stored once.
-    found = tf.function(model.serve, input_signature=[_FLOAT_IMAGE])
+    found = tf.function(lambda image: model.serve(image), input_signature=[_FLOAT_IMAGE])
 
     def serve(image: tf.Tensor) -> Outputs:
         return found(tf.cast(checked_images(image, max_pixels), tf.float32))

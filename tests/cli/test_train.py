@@ -82,6 +82,7 @@ def test_trains_continues_and_ends(run, labelled, tiny_preset, tmp_path):
     assert_one_line_error(run(*command, "--epochs", 2), "4 images", "3 images")
 
 
+@pytest.mark.slow
 def test_mixed_precision_ends_in_a_preset_of_float32(run, labelled, tiny_preset, tmp_path):
     out = tmp_path / "run"
     command = ("train", labelled, "--preset", tiny_preset, "--out", out, *SMALL)

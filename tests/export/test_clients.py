@@ -26,7 +26,6 @@ from keras_rpe.models.backbones import unet_encoder
 NOWHERE = "http://127.0.0.1:9/v1/models/nuclei"
 
 
-LITERT = Path(__file__).parents[2] / "saved_models" / "nuclei.tflite"
 IMAGE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype="uint8")
 NAMES = ("labels", "scores", "boxes", "classes")
 
@@ -95,7 +94,7 @@ class TestFiles:
 
     @pytest.mark.parametrize("kind", ["litert", pytest.param("onnx", marks=pytest.mark.slow)])
     def test_file_agrees_with_keras(self, kind, nuclei, photo, request):
-        file = LITERT if kind == "litert" else request.getfixturevalue(kind)
+        file = request.getfixturevalue(kind)
         served = load_served(file, num_threads=2)
         found, expected = served.predict_instances(photo), nuclei.predict_instances(photo)
         least, difference = {"litert": (0.99, 1e-2), "onnx": (0.995, 1e-3)}[kind]  # 16, 32 bits
@@ -135,8 +134,8 @@ class TestFiles:
         with pytest.raises(ValueError, match="`diameter` must be 'auto' for .*tflite, which takes"):
             load_served(path).predict_instances(photo, 20)
 
-    def test_litert_takes_images_of_several_threads(self, photo):
-        served = load_served(LITERT, num_threads=1)
+    def test_litert_takes_images_of_several_threads(self, litert, photo):
+        served = load_served(litert, num_threads=1)
         images = [photo[:64, : 64 + 8 * k] for k in range(4)]
         alone = [served.predict_instances(image).labels for image in images]
         with futures.ThreadPoolExecutor(4) as pool:
@@ -232,7 +231,7 @@ class TestDamage:
     @pytest.mark.parametrize("kind", ["litert", pytest.param("onnx", marks=pytest.mark.slow)])
     @pytest.mark.parametrize("cut", [0, 100, 1_000_000, None])
     def test_damaged_files_are_refused(self, kind, cut, tmp_path, request):
-        whole = LITERT if kind == "litert" else request.getfixturevalue(kind)
+        whole = request.getfixturevalue(kind)
         content = whole.read_bytes()[:cut]
         file = tmp_path / {"litert": "model.tflite", "onnx": "model.onnx"}[kind]
         file.write_bytes(b"garbage " * 100 if cut is None else content)

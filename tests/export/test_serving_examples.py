@@ -123,6 +123,7 @@ def test_rest(rest, small, expected) -> None:
     np.testing.assert_array_equal(found.labels, expected)
 
 
+@pytest.mark.slow
 def test_grpc(grpc_server, small, expected) -> None:
     assert "warmed up with 5 requests" in grpc_server.log.read_text()
     url = f"grpc://127.0.0.1:{grpc_server.port}/nuclei"
@@ -149,12 +150,21 @@ def test_grpc(grpc_server, small, expected) -> None:
         }
 
 
-@pytest.mark.parametrize("script", ["rest_client.py", "grpc_client.py"])
-def test_client(script, rest, grpc_server, small, expected, tmp_path) -> None:
+@pytest.mark.parametrize("kind", ["rest", pytest.param("grpc", marks=pytest.mark.slow)])
+def test_client(kind, request, small, expected, tmp_path) -> None:
     Image.fromarray(small).save(tmp_path / "image.png")
-    is_rest = script == "rest_client.py"
-    where = ["--url", rest.url] if is_rest else ["--server", f"127.0.0.1:{grpc_server.port}"]
-    command = [sys.executable, SERVING / script, "image.png", "--out", "labels.png", *where]
+    if kind == "rest":
+        where = ["--url", request.getfixturevalue("rest").url]
+    else:
+        where = ["--server", f"127.0.0.1:{request.getfixturevalue('grpc_server').port}"]
+    command = [
+        sys.executable,
+        SERVING / f"{kind}_client.py",
+        "image.png",
+        "--out",
+        "labels.png",
+        *where,
+    ]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert ended.stdout == f"{expected.max()} instances, labels in labels.png\n", ended.stderr
     with Image.open(tmp_path / "labels.png") as file:

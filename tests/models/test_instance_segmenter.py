@@ -385,19 +385,22 @@ def test_the_tables_grow_until_all_instances_fit(tmp_path) -> None:
     for row in (16, 48):
         for column in (16, 48, 80):
             image[np.hypot(*np.ogrid[-row : 64 - row, -column : 96 - column]) < 9] = 200
-    expected = InstanceSegmenter.from_preset("nuclei").predict_instances(image)
+    expected = InstanceSegmenter.from_preset("nuclei").predict_instances(image, 18.0)
     assert len(expected) == 6
     model = InstanceSegmenter.from_preset("nuclei", max_instances=4)
-    for rows in (4, 1, 100):  # Set after a prediction, too.
+    for rows in (4, 1):  # Set after a prediction, too.
         model.decoder.max_instances = rows
-        found = model.predict_instances(image)
+        found = model.predict_instances(image, 18.0)
         assert len(found) == 6
         order = np.argsort(found.boxes[:, 0] * 1000 + found.boxes[:, 1])
         first = np.argsort(expected.boxes[:, 0] * 1000 + expected.boxes[:, 1])
         np.testing.assert_array_equal(found.boxes[order], expected.boxes[first])
         np.testing.assert_allclose(found.scores[order], expected.scores[first], atol=1e-6)
     model.decoder.max_instances = 4
-    tables = {name: np.asarray(x) for name, x in model.serve(image[None, ..., None]).items()}
+    tables = {
+        name: np.asarray(x)
+        for name, x in model.serve(image[None, ..., None], np.float32(18)).items()
+    }
     assert tables["num_instances"][0] == tables["labels"].max() == 6
     with pytest.warns(UserWarning, match="6 instances, and the model tables for 4"):
         served = Instances.from_tables(tables)
