@@ -116,7 +116,7 @@ class InstanceSegmenter(EmbeddingTask):
     Example:
         >>> import numpy as np
         >>> from keras_rpe.models import InstanceSegmenter
-        >>> model = InstanceSegmenter(backbone="unet_small", embedding_dim=8, iterations=2)
+        >>> model = InstanceSegmenter(backbone="unet_small", embedding_dim=8, iterations=1)
         >>> model.compile("adam")
         >>> images = np.random.randint(0, 255, (2, 32, 32, 3), "uint8")
         >>> maps = np.random.randint(0, 3, (2, 32, 32))

@@ -20,7 +20,11 @@ def images() -> list[np.ndarray]:
 @pytest.fixture(scope="module")
 def model() -> InstanceSegmenter:
     model = InstanceSegmenter(
-        unet_encoder((8, 16), blocks=1), embedding_dim=6, iterations=1, fusion_filters=8
+        unet_encoder((8, 16), blocks=1),
+        embedding_dim=6,
+        iterations=1,
+        fusion_filters=8,
+        find_diameter=False,
     )
     model.compile("adam")
     return model

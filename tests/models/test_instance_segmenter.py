@@ -129,7 +129,7 @@ def test_predict_ignores_scale_of_pixels_and_gray_is_rgb(trained) -> None:
 
 def test_predict_gives_instances_for_a_batch() -> None:
     # Untrained embeddings are scattered, and rounding would send some to other seeds.
-    model = tiny(inference_seeds=None, iterations=1)
+    model = tiny(inference_seeds=None, iterations=1, find_diameter=False)
     images, _ = scene()
     batch = model.predict(images, verbose=0)
     for k in range(2):

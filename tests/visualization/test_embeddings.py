@@ -105,7 +105,7 @@ def test_colors_refuse(maps, options, word):
 def test_loops_side_by_side(dim, embed_background):
     model = InstanceSegmenter(
         unet_encoder((8, 16), blocks=1), embedding_dim=dim, iterations=2, fusion_filters=8,
-        inference_iterations=3, embed_background=embed_background,
+        inference_iterations=3, embed_background=embed_background, find_diameter=False,
     )  # fmt: skip
     image = np.random.default_rng(0).integers(0, 255, (19, 30, 3), "uint8")
     picture = embedding_loops(model, image, titles=False)
