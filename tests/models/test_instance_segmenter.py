@@ -388,7 +388,7 @@ def test_the_tables_grow_until_all_instances_fit(tmp_path) -> None:
     expected = InstanceSegmenter.from_preset("nuclei").predict_instances(image, 18.0)
     assert len(expected) == 6
     model = InstanceSegmenter.from_preset("nuclei", max_instances=4)
-    for rows in (4, 1):  # Set after a prediction, too.
+    for rows in (4, 1, 100):  # Set after a prediction, too.
         model.decoder.max_instances = rows
         found = model.predict_instances(image, 18.0)
         assert len(found) == 6
