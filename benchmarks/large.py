@@ -104,7 +104,7 @@ def ours(options: argparse.Namespace, path: Path, workers: int = 0, **environmen
 def run(options: argparse.Namespace) -> None:
     """Segment a file in tiles, and print the seconds and the memory."""
     from keras_rpe.large import segment_large
-    from keras_rpe.models import InstanceSegmenter
+    from keras_rpe.large.tiles import loaded_segmenter
 
     out = Path(tempfile.mkdtemp(dir=options.image.parent), "labels.zarr")
     times: list[float] = []
@@ -113,21 +113,17 @@ def run(options: argparse.Namespace) -> None:
         times.append(time.perf_counter())
 
     if options.workers:
-        from distributed import Client, wait
-
-        from keras_rpe.large.tiles import loaded_segmenter
+        from distributed import Client
 
         with Client(n_workers=options.workers, threads_per_worker=1, dashboard_address=None) as one:
-            wait([one.submit(warmed_up, options.preset, workers=[at]) for at in one.nthreads()])
-            loaded_segmenter(options.preset)
+            one.run(warm_up, options.preset)
             start = time.perf_counter()
             found = segment_large(
                 options.image, options.preset, out, tile=TILE, client=one, progress=progress
             )
     else:
-        model = InstanceSegmenter.from_preset(options.preset)
-        with tempfile.TemporaryDirectory() as folder:  # The first call traces the network.
-            segment_large(np.eye(256, dtype=np.uint8), model, Path(folder, "a.zarr"))
+        warm_up(options.preset)
+        model = loaded_segmenter(options.preset)
         idle, start = peak_memory(), time.perf_counter()
         found = segment_large(options.image, model, out, tile=TILE, progress=progress)
     end = time.perf_counter()
@@ -141,11 +137,14 @@ def run(options: argparse.Namespace) -> None:
     print(json.dumps(result))
 
 
-def warmed_up(preset: str) -> None:
-    """Load the model in a worker, and trace it."""
+def warm_up(preset: str) -> None:
+    """Segment a first tile with the model that this process keeps, which traces it."""
+    from keras_rpe.large import segment_large
     from keras_rpe.large.tiles import loaded_segmenter
 
-    loaded_segmenter(preset).predict_instances(np.zeros((64, 64), np.uint8), 20.0)
+    model = loaded_segmenter(preset)
+    with tempfile.TemporaryDirectory() as folder:
+        segment_large(np.eye(256, dtype=np.uint8), model, Path(folder, "labels.tif"))
 
 
 def grow(options: argparse.Namespace) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from keras_rpe.optional_import import optional_import
 
 _FEW = 5  # Channels, of an array that does not name its axes.
 _HALF = 16  # Bits of a key that are counted at once.
+
+Place = tuple[slice, slice]
+Run = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 
 
 class LargeImage:
@@ -120,7 +124,9 @@ class LargeImage:
             )
         return part
 
-    def percentiles(self, percents: Sequence[float], side: int = 1024) -> list[float]:
+    def percentiles(
+        self, percents: Sequence[float], side: int = 1024, run: Run = map
+    ) -> list[float]:
         """Find the nearest-rank percentiles of the gray values, as `ImageNormalization` does.
 
         Gray is the mean of the first three channels, in float32. Numbers of 32 bits that are
@@ -130,6 +136,7 @@ class LargeImage:
         Args:
             percents: From 0 to 100.
             side: Of the parts that are read.
+            run: Gives the results of a function of each part, in any order.
 
         Returns:
             The percentiles.
@@ -144,26 +151,21 @@ class LargeImage:
             [0.0, 1.0, 99.0]
         """
         height, width = self.shape
-
-        def parts() -> Iterator[np.ndarray]:
-            for row, column in itertools.product(range(0, height, side), range(0, width, side)):
-                yield self.read(
-                    slice(row, min(row + side, height)), slice(column, min(column + side, width))
-                )
-
+        parts = [
+            (slice(row, min(row + side, height)), slice(column, min(column + side, width)))
+            for row, column in itertools.product(range(0, height, side), range(0, width, side))
+        ]
         counts = np.zeros(2**_HALF, np.int64)
-        for part in parts():
-            counts += np.bincount(_keys(part) >> _HALF, minlength=2**_HALF)
+        for ((halves, found),) in run(functools.partial(_counted, self, None), parts):
+            counts[halves] += found
         total = int(counts.sum())
         ranks = [int((total - 1) * percent / 100 + 0.5) for percent in percents]
         ends = np.cumsum(counts)
         upper = [int(np.searchsorted(ends, rank, side="right")) for rank in ranks]
         lower = {prefix: np.zeros(2**_HALF, np.int64) for prefix in upper}
-        for part in parts():
-            keys = _keys(part)
-            for prefix, found in lower.items():
-                those = keys[keys >> _HALF == prefix] & (2**_HALF - 1)
-                found += np.bincount(those, minlength=2**_HALF)
+        for part in run(functools.partial(_counted, self, tuple(lower)), parts):
+            for prefix, (halves, found) in zip(lower, part):
+                lower[prefix][halves] += found
         values = []
         for rank, prefix in zip(ranks, upper):
             before = int(ends[prefix] - counts[prefix])
@@ -269,6 +271,19 @@ def _pixel_size(described: Mapping[str, Any], axes: list[tuple[str, str]]) -> fl
                 if name == "X" and unit == "micrometer":
                     return float(size)
     return None
+
+
+def _counted(
+    image: LargeImage, prefixes: tuple[int, ...] | None, place: Place
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """How often a part holds each upper half of a key, or each lower half behind each prefix."""
+    keys = _keys(image.read(*place))
+    upper = keys >> _HALF
+    groups = [upper]
+    if prefixes is not None:
+        groups = [keys[upper == prefix] & (2**_HALF - 1) for prefix in prefixes]
+    counts = [np.bincount(halves, minlength=1) for halves in groups]
+    return [(found, count[found]) for count in counts for found in [np.flatnonzero(count)]]
 
 
 def _keys(part: np.ndarray) -> np.ndarray:

@@ -9,23 +9,26 @@ import shutil
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from keras_rpe.large.image import Run
 from keras_rpe.large.tiles import TileJob
 from keras_rpe.optional_import import optional_import
 
 TIFF_ENDINGS = (".tif", ".tiff")
 _SAME = 0.5  # IoU from which what two tiles see of an object is one.
+_GROWN = 2  # Times its area, of a fragment with the seams around it.
 _CHUNK = 512  # Side of the parts in which labels are stored.
+_BLOCK = 4  # Of these in each direction are put together at once.
+_FIRST, _NUMBERS = "first.npy", "instances.npy"  # Instance n of a tile is numbers[first + n - 1].
 
 
-def join_tiles(
-    job: TileJob,
-) -> tuple[dict[str, np.ndarray], dict[tuple[int, ...], int], np.ndarray]:
-    """The table of all instances; where the numbers of each tile begin; the instance of each."""
+def join_tiles(job: TileJob) -> dict[str, np.ndarray]:
+    """The table of all instances; the instance of each object of a tile goes to the folder."""
     keys = ("area", "rows", "columns", "box", "side", "score", "class")
     parts: dict[str, list[np.ndarray]] = {key: [] for key in keys}
     offsets: dict[tuple[int, ...], int] = {}
@@ -41,12 +44,12 @@ def join_tiles(
         after = (place[0] + (axis == 0), place[1] + (axis == 1))
         if after in offsets:
             with np.load(job.file(place)) as one, np.load(job.file(after)) as other:
-                labels = np.stack([one[f"last{axis}"], other[f"first{axis}"]], axis=1)
-                modes = one[f"last{axis}_modes"], other[f"first{axis}_modes"]
+                linked = _linked(one, other, axis, job.similarity)
                 seen = _same_objects(one[f"last{axis}_seen"], other[f"first{axis}_seen"])
-            # As the decoder links neighboring cells.
-            alike = 0.5 + 0.5 * np.sum(modes[0] * modes[1], axis=-1) >= job.similarity
-            linked = np.concatenate([labels[alike & (labels > 0).all(axis=1)], seen])
+                own = [part["area"][seen[:, k] - 1] for k, part in enumerate((one, other))]
+            # A fragment goes to the object that it touches, though its modes are others.
+            seen = seen[np.minimum(*own) * job.scale**2 < _GROWN * job.fragment]
+            linked = np.concatenate([linked, seen])
             pairs.append(linked + np.array([offsets[place], offsets[after]]) - 1)
     links = np.concatenate(pairs)
     graph = coo_array((np.ones(len(links), bool), links.T), (total, total))
@@ -77,7 +80,23 @@ def join_tiles(
         **dict(zip(("top", "left", "bottom", "right"), box.T)),
         "side": side,
     }
-    return result, offsets, numbers.astype(np.int32) + 1
+    np.save(job.folder / _FIRST, np.reshape([*offsets.values()], job.grid))
+    np.save(job.folder / _NUMBERS, numbers.astype(np.int32) + 1)
+    return result
+
+
+def _linked(one: Any, other: Any, axis: int, similarity: float) -> np.ndarray:
+    """Pairs of labels `(n, 2)` of cells that touch across a border, as the decoder links them."""
+    labels = one[f"last{axis}"], other[f"first{axis}"]
+    modes = one[f"last{axis}_modes"], other[f"first{axis}_modes"]
+    pairs = []
+    for shift in (-1, 0, 1):
+        here = slice(max(-shift, 0), len(labels[0]) - max(shift, 0))
+        there = slice(max(shift, 0), len(labels[0]) - max(-shift, 0))
+        alike = 0.5 + 0.5 * np.sum(modes[0][here] * modes[1][there], axis=-1) >= similarity
+        both = np.stack([labels[0][here], labels[1][there]], axis=1)
+        pairs.append(both[alike & (both > 0).all(axis=1)])
+    return np.concatenate(pairs)
 
 
 def _same_objects(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -91,29 +110,26 @@ def _same_objects(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 class JoinedLabels:
-    """The labels of the whole image, of which parts are put together from those of the tiles."""
+    """The labels of the whole image, of which blocks are put together from those of the tiles."""
 
-    def __init__(
-        self, job: TileJob, offsets: dict[tuple[int, ...], int], numbers: np.ndarray
-    ) -> None:
-        self.job, self.offsets, self.numbers = job, offsets, numbers
+    def __init__(self, job: TileJob) -> None:
+        self.job = job
         self.borders = [
             [job.border(axis, k) for k in range(n + 1)] for axis, n in enumerate(job.grid)
         ]
-        # A row of tiles would grow with the image; a tile is read again for the next row of parts.
-        self.core = functools.lru_cache(4)(self._core)
 
     def _core(self, place: tuple[int, ...]) -> np.ndarray:
         with np.load(self.job.file(place)) as part:
             core = part["core"]
-        begin = self.offsets[place]
-        own = self.numbers[begin : begin + int(core.max(initial=0))]
+        first = int(np.load(self.job.folder / _FIRST, mmap_mode="r")[place])
+        numbers = np.load(self.job.folder / _NUMBERS, mmap_mode="r")
+        own = numbers[first : first + int(core.max(initial=0))]
         return np.concatenate([np.zeros(1, np.int32), own])[core]
 
-    def read(self, top: int, left: int, side: int) -> np.ndarray:
-        """Read a square part, or what there is of it."""
-        corner = (top, left)
-        ends = [min(at + side, n) for at, n in zip(corner, self.job.image.shape)]
+    def read(self, top: int, left: int, height: int, width: int) -> np.ndarray:
+        """Read a part, or what there is of it."""
+        corner, sides = (top, left), (height, width)
+        ends = [min(at + n, end) for at, n, end in zip(corner, sides, self.job.image.shape)]
         labels = np.zeros([end - at for at, end in zip(corner, ends)], np.int32)
         touched = [
             range(bisect_right(borders, at) - 1, bisect_left(borders, end))
@@ -125,25 +141,34 @@ class JoinedLabels:
                 first, last = max(borders[k], at), min(borders[k + 1], end)
                 inner.append(slice(first - at, last - at))
                 own.append(slice(first - borders[k], last - borders[k]))
-            labels[tuple(inner)] = self.core(place)[tuple(own)]
+            labels[tuple(inner)] = self._core(place)[tuple(own)]
         return labels
 
-    def write(self, path: Path) -> None:
-        """Write a tiled BigTIFF, or an OME-Zarr image of labels, as the ending says."""
+    def write(self, path: Path, run: Run = map) -> None:
+        """Write a tiled BigTIFF, or an OME-Zarr image of labels, as the ending says.
+
+        `run` gives the results of a function of each block of the OME-Zarr, in any order.
+        """
         if path.suffix in TIFF_ENDINGS:
             self._write_tiff(path)
         else:
-            self._write_zarr(path)
+            self._create_zarr(path)
+            for _ in run(functools.partial(self._write_block, path), self._places(_BLOCK * _CHUNK)):
+                pass
+
+    def _places(self, rows: int) -> Iterator[tuple[int, int]]:
+        height, width = self.job.image.shape
+        return itertools.product(range(0, height, rows), range(0, width, _BLOCK * _CHUNK))
 
     def _write_tiff(self, path: Path) -> None:
         import tifffile
 
-        height, width = self.job.image.shape
-
         def tiles() -> Iterator[np.ndarray]:
-            for top, left in itertools.product(range(0, height, _CHUNK), range(0, width, _CHUNK)):
-                part = self.read(top, left, _CHUNK)
-                yield np.pad(part, [(0, _CHUNK - n) for n in part.shape])
+            for place in self._places(_CHUNK):
+                strip = self.read(*place, _CHUNK, _BLOCK * _CHUNK)
+                for left in range(0, strip.shape[1], _CHUNK):
+                    part = strip[:, left : left + _CHUNK]
+                    yield np.pad(part, [(0, _CHUNK - n) for n in part.shape])
 
         size = self.job.image.pixel_size
         tifffile.imwrite(
@@ -159,10 +184,9 @@ class JoinedLabels:
             resolutionunit=None if size is None else "CENTIMETER",
         )
 
-    def _write_zarr(self, path: Path) -> None:
+    def _create_zarr(self, path: Path) -> None:
         zarr = optional_import("zarr", "large")
         shutil.rmtree(path, ignore_errors=True)
-        height, width = self.job.image.shape
         size = self.job.image.pixel_size or 1.0
         unit = {} if self.job.image.pixel_size is None else {"unit": "micrometer"}
         group = zarr.open_group(os.fspath(path), mode="w", zarr_format=3)
@@ -177,9 +201,11 @@ class JoinedLabels:
             ],
             "image-label": {},
         }
-        array = group.create_array(
-            "0", shape=self.job.image.shape, chunks=(_CHUNK,) * 2, dtype="int32"
-        )
-        for top, left in itertools.product(range(0, height, _CHUNK), range(0, width, _CHUNK)):
-            part = self.read(top, left, _CHUNK)
-            array[top : top + part.shape[0], left : left + part.shape[1]] = part
+        group.create_array("0", shape=self.job.image.shape, chunks=(_CHUNK,) * 2, dtype="int32")
+
+    def _write_block(self, path: Path, place: tuple[int, int]) -> None:
+        """Write whole chunks, so that nobody else writes to them."""
+        array = optional_import("zarr", "large").open_group(os.fspath(path), mode="r+")["0"]
+        block = self.read(*place, _BLOCK * _CHUNK, _BLOCK * _CHUNK)
+        top, left = place
+        array[top : top + block.shape[0], left : left + block.shape[1]] = block

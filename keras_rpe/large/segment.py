@@ -11,7 +11,7 @@ import math
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,20 +21,28 @@ import keras
 import numpy as np
 
 from keras_rpe.arguments import check_choice, check_integer, check_number
-from keras_rpe.large.image import LargeImage
+from keras_rpe.large.image import LargeImage, Run
 from keras_rpe.large.join import TIFF_ENDINGS, JoinedLabels, join_tiles
-from keras_rpe.large.tiles import TileJob, loaded_segmenter, segment_tile
+from keras_rpe.large.tiles import (
+    TileJob,
+    contrast_and_diameter,
+    loaded_segmenter,
+    segment_tile,
+)
 from keras_rpe.models.instance_segmenter import GIVEN_OCTAVES, STEPS, InstanceSegmenter
 from keras_rpe.ops.maps import window_grid
 from keras_rpe.optional_import import optional_import
 from keras_rpe.written_file import write_file
 
 _SETTINGS = "settings.json"
-_LEAST_HALO = 96  # In pixels of the network: about as far as it sees.
+_ENLARGED = 2  # Times the side of a tile, in pixels of an image that is made smaller.
+_FARTHEST = 512  # Pixels that a network is asked for whether it sees them.
+_SEEN = 1e-4  # Of a change of its outputs.
 _DIAMETERS = 4  # That a halo is wide.
 _WINDOW = 128  # Cells, of a network that groups images as one.
 _ROWS = 2**16  # Of a table that become text at once.
-_PLACES, _SAMPLED = 5, 9  # A grid of places, of which the richest are asked for the diameter.
+_PLACES, _PLACE = 5, 768  # A grid of places that are asked for the diameter, and their side.
+_CONTRAST = 0.5  # Of the place with most, from which a place counts.
 
 Progress = Callable[[int, int], None]
 
@@ -75,9 +83,10 @@ def segment_large(
 ) -> LargeResult:
     """Segment an image of any size in bounded memory.
 
-    The image is cut into tiles that overlap by a halo of four diameters. Its percentiles and the
-    diameter of its objects are those of the whole image, and tiles are resized on one grid, so a
-    tile sees its objects as the whole image would show them. An object on a border is joined
+    The image is cut into tiles that overlap by a halo: as far as the network and a window of the
+    grouping see, and four diameters at least. Percentiles and the diameter of the objects are those
+    of the whole image, and tiles are resized on one grid, so a tile sees its objects as the whole
+    image would show them. An object on a border is joined
     where its cells on both sides agree, or where both tiles see the same. Finished tiles are kept
     in `OUT.parts`: after a kill, the same call continues. The result appears under its name when it
     is whole.
@@ -87,13 +96,16 @@ def segment_large(
         model: The model, or the name or folder of a preset, or a `.keras` file.
         out: Of the label image: `….tif` for a tiled BigTIFF, anything else for an OME-Zarr image of
             labels. The table of instances stands beside it, `….csv` or `….parquet`.
-        diameter: Of the objects, √(4 area / π) in pixels; "auto" estimates it in the nine places
-            with most contrast of 25, and takes the median.
-        tile: Side of the tiles, about, from 64: they are whole windows of the grouping.
+        diameter: Of the objects, √(4 area / π) in pixels; "auto" estimates it in 25 places, and
+            takes the median of those with at least half the contrast of the richest.
+        tile: Side of what the network sees at once, about, from 64, in pixels of the image as it is
+            resized for the network, and at most twice as many of the image. That is a tile, of
+            whole windows of the grouping, and the halo around it.
         channel: As in `LargeImage`.
         axes: As in `LargeImage`.
-        client: A `dask.distributed.Client`, whose workers segment the tiles; they must see the
-            files by the same paths. Default: this process does, one after the other.
+        client: A `dask.distributed.Client`, whose workers read, segment and write the parts of
+            the image; they must see the files by the same paths. Default: this process does, one
+            after the other.
         progress: Is called with the number of tiles that are done, and of all.
         table: Format of the table of instances, "csv" or "parquet" (extra `tables`).
 
@@ -160,17 +172,19 @@ def segment_large(
         "diameter": diameter,
         "tile": tile,
     }
-    found = _continued(folder, wanted) or _measured(large, network, diameter, tile)
-    write_file(folder / _SETTINGS, json.dumps({"wanted": wanted, "found": found}) + "\n")
+    before = _continued(folder, wanted)
     shared: str | InstanceSegmenter = network
     if client is not None and isinstance(model, InstanceSegmenter):
         shared = str((folder / "model.keras").resolve())
         network.save(shared)
     elif client is not None:
         shared = os.fspath(model)
+    run = functools.partial(_run, client)
+    found = before or _measured(large, network, diameter, tile, shared, run)
+    write_file(folder / _SETTINGS, json.dumps({"wanted": wanted, "found": found}) + "\n")
     job = TileJob(large, shared, folder.resolve(), **found)
-    _segment_tiles(job, client, progress)
-    instances, offsets, numbers = join_tiles(job)
+    _segment_tiles(job, run, progress)
+    instances = join_tiles(job)
     too_large = int((instances.pop("side") > job.reach).sum())
     if too_large:
         warnings.warn(
@@ -178,8 +192,8 @@ def segment_large(
             "and may have come apart: give a larger `diameter`.",
             stacklevel=2,
         )
-    written = folder / target.name
-    JoinedLabels(job, offsets, numbers).write(written)
+    written = job.folder / target.name
+    JoinedLabels(job).write(written, run)
     _write_table(folder / listed.name, instances)
     (folder / listed.name).replace(listed)
     written.replace(target)
@@ -221,12 +235,17 @@ def _continued(folder: Path, wanted: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _measured(
-    image: LargeImage, model: InstanceSegmenter, diameter: float | str, tile: int
+    image: LargeImage,
+    model: InstanceSegmenter,
+    diameter: float | str,
+    tile: int,
+    shared: str | InstanceSegmenter,
+    run: Run,
 ) -> dict[str, Any]:
     """What tiles must know of the whole image."""
     limits = [0.0, 1.0]
     if model.percentiles is not None:
-        limits = image.percentiles(model.percentiles, tile)
+        limits = image.percentiles(model.percentiles, run=run)
     trained = 0.0
     if model.object_size is not None:
         trained = float(np.exp2(float(model.object_size.log_diameter)))
@@ -235,73 +254,94 @@ def _measured(
     if diameter != "auto":
         number = float(diameter)
     elif trained:
-        number = _estimated(image, model, tile)
+        number = _estimated(image, shared, run)
     octaves = np.clip(np.log2(trained / number), *GIVEN_OCTAVES) if trained else 0.0
     scale = 1.0 / (round(2.0 ** -float(octaves) * STEPS) / STEPS)
     cell, stride = model.output_stride, model.largest_stride
-    halo = math.ceil(max(_LEAST_HALO, _DIAMETERS * trained) / stride) * stride
-    seeds = model.seeded_mean_shift
+    decoder, seeds = model.decoder, model.seeded_mean_shift
+    # What a window at the border shows of its neighbor must be as in the whole image, too. The last
+    # pixels before the rim of a tile are resized without their neighbors.
+    overlap = model.inference_window_overlap * cell if seeds else 0
+    halo = math.ceil(max(_sight(model) + overlap, _DIAMETERS * trained) / stride + 1) * stride
     size = (seeds.window_size if seeds else model.inference_window_size) or _WINDOW
     cells = [math.ceil(math.ceil(n * scale) / stride) * stride // cell for n in image.shape]
     windows = [int(window_grid(n, size)[1]) for n in cells]
+    # Memory is that of what the network sees, or that of the image where it is made much smaller.
+    side = tile * min(1.0, _ENLARGED * scale) - 2 * halo
     return {
         "diameter": number or 1.0,
         "scale": scale,
         "limits": limits,
         "windows": windows,
-        "tile": [max(round(tile * scale / (cell * n)), 1) * cell * n for n in windows],
+        "tile": [max(round(side / (cell * n)), 1) * cell * n for n in windows],
         "halo": halo,
         "strides": [cell, stride],
-        "similarity": model.decoder.similarity_threshold,
+        "similarity": decoder.similarity_threshold,
+        "fragment": decoder.min_area if decoder.fragment_area is None else decoder.fragment_area,
     }
 
 
-def _estimated(image: LargeImage, model: InstanceSegmenter, tile: int) -> float:
-    """The median of the diameters in the places with most contrast."""
-    sides = [min(n, tile) for n in image.shape]
-    starts = [
-        sorted({round((n - side) * k / (_PLACES - 1)) for k in range(_PLACES)})
-        for n, side in zip(image.shape, sides)
-    ]
-    places = list(itertools.product(*starts))
-
-    def read(place: tuple[int, ...]) -> np.ndarray:
-        rows, columns = (slice(at, at + side) for at, side in zip(place, sides))
-        return image.read(rows, columns)
-
-    contrast = [float(read(place).std()) for place in places]
-    richest = np.argsort(contrast)[::-1][:_SAMPLED]
-    found = [model.predict_diameter(read(places[k])) for k in richest]
-    return float(np.median(found))
+def _sight(model: InstanceSegmenter) -> int:
+    """How far the network sees, in pixels: how far from a change its outputs do not change."""
+    random = np.random.default_rng(0)
+    half = model.largest_stride * math.ceil(_FARTHEST / model.largest_stride)
+    pair = random.random((2, 4 * model.largest_stride, 2 * half, 3), np.float32)
+    pair[1, :, :half] = pair[0, :, :half]
+    sight = 0
+    for images, before in ((pair, slice(None)), (pair[:, :, ::-1], slice(None, None, -1))):
+        for outputs in model.embed_normalized(keras.ops.convert_to_tensor(images.copy())):
+            one, other = keras.ops.convert_to_numpy(outputs)
+            step = 2 * half // one.shape[1]
+            change = np.abs(one - other).max(axis=(0, 2))[before][: half // step]
+            changed = np.flatnonzero(change > _SEEN)
+            sight = max([sight, *(half - changed[:1] * step).tolist()])
+    return sight
 
 
-def _segment_tiles(job: TileJob, client: Any, progress: Progress | None) -> None:
+def _estimated(image: LargeImage, model: str | InstanceSegmenter, run: Run) -> float:
+    """The median of the diameters in the places with much contrast."""
+    rows, columns = (
+        [
+            slice(at, at + _PLACE)
+            for at in np.linspace(0, max(n - _PLACE, 0), min(-(-n // _PLACE), _PLACES), dtype=int)
+        ]
+        for n in image.shape
+    )
+    places = itertools.product(rows, columns)
+    found = list(run(functools.partial(contrast_and_diameter, image, model), places))
+    least = _CONTRAST * max(contrast for contrast, _ in found)
+    return float(np.median([diameter for contrast, diameter in found if contrast >= least]))
+
+
+def _segment_tiles(job: TileJob, run: Run, progress: Progress | None) -> None:
     tiles = list(itertools.product(*map(range, job.grid)))
     todo = [place for place in tiles if not job.file(place).exists()]
     done = len(tiles) - len(todo)
     if progress is not None:
         progress(done, len(tiles))
-    futures: list[Any] = []
-    lost: tuple[type[BaseException], ...] = ()
-    results: Iterator[Any] = map(functools.partial(segment_tile, job), todo)
-    if client is not None:
-        distributed = optional_import("distributed", "large")
-        futures = client.map(functools.partial(segment_tile, job), todo, pure=False)
-        lost = distributed.KilledWorker, CancelledError
-        results = (future.result() for future in distributed.as_completed(futures))
+    for _ in run(functools.partial(segment_tile, job), todo):
+        done += 1
+        if progress is not None:
+            progress(done, len(tiles))
+
+
+def _run(client: Any, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+    """Results of a function of each item, by the workers of a dask client if there is one."""
+    if client is None:
+        yield from map(function, items)
+        return
+    distributed = optional_import("distributed", "large")
+    futures = client.map(function, list(items), pure=False)
     try:
-        for _ in results:
-            done += 1
-            if progress is not None:
-                progress(done, len(tiles))
-    except lost as error:
+        for future in distributed.as_completed(futures):
+            yield future.result()
+    except (distributed.KilledWorker, CancelledError) as error:
         raise ConnectionError(
-            f"The workers of `client` have died, {done} of {len(tiles)} tiles are kept in "
-            f"{job.folder}: repeat the call with others, or with more memory for each."
+            "The workers of `client` have died: repeat the call with others, or with more memory "
+            "for each. Finished tiles are kept."
         ) from error
     finally:
-        if futures:
-            client.cancel(futures)
+        client.cancel(futures)
 
 
 def _write_table(path: Path, table: dict[str, np.ndarray]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import itertools
 import math
 import threading
 from dataclasses import dataclass
@@ -13,11 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.ndimage import find_objects
 
-from keras_rpe.large.image import LargeImage
+from keras_rpe.large.image import LargeImage, Place
 from keras_rpe.models.instance_segmenter import InstanceSegmenter
 from keras_rpe.models.task import Task
 from keras_rpe.ops.maps import rotation_speeds
 from keras_rpe.written_file import write_file
+
+_PARTS = 0.25, 0.5, 0.75  # Of a cell: where a pixel of it may be foreground.
 
 
 class TileSpan(NamedTuple):
@@ -50,6 +53,7 @@ class TileJob:
     halo: int  # The same.
     strides: tuple[int, int]  # Of a cell, and the largest of the network.
     similarity: float  # From which neighboring cells are of one object.
+    fragment: int  # Pixels of the resized image up to which components are of their neighbor.
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -91,13 +95,12 @@ class TileJob:
             slice(*own),
         )
 
-    def centers(self, axis: int, index: int) -> np.ndarray:
-        """Pixels of a tile's own part where its own cells have their centers."""
+    def pixels(self, axis: int, index: int, part: float) -> np.ndarray:
+        """Pixels of a tile's own part at this part of the way through each of its own cells."""
         first, end = self.border(axis, index), self.border(axis, index + 1)
-        places = index * self.tile[axis] + (
-            np.arange(0, self.tile[axis], self.strides[0]) + 0.5 * self.strides[0]
-        )
-        return np.clip((places / self.scale).astype(int), first, end - 1) - first
+        cells = np.arange(0, self.tile[axis], self.strides[0]) + part * self.strides[0]
+        places = (index * self.tile[axis] + cells) / self.scale
+        return np.clip(places.astype(int), first, end - 1) - first
 
 
 @functools.cache
@@ -114,12 +117,25 @@ def loaded_segmenter(model: str) -> InstanceSegmenter:
 _ONE_AT_A_TIME = threading.Lock()  # Workers may have several threads, and a model is not for them.
 
 
+def contrast_and_diameter(
+    image: LargeImage, model: str | InstanceSegmenter, place: Place
+) -> tuple[float, float]:
+    """The standard deviation of a part of the image, and the diameter of its objects."""
+    pixels = image.read(*place)
+    with _ONE_AT_A_TIME:
+        return float(pixels.std()), _segmenter(model).predict_diameter(pixels)
+
+
+def _segmenter(model: str | InstanceSegmenter) -> InstanceSegmenter:
+    return loaded_segmenter(model) if isinstance(model, str) else model
+
+
 def segment_tile(job: TileJob, place: tuple[int, ...]) -> None:
     """Segment a tile, and write what is its own and what it sees beyond its borders."""
     rows, columns = spans = [job.span(axis, index) for axis, index in enumerate(place)]
     pixels = job.image.read(*(slice(one.first, one.end) for one in spans))
-    model = job.model if isinstance(job.model, InstanceSegmenter) else loaded_segmenter(job.model)
     with _ONE_AT_A_TIME:
+        model = _segmenter(job.model)
         found, modes = model.predict_part(
             pixels,
             job.diameter,
@@ -190,10 +206,13 @@ def _edges(
     job: TileJob, place: tuple[int, ...], core: np.ndarray, modes: np.ndarray
 ) -> dict[str, np.ndarray]:
     """The labels and the modes of a tile's own first and last cells along both axes."""
-    rows, columns = (
-        job.centers(axis, index)[:n] for axis, (index, n) in enumerate(zip(place, modes.shape))
-    )
-    labels = core[rows][:, columns]
+    labels = np.zeros(modes.shape[:2], core.dtype)
+    for parts in sorted(itertools.product(_PARTS, _PARTS), key=lambda pair: pair != (0.5, 0.5)):
+        rows, columns = (
+            job.pixels(axis, index, part)[:n]
+            for axis, (index, part, n) in enumerate(zip(place, parts, modes.shape))
+        )
+        labels = np.where(labels > 0, labels, core[rows][:, columns])
     edges: dict[str, np.ndarray] = {}
     for name, at in (("first", 0), ("last", -1)):
         edges |= {f"{name}0": labels[at], f"{name}1": labels[:, at]}
