@@ -307,7 +307,8 @@ def _segment_slides(
             if found.too_large:  # The library warns of it, and commands turn warnings off.
                 print_warning(
                     f"{text}: {counted(found.too_large, 'instance')} longer than the {found.halo} "
-                    "pixels by which tiles overlap may have come apart: give a larger --diameter"
+                    "pixels by which tiles overlap, and fragments of them may stand by themselves: "
+                    "give a larger --diameter"
                 )
             size = f", diameter {found.diameter:.1f} px" if found.diameter else ""
             typer.echo(f"{text}: {counted(found.count, 'instance')}{size}, {found.table}")

@@ -29,7 +29,7 @@ _FIRST, _NUMBERS = "first.npy", "instances.npy"  # Instance n of a tile is numbe
 
 def join_tiles(job: TileJob) -> dict[str, np.ndarray]:
     """The table of all instances; the instance of each object of a tile goes to the folder."""
-    keys = ("area", "rows", "columns", "box", "side", "score", "class")
+    keys = ("area", "rows", "columns", "box", "score", "class")
     parts: dict[str, list[np.ndarray]] = {key: [] for key in keys}
     offsets: dict[tuple[int, ...], int] = {}
     total = 0
@@ -45,23 +45,31 @@ def join_tiles(job: TileJob) -> dict[str, np.ndarray]:
         if after in offsets:
             with np.load(job.file(place)) as one, np.load(job.file(after)) as other:
                 linked = _linked(one, other, axis, job.similarity)
-                seen = _same_objects(one[f"last{axis}_seen"], other[f"first{axis}_seen"])
-                own = [part["area"][seen[:, k] - 1] for k, part in enumerate((one, other))]
-            # A fragment goes to the object that it touches, though its modes are others.
-            seen = seen[np.minimum(*own) * job.scale**2 < _GROWN * job.fragment]
-            linked = np.concatenate([linked, seen])
+                more = (
+                    _fragments(job, one, other, axis)
+                    if job.fragment
+                    else _same_cells(one, other, axis)
+                )
+            linked = np.concatenate([linked, more])
             pairs.append(linked + np.array([offsets[place], offsets[after]]) - 1)
     links = np.concatenate(pairs)
     graph = coo_array((np.ones(len(links), bool), links.T), (total, total))
-    count, numbers = connected_components(graph, directed=False)
+    _, joined = connected_components(graph, directed=False)
     table = {key: np.concatenate(values) for key, values in parts.items()}
+    # Instances of few pixels are dropped, and have number 0.
+    kept = np.bincount(joined, table["area"]) * job.scale**2 >= job.least
+    names = np.cumsum(kept) * kept
+    numbers, count = names[joined], int(kept.sum())
+    np.save(job.folder / _FIRST, np.reshape([*offsets.values()], job.grid))
+    np.save(job.folder / _NUMBERS, numbers.astype(np.int32))
+    there = numbers > 0
+    numbers = numbers[there] - 1
+    table = {key: values[there] for key, values in table.items()}
     area = np.bincount(numbers, table["area"], count)
     box = np.zeros((count, 4), np.int64)
     box[:, :2] = np.iinfo(np.int64).max
     np.minimum.at(box[:, :2], numbers, table["box"][:, :2])
     np.maximum.at(box[:, 2:], numbers, table["box"][:, 2:])
-    side = np.zeros(count, np.int64)
-    np.maximum.at(side, numbers, table["side"])
     # The class of the largest part.
     kinds = np.zeros(count, np.int64)
     order = np.argsort(table["area"], kind="stable")
@@ -78,10 +86,7 @@ def join_tiles(job: TileJob) -> dict[str, np.ndarray]:
         "centroid_row": mean(table["rows"]),
         "centroid_column": mean(table["columns"]),
         **dict(zip(("top", "left", "bottom", "right"), box.T)),
-        "side": side,
     }
-    np.save(job.folder / _FIRST, np.reshape([*offsets.values()], job.grid))
-    np.save(job.folder / _NUMBERS, numbers.astype(np.int32) + 1)
     return result
 
 
@@ -97,6 +102,21 @@ def _linked(one: Any, other: Any, axis: int, similarity: float) -> np.ndarray:
         both = np.stack([labels[0][here], labels[1][there]], axis=1)
         pairs.append(both[alike & (both > 0).all(axis=1)])
     return np.concatenate(pairs)
+
+
+def _same_cells(one: Any, other: Any, axis: int) -> np.ndarray:
+    """Pairs of labels `(n, 2)` of one cell, which is a tile's own and beside the other's own."""
+    after = np.stack([one[f"last{axis}_beyond"], other[f"first{axis}"]], axis=1)
+    before = np.stack([one[f"last{axis}"], other[f"first{axis}_beyond"]], axis=1)
+    pairs = np.concatenate([after, before])
+    return pairs[(pairs > 0).all(axis=1)]
+
+
+def _fragments(job: TileJob, one: Any, other: Any, axis: int) -> np.ndarray:
+    """Pairs of labels `(n, 2)` of which one is a fragment of the other, though modes differ."""
+    pairs = _same_objects(one[f"last{axis}_seen"], other[f"first{axis}_seen"])
+    areas = one["area"][pairs[:, 0] - 1], other["area"][pairs[:, 1] - 1]
+    return pairs[np.minimum(*areas) * job.scale**2 < _GROWN * job.fragment]
 
 
 def _same_objects(one: np.ndarray, other: np.ndarray) -> np.ndarray:

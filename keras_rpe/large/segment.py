@@ -40,6 +40,7 @@ _FARTHEST = 512  # Pixels that a network is asked for whether it sees them.
 _SEEN = 1e-4  # Of a change of its outputs.
 _DIAMETERS = 4  # That a halo is wide.
 _WINDOW = 128  # Cells, of a network that groups images as one.
+_SIDES = ("top", "bottom"), ("left", "right")
 _ROWS = 2**16  # Of a table that become text at once.
 _PLACES, _PLACE = 5, 768  # A grid of places that are asked for the diameter, and their side.
 _CONTRAST = 0.5  # Of the place with most, from which a place counts.
@@ -58,7 +59,8 @@ class LargeResult:
         diameter: Of the objects, in pixels, at which the image was segmented; `None` from a model
             without one.
         halo: By how many pixels tiles overlap on each side.
-        too_large: How many instances are longer than that, so they may have come apart.
+        too_large: How many instances are longer than that, where the decoder of the model joins
+            fragments, which may then stand by themselves; otherwise 0.
     """
 
     labels: Path
@@ -185,11 +187,12 @@ def segment_large(
     job = TileJob(large, shared, folder.resolve(), **found)
     _segment_tiles(job, run, progress)
     instances = join_tiles(job)
-    too_large = int((instances.pop("side") > job.reach).sum())
+    sides = [instances[end] - instances[begin] for begin, end in _SIDES]
+    too_large = int((np.maximum(*sides) > job.reach).sum()) if job.fragment else 0
     if too_large:
         warnings.warn(
             f"{too_large} instances are longer than the {job.reach} pixels by which tiles overlap, "
-            "and may have come apart: give a larger `diameter`.",
+            "and fragments of them may stand by themselves: give a larger `diameter`.",
             stacklevel=2,
         )
     written = job.folder / target.name
@@ -277,6 +280,7 @@ def _measured(
         "halo": halo,
         "strides": [cell, stride],
         "similarity": decoder.similarity_threshold,
+        "least": decoder.min_area,
         "fragment": decoder.min_area if decoder.fragment_area is None else decoder.fragment_area,
     }
 

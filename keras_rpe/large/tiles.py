@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import io
-import itertools
 import math
 import threading
 from dataclasses import dataclass
@@ -19,8 +18,6 @@ from keras_rpe.models.instance_segmenter import InstanceSegmenter
 from keras_rpe.models.task import Task
 from keras_rpe.ops.maps import rotation_speeds
 from keras_rpe.written_file import write_file
-
-_PARTS = 0.25, 0.5, 0.75  # Of a cell: where a pixel of it may be foreground.
 
 
 class TileSpan(NamedTuple):
@@ -53,6 +50,7 @@ class TileJob:
     halo: int  # The same.
     strides: tuple[int, int]  # Of a cell, and the largest of the network.
     similarity: float  # From which neighboring cells are of one object.
+    least: int  # Pixels of the resized image that an instance has.
     fragment: int  # Pixels of the resized image up to which components are of their neighbor.
 
     @property
@@ -95,13 +93,6 @@ class TileJob:
             slice(*own),
         )
 
-    def pixels(self, axis: int, index: int, part: float) -> np.ndarray:
-        """Pixels of a tile's own part at this part of the way through each of its own cells."""
-        first, end = self.border(axis, index), self.border(axis, index + 1)
-        cells = np.arange(0, self.tile[axis], self.strides[0]) + part * self.strides[0]
-        places = (index * self.tile[axis] + cells) / self.scale
-        return np.clip(places.astype(int), first, end - 1) - first
-
 
 @functools.cache
 def loaded_segmenter(model: str) -> InstanceSegmenter:
@@ -136,11 +127,13 @@ def segment_tile(job: TileJob, place: tuple[int, ...]) -> None:
     pixels = job.image.read(*(slice(one.first, one.end) for one in spans))
     with _ONE_AT_A_TIME:
         model = _segmenter(job.model)
-        found, modes = model.predict_part(
+        found, cells, modes = model.predict_part(
             pixels,
             job.diameter,
             job.limits,
             (rows.origin, columns.origin),
+            # Where there are no fragments, cells say by themselves what is linked to what.
+            None if job.fragment else (*_ends(rows.cells), *_ends(columns.cells)),
             ((job.windows[0], rows.missing), (job.windows[1], columns.missing)),
         )
     # Cells from the corner of the image to that of the tile.
@@ -161,7 +154,6 @@ def segment_tile(job: TileJob, place: tuple[int, ...]) -> None:
     boxes = [
         [[s.start for s in box], [s.stop for s in box]] for box in find_objects(core, len(ids))
     ]
-    sides = [max(s.stop - s.start for s in box) for box in find_objects(labels, len(ids))]
     content = {
         "core": core,
         **{
@@ -169,18 +161,21 @@ def segment_tile(job: TileJob, place: tuple[int, ...]) -> None:
             for axis in (0, 1)
             for name, border in (("first", spans[axis].own_first), ("last", spans[axis].own_end))
         },
-        **_edges(job, place, core, _turned(modes[rows.cells, columns.cells], model, corners)),
+        **_edges(numbers[cells], _turned(modes, model, corners), rows.cells, columns.cells),
         "area": np.bincount(flat, minlength=count)[1:],
         "rows": np.bincount(flat, pixel_rows + corner[0], count)[1:],
         "columns": np.bincount(flat, pixel_columns + corner[1], count)[1:],
         "box": (np.array(boxes, np.int64).reshape(-1, 2, 2) + corner).reshape(-1, 4),
-        "side": np.array(sides, np.int64),
         "score": found.scores[ids - 1],
         "class": found.classes[ids - 1],
     }
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **content)
     write_file(job.file(place), buffer.getvalue())
+
+
+def _ends(cells: slice) -> tuple[int, int]:
+    return cells.start, cells.stop
 
 
 def _seen(job: TileJob, labels: np.ndarray, axis: int, first: int, border: int) -> np.ndarray:
@@ -203,18 +198,14 @@ def _turned(modes: np.ndarray, model: InstanceSegmenter, corner: list[int]) -> n
 
 
 def _edges(
-    job: TileJob, place: tuple[int, ...], core: np.ndarray, modes: np.ndarray
+    cells: np.ndarray, modes: np.ndarray, rows: slice, columns: slice
 ) -> dict[str, np.ndarray]:
-    """The labels and the modes of a tile's own first and last cells along both axes."""
-    labels = np.zeros(modes.shape[:2], core.dtype)
-    for parts in sorted(itertools.product(_PARTS, _PARTS), key=lambda pair: pair != (0.5, 0.5)):
-        rows, columns = (
-            job.pixels(axis, index, part)[:n]
-            for axis, (index, part, n) in enumerate(zip(place, parts, modes.shape))
-        )
-        labels = np.where(labels > 0, labels, core[rows][:, columns])
+    """Labels and modes of a tile's own first and last cells along both axes, and those beyond."""
+    labels = np.pad(cells, 1)[rows.start : rows.stop + 2, columns.start : columns.stop + 2]
+    modes = modes[rows, columns]
     edges: dict[str, np.ndarray] = {}
-    for name, at in (("first", 0), ("last", -1)):
-        edges |= {f"{name}0": labels[at], f"{name}1": labels[:, at]}
-        edges |= {f"{name}0_modes": modes[at], f"{name}1_modes": modes[:, at]}
+    for name, beyond, at, end in (("first", 0, 1, 0), ("last", -1, -2, -1)):
+        edges |= {f"{name}0": labels[at, 1:-1], f"{name}1": labels[1:-1, at]}
+        edges |= {f"{name}0_beyond": labels[beyond, 1:-1], f"{name}1_beyond": labels[1:-1, beyond]}
+        edges |= {f"{name}0_modes": modes[end], f"{name}1_modes": modes[:, end]}
     return edges

@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_rpe.arguments import check_integer, check_number
 from keras_rpe.ops.labels import (
+    NEIGHBORS,
     connected_components,
     consecutive,
     embedding_links,
@@ -17,6 +18,7 @@ from keras_rpe.ops.labels import (
     instance_means,
     label_areas,
     number_labels,
+    shift_map,
 )
 from keras_rpe.ops.maps import at_least_float32, enlarge_labels, resample, sample_nearest
 
@@ -58,6 +60,9 @@ class InstanceDecoder(keras.layers.Layer):
             are counted in pixels of the scores.
         start: Row and column where the labels begin, in pixels of the scores, `(batch, 2)`, with
             `step`; default: 0.
+        region: Boolean, `(batch, h, w)`: only these pixels of the embeddings make up instances.
+            Those beside the region stand for themselves, so that edges are as without it. With it,
+            the result has `cells` too, int32 `(batch, h, w)`, the labels of these pixels.
 
     Returns of a call:
         A dictionary of `labels`, int32 `(batch, H, W)`, 0 = background, instances numbered from 1,
@@ -116,6 +121,7 @@ class InstanceDecoder(keras.layers.Layer):
         size: tuple[Tensor | int, Tensor | int] | None = None,
         step: Tensor | None = None,
         start: Tensor | None = None,
+        region: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Return the instances of a batch of images."""
         foreground_threshold = _given(foreground_threshold, self.foreground_threshold)
@@ -128,31 +134,45 @@ class InstanceDecoder(keras.layers.Layer):
         class_scores = ops.expand_dims(scores, -1) if len(scores.shape) == 3 else scores
         score = ops.sum(class_scores, axis=-1)
         fragment = ops.cast(fragment, "int32")
-        labels, cell = _components(x, score, foreground_threshold, similarity, fragment)
+        cells, cell = _foreground_cells(x, score, foreground_threshold)
+        inside = cells
+        if region is not None:
+            inside = ops.logical_and(cells, region)
+            cells = ops.logical_and(cells, _widened(region))
+        components = connected_components(cells, embedding_links(x, inside, similarity))
+        labels = _without_specks(components, fragment, cell**2)
+        # Seams and fragments are filled from all sides.
+        labels = grow_labels(labels, cells)
+        # What growing has not reached touches nothing larger, and is no fragment.
+        labels += components * ops.cast(labels == 0, "int32")
         if size is None or step is None:
             height, width = ops.shape(score)[1], ops.shape(score)[2]
-            labels = sample_nearest(_named_for(labels, height * width), height, width)
+            named = _named_for(labels, height * width)
+            labels = sample_nearest(named, height, width)
             pixel: Any = 1.0
         else:
             height, width = size
-            labels = _named_for(labels, height * width)
+            named = _named_for(labels, height * width)
             side = ops.cast(cell, step.dtype)
             begin = None if start is None else start / side
-            labels = enlarge_labels(labels, step / side, height, width, begin)
+            labels = enlarge_labels(named, step / side, height, width, begin)
             class_scores = resample(class_scores, step, height, width, start)
             score = ops.sum(class_scores, axis=-1)
             pixel = ops.reshape(ops.square(step), (-1, 1, 1))
         labels *= ops.cast(score >= foreground_threshold, "int32")
         labels = _without_specks(labels, least, pixel)
         rows = _given(max_instances, self.max_instances)
-        labels, count = number_labels(labels, score, rows)
+        names = labels
+        labels, count = number_labels(names, score, rows)
         in_tables = labels * ops.cast(labels <= rows, "int32")
         class_means = instance_means(class_scores, in_tables, rows)
         there = ops.arange(1, rows + 1) <= ops.expand_dims(count, -1)
         # Keras' argmax compares bit patterns, for which mobile runtimes have no operator.
         best_means, best = ops.top_k(class_means, 1)
         classes = ops.cast(best[..., 0], "int32") + 1
+        there_too = {} if region is None else {"cells": _numbered(named, names, labels)}
         return {
+            **there_too,
             "labels": labels,
             "scores": ops.cast(best_means[..., 0], "float32"),
             "boxes": instance_boxes(in_tables, rows),
@@ -200,25 +220,22 @@ def _given(value: Any, default: Any) -> Any:
     return default if value is None else value
 
 
-def _components(
-    x: Tensor,
-    score: Tensor,
-    threshold: Tensor | float,
-    similarity: Tensor | float,
-    fragment: Tensor,
+def _foreground_cells(
+    x: Tensor, score: Tensor, threshold: Tensor | float
 ) -> tuple[Tensor, Tensor | int]:
-    """Components of cells, named by 1 + the flat index of a cell, and the side of a cell."""
+    """Which cells are foreground, and the side of a cell in pixels."""
     h, w = ops.shape(x)[1], ops.shape(x)[2]
     height, width = ops.shape(score)[1], ops.shape(score)[2]
     # A cell is foreground if any of its pixels is: lines are as thin as a pixel.
     cells = ops.reshape(score, (-1, h, height // h, w, width // w))
-    foreground = ops.max(cells, axis=(2, 4)) >= threshold
-    components = connected_components(foreground, embedding_links(x, foreground, similarity))
-    labels = _without_specks(components, fragment, (height // h) * (width // w))
-    # Seams and fragments are filled from all sides.
-    labels = grow_labels(labels, foreground)
-    # What growing has not reached touches nothing larger, and is no fragment.
-    return labels + components * ops.cast(labels == 0, "int32"), height // h
+    return ops.max(cells, axis=(2, 4)) >= threshold, height // h
+
+
+def _widened(region: Tensor) -> Tensor:
+    """A region with the cells beside it."""
+    there = ops.cast(region, "int32")
+    beside = [shift_map(there, s * row, s * column) for row, column in NEIGHBORS for s in (1, -1)]
+    return sum(beside, there) > 0
 
 
 def _named_for(labels: Tensor, pixels: Tensor | int) -> Tensor:
@@ -228,6 +245,13 @@ def _named_for(labels: Tensor, pixels: Tensor | int) -> Tensor:
     # There may be more cells than pixels, but hardly more components.
     there = ops.cast(ops.logical_and(numbers > 0, numbers <= pixels), "int32")
     return (numbers + first * ops.cast(pixels, "int32")) * there
+
+
+def _numbered(cells: Tensor, names: Tensor, labels: Tensor) -> Tensor:
+    """Named cells, with the labels that pixels of these names have."""
+    flat = ops.reshape(names, (-1,))
+    numbers = ops.segment_max(ops.reshape(labels, (-1,)), flat, ops.size(flat) + 1)
+    return ops.take(ops.maximum(numbers, 0), cells, axis=0) * ops.cast(cells > 0, "int32")
 
 
 def _without_specks(labels: Tensor, least: Tensor, cell: Tensor | float = 1) -> Tensor:

@@ -30,6 +30,7 @@ Tensor = Any
 _PARTS = ((0.1, 0.1), (0.1, 0.9), (0.9, 0.1), (0.9, 0.9))  # Of an image that views show.
 _CLOSE_VIEW = 112
 _VIEW = 160  # Side of the views in which the diameter is estimated, in pixels.
+_EVERYWHERE = 0, 2**23, 0, 2**23  # Cells, more than an image has.
 _CANVAS = 32  # JAX compiles for sides of whole multiples, not for each size.
 STEPS = 256.0  # Parts of a pixel.
 GIVEN_OCTAVES = (-6.0, 2.0)  # Of a diameter that is given: larger images take time and memory.
@@ -294,11 +295,14 @@ class InstanceSegmenter(EmbeddingTask):
         diameter: Tensor,
         limits: Tensor,
         start: Tensor,
+        own: Sequence[Tensor],
         grid: WindowGrid | None = None,
         max_instances: int | None = None,
         canvas: tuple[int, int] | None = None,
     ) -> dict[str, Tensor]:
         """Segment parts of larger images as if they were seen whole, but for their rims.
+
+        Instances may go on beyond a part, so those of few pixels are kept.
 
         Args:
             images: The parts, `(batch, H, W, C)`.
@@ -306,21 +310,33 @@ class InstanceSegmenter(EmbeddingTask):
             limits: What becomes 0 and 1 of the larger images, `(batch, 2)`.
             start: Row and column of the parts at which their resized images begin, `(batch, 2)`:
                 where the resized larger images have a pixel that their largest stride divides.
+            own: Of the cells, the first row, the one after the last, and columns likewise: only
+                these make up instances. Cells beside them stand for themselves.
             grid: As in `SeededMeanShift`, of the larger images.
             max_instances: As in `serve`.
             canvas: As in `group`.
 
         Returns:
-            As `serve`, and `modes` `(batch, h, w, D)`, the groups of the cells.
+            As `serve`, and `modes` `(batch, h, w, D)` and `cells` `(batch, h, w)`, the groups and
+            the labels of the cells.
         """
         height, width = ops.shape(images)[1], ops.shape(images)[2]
+        least = self.decoder.fragment_area
+        options: dict[str, Any] = {
+            "max_instances": max_instances,
+            "min_area": 0,
+            "fragment_area": self.decoder.min_area if least is None else least,
+        }
         if self.object_size is None:
             grouped = self.group(images, None, None, limits, grid=grid)
-            result = self.decode(grouped, height, width, max_instances=max_instances)
         else:
             grouped = self.group(images, diameter, canvas, limits, start, grid)
-            begin = -start * ops.expand_dims(grouped["scale"], 1)
-            result = self.decode(grouped, height, width, start=begin, max_instances=max_instances)
+            options["start"] = -start * ops.expand_dims(grouped["scale"], 1)
+        rows, columns = (ops.arange(ops.shape(grouped["modes"])[k], dtype="int32") for k in (1, 2))
+        down = ops.logical_and(rows >= own[0], rows < own[1])
+        across = ops.logical_and(columns >= own[2], columns < own[3])
+        region = ops.expand_dims(ops.logical_and(ops.expand_dims(down, 1), across), 0)
+        result = self.decode(grouped, height, width, region=region, **options)
         return {**result, "diameter": grouped["diameter"], "modes": grouped["modes"]}
 
     def estimate_diameter(self, images: Tensor) -> Tensor:
@@ -502,8 +518,9 @@ class InstanceSegmenter(EmbeddingTask):
         diameter: float,
         limits: tuple[float, float],
         start: tuple[float, float] = (0.0, 0.0),
+        own: tuple[int, int, int, int] | None = None,
         grid: WindowGrid | None = None,
-    ) -> tuple[Instances, np.ndarray]:
+    ) -> tuple[Instances, np.ndarray, np.ndarray]:
         """Segment a part of a larger image as if that were seen whole, but for the part's rims.
 
         Args:
@@ -511,12 +528,13 @@ class InstanceSegmenter(EmbeddingTask):
             diameter: That of the objects, in pixels; ignored by a model without one.
             limits: The percentiles of the larger image.
             start: As in `serve_part`.
+            own: As in `serve_part`; default: all cells.
             grid: As in `serve_part`; JAX compiles the graph for each.
 
         Returns:
-            As `predict_instances`, and the modes of the cells, `(h, w, D)`.
+            As `predict_instances`, and the labels and modes of the cells, `(h, w)` and `(h, w, D)`.
         """
-        numbers: tuple[float, ...] = (diameter, *limits, *start)
+        numbers: tuple[float, ...] = (diameter, *limits, *start, *(own or _EVERYWHERE))
         options: dict[str, Any] = {}
         if keras.backend.backend() == "tensorflow" and grid is not None:
             numbers += (*grid[0], *grid[1])  # One graph serves all.
@@ -525,7 +543,7 @@ class InstanceSegmenter(EmbeddingTask):
         if self.object_size is not None and keras.backend.backend() == "jax":
             options["canvas"] = self._canvas(np.shape(image)[:2], diameter)
         tables = self._tables(self._part, image, *numbers, **options)
-        return Instances.from_tables(tables), tables["modes"][0]
+        return Instances.from_tables(tables), tables["cells"][0], tables["modes"][0]
 
     def _part(
         self,
@@ -535,17 +553,16 @@ class InstanceSegmenter(EmbeddingTask):
         high: Tensor,
         row: Tensor,
         column: Tensor,
-        *grid: Tensor,
+        *cells: Tensor,
         **options: Any,
     ) -> dict[str, Tensor]:
+        own, grid = ([ops.cast(n, "int32") for n in part] for part in (cells[:4], cells[4:]))
         if grid:
-            options["grid"] = tuple(
-                tuple(ops.cast(n, "int32") for n in pair) for pair in (grid[:2], grid[2:])
-            )
+            options["grid"] = (tuple(grid[:2]), tuple(grid[2:]))
         limits, start = (
             ops.reshape(ops.stack(pair), (1, 2)) for pair in ((low, high), (row, column))
         )
-        return self.serve_part(images, diameter, limits, start, **options)
+        return self.serve_part(images, diameter, limits, start, own, **options)
 
     def _canvas(self, sides: tuple[int, ...], diameter: float) -> tuple[int, ...]:
         """The size of a resized image, as JAX must know it before the graph is compiled for it."""

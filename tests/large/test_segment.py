@@ -96,7 +96,10 @@ def test_a_heap_of_cells_is_cut_nowhere(model, tmp_path, monkeypatch, fragment):
     image = np.clip(image, 0, 255).astype("uint8")
     whole = model.predict_instances(image, DIAMETER).labels
     found = segment_large(image, model, tmp_path / "a.tif", DIAMETER, tile=64)
-    assert_same_objects(tifffile.imread(found.labels), whole)
+    # A pixel between two cells on a border may go to the other.
+    objects, pixels = matching(whole, tifffile.imread(found.labels), [0.95, 0.99])
+    assert objects.tp == objects.n_true == objects.n_pred > 250
+    assert pixels.tp > 0.99 * pixels.n_true
 
 
 def test_an_interrupted_call_continues(model, image, whole, tmp_path, monkeypatch):

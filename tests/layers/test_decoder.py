@@ -171,6 +171,27 @@ def test_no_pixel_of_a_fragment_is_left() -> None:
     assert (labels == 1).all()
 
 
+def test_a_region_is_linked_by_its_own_pixels_only() -> None:
+    x = np.zeros((1, 6, 8, 2), "float32")
+    x[..., 0] = 1
+    scores = np.ones((1, 6, 8), "float32")
+    scores[0, 2:4, :6] = 0  # Two bars that meet on the right.
+    region = np.zeros((1, 6, 8), bool)
+    region[:, :, :6] = True
+    decoder = InstanceDecoder(min_area=0, fragment_area=0)
+    assert int(decoder(x, scores)["num_instances"][0]) == 1
+    result = {k: np.asarray(v) for k, v in decoder(x, scores, region=region).items()}
+    labels = result["labels"][0]
+    np.testing.assert_array_equal(labels, result["cells"][0])
+    upper, lower = labels[0, 0], labels[5, 0]
+    assert upper != lower
+    assert (labels[:2, :6] == upper).all()
+    assert (labels[4:, :6] == lower).all()
+    # Pixels beside the region stand for themselves, and further ones are no instances.
+    assert len(set(labels[:, 6])) == 6
+    assert not labels[:, 7].any()
+
+
 def test_wrong_arguments() -> None:
     for wrong in (
         {"foreground_threshold": 2},
