@@ -38,7 +38,7 @@ _SETTINGS = "settings.json"
 _ENLARGED = 2  # Times the side of a tile, in pixels of an image that is made smaller.
 _FARTHEST = 512  # Pixels that a network is asked for whether it sees them.
 _SEEN = 1e-4  # Of a change of its outputs.
-_DIAMETERS = 4  # That a halo is wide.
+_DIAMETERS = 4  # That a halo is wide where fragments are joined.
 _WINDOW = 128  # Cells, of a network that groups images as one.
 _SIDES = ("top", "bottom"), ("left", "right")
 _ROWS = 2**16  # Of a table that become text at once.
@@ -85,11 +85,10 @@ def segment_large(
 ) -> LargeResult:
     """Segment an image of any size in bounded memory.
 
-    The image is cut into tiles that overlap by a halo: as far as the network and a window of the
-    grouping see, and four diameters at least. Percentiles and the diameter of the objects are those
-    of the whole image, and tiles are resized on one grid, so a tile sees its objects as the whole
-    image would show them. An object on a border is joined
-    where its cells on both sides agree, or where both tiles see the same. Finished tiles are kept
+    The image is cut into tiles that overlap by a halo, as far as the network and a window of the
+    grouping see. Percentiles and the diameter of the objects are those of the whole image, and
+    tiles are resized on one grid, so a tile sees its objects as the whole image would show them. An
+    object on a border is joined where its cells on both sides agree. Finished tiles are kept
     in `OUT.parts`: after a kill, the same call continues. The result appears under its name when it
     is whole.
 
@@ -265,7 +264,9 @@ def _measured(
     # What a window at the border shows of its neighbor must be as in the whole image, too. The last
     # pixels before the rim of a tile are resized without their neighbors.
     overlap = model.inference_window_overlap * cell if seeds else 0
-    halo = math.ceil(max(_sight(model) + overlap, _DIAMETERS * trained) / stride + 1) * stride
+    fragment = decoder.min_area if decoder.fragment_area is None else decoder.fragment_area
+    seen = max(_sight(model) + overlap, _DIAMETERS * trained if fragment else 0)
+    halo = math.ceil(seen / stride + 1) * stride
     size = (seeds.window_size if seeds else model.inference_window_size) or _WINDOW
     cells = [math.ceil(math.ceil(n * scale) / stride) * stride // cell for n in image.shape]
     windows = [int(window_grid(n, size)[1]) for n in cells]
@@ -281,7 +282,7 @@ def _measured(
         "strides": [cell, stride],
         "similarity": decoder.similarity_threshold,
         "least": decoder.min_area,
-        "fragment": decoder.min_area if decoder.fragment_area is None else decoder.fragment_area,
+        "fragment": fragment,
     }
 
 
