@@ -202,10 +202,12 @@ def _edges(
 ) -> dict[str, np.ndarray]:
     """Labels and modes of a tile's own first and last cells along both axes, and those beyond."""
     labels = np.pad(cells, 1)[rows.start : rows.stop + 2, columns.start : columns.stop + 2]
+    # What cells beyond are linked to, their own tile knows better.
+    beyond = np.where(np.isin(labels, labels[1:-1, 1:-1]), 0, labels)
     modes = modes[rows, columns]
     edges: dict[str, np.ndarray] = {}
-    for name, beyond, at, end in (("first", 0, 1, 0), ("last", -1, -2, -1)):
+    for name, out, at, end in (("first", 0, 1, 0), ("last", -1, -2, -1)):
         edges |= {f"{name}0": labels[at, 1:-1], f"{name}1": labels[1:-1, at]}
-        edges |= {f"{name}0_beyond": labels[beyond, 1:-1], f"{name}1_beyond": labels[1:-1, beyond]}
+        edges |= {f"{name}0_beyond": beyond[out, 1:-1], f"{name}1_beyond": beyond[1:-1, out]}
         edges |= {f"{name}0_modes": modes[end], f"{name}1_modes": modes[:, end]}
     return edges

@@ -61,8 +61,9 @@ class InstanceDecoder(keras.layers.Layer):
         start: Row and column where the labels begin, in pixels of the scores, `(batch, 2)`, with
             `step`; default: 0.
         region: Boolean, `(batch, h, w)`: only these pixels of the embeddings make up instances.
-            Those beside the region stand for themselves, so that edges are as without it. With it,
-            the result has `cells` too, int32 `(batch, h, w)`, the labels of these pixels.
+            Those beside the region go to what they are linked to in it, or stand for themselves, so
+            that edges are as without it. With it, the result has `cells` too, int32
+            `(batch, h, w)`, the labels of these pixels.
 
     Returns of a call:
         A dictionary of `labels`, int32 `(batch, H, W)`, 0 = background, instances numbered from 1,
@@ -140,6 +141,10 @@ class InstanceDecoder(keras.layers.Layer):
             inside = ops.logical_and(cells, region)
             cells = ops.logical_and(cells, _widened(region))
         components = connected_components(cells, embedding_links(x, inside, similarity))
+        if region is not None:
+            components = _joined_from_beside(
+                components, inside, embedding_links(x, cells, similarity)
+            )
         labels = _without_specks(components, fragment, cell**2)
         # Seams and fragments are filled from all sides.
         labels = grow_labels(labels, cells)
@@ -236,6 +241,19 @@ def _widened(region: Tensor) -> Tensor:
     there = ops.cast(region, "int32")
     beside = [shift_map(there, s * row, s * column) for row, column in NEIGHBORS for s in (1, -1)]
     return sum(beside, there) > 0
+
+
+def _joined_from_beside(labels: Tensor, inside: Tensor, links: list[Tensor]) -> Tensor:
+    """Give cells outside a region the label of a cell in it to which they are linked."""
+    own = labels * ops.cast(inside, "int32")
+    most = ops.zeros_like(labels)
+    for link, (row, column) in zip(links, NEIGHBORS):
+        there = ops.cast(link, "int32")
+        after = there * shift_map(own, row, column)
+        before = shift_map(there * own, -row, -column)
+        most = ops.maximum(most, ops.maximum(after, before))
+    outside = ops.logical_and(ops.logical_not(inside), most > 0)
+    return ops.where(outside, most, labels)
 
 
 def _named_for(labels: Tensor, pixels: Tensor | int) -> Tensor:

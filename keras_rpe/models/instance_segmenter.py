@@ -311,7 +311,7 @@ class InstanceSegmenter(EmbeddingTask):
             start: Row and column of the parts at which their resized images begin, `(batch, 2)`:
                 where the resized larger images have a pixel that their largest stride divides.
             own: Of the cells, the first row, the one after the last, and columns likewise: only
-                these make up instances. Cells beside them stand for themselves.
+                these make up instances, to which those beside them may go.
             grid: As in `SeededMeanShift`, of the larger images.
             max_instances: As in `serve`.
             canvas: As in `group`.

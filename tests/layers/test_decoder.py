@@ -187,9 +187,14 @@ def test_a_region_is_linked_by_its_own_pixels_only() -> None:
     assert upper != lower
     assert (labels[:2, :6] == upper).all()
     assert (labels[4:, :6] == lower).all()
-    # Pixels beside the region stand for themselves, and further ones are no instances.
-    assert len(set(labels[:, 6])) == 6
+    # Pixels beside the region go to it, or stand for themselves where they are not alike;
+    # further ones are no instances.
+    assert (labels[[0, 1], 6] == upper).all()
+    assert (labels[[4, 5], 6] == lower).all()
     assert not labels[:, 7].any()
+    x[0, 0, 6] = 0, 1
+    labels = np.asarray(decoder(x, scores, region=region)["labels"])[0]
+    assert labels[0, 6] not in (0, labels[0, 0])
 
 
 def test_wrong_arguments() -> None:
