@@ -14,7 +14,7 @@ from keras_rpe_cli.report import import_keras_rpe, print_device
 if TYPE_CHECKING:
     import numpy as np
 
-_FORMATS_BY_ENDING = {".tflite": "litert", ".onnx": "onnx"}
+_FORMATS_BY_ENDING = {".tflite": "litert", ".onnx": "onnx", ".zip": "bioimageio"}
 # More change the ranges of int8 little, and take a few seconds each.
 _MOST_IMAGES = 16
 
@@ -31,8 +31,11 @@ def export(
         typer.Argument(help="Folder NAME for a SavedModel, which gets NAME/1, or a file to write."),
     ],
     format: Annotated[
-        Literal["tf_saved_model", "litert", "onnx"] | None,
-        typer.Option(help="Default: by the ending of OUT, .tflite or .onnx, else tf_saved_model."),
+        Literal["tf_saved_model", "litert", "onnx", "bioimageio"] | None,
+        typer.Option(
+            help="Default: by the ending of OUT, .tflite, .onnx or .zip (bioimageio), else "
+            "tf_saved_model."
+        ),
     ] = None,
     quantize: Annotated[
         Literal["float16", "dynamic", "int8"] | None,
@@ -40,7 +43,10 @@ def export(
     ] = None,
     images: Annotated[
         str | None,
-        typer.Option(help="Folder or glob of 8-bit images like those to come, for int8."),
+        typer.Option(
+            help="Folder or glob of 8-bit images like those to come, for int8; the first is the "
+            "test of a bioimageio package."
+        ),
     ] = None,
     max_pixels: Annotated[
         int | None, typer.Option(help="Most pixels of a request to a tf_saved_model.")

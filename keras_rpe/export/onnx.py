@@ -22,7 +22,7 @@ from keras_rpe.written_file import write_file
 if TYPE_CHECKING:
     from keras_rpe.models import Task
 
-_OPSET = 18  # the first with a scatter operator that keeps the largest value
+OPSET = 18  # the first with a scatter operator that keeps the largest value
 _INT64 = 7
 # Here inputs and outputs share one space of names, and `diameter` is an output.
 _GIVEN = tf.TensorSpec((1,), tf.float32, name="given_diameter")
@@ -67,7 +67,7 @@ def export_onnx(model: Task, path: str | os.PathLike[str]) -> Path:
         file.write_bytes(content)
         with held_back_stderr(), _without_copies():
             graph, _ = convert_module.from_tflite(
-                str(file), opset=_OPSET, custom_op_handlers=handlers
+                str(file), opset=OPSET, custom_op_handlers=handlers
             )
     _rename(graph.graph, signature_names(content))
     _forget_lost_shapes(graph.graph)

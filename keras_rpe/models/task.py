@@ -455,12 +455,13 @@ class Task(keras.Model):
 
         Args:
             filepath: For a SavedModel the folder `…/NAME`, whose next version `…/NAME/1`, …, is
-                written, or a version that does not exist yet; otherwise a file, `….tflite` or
-                `….onnx`.
+                written, or a version that does not exist yet; otherwise a file, `….tflite`,
+                `….onnx` or `….zip`.
             format: "tf_saved_model" (see `keras_rpe.export.export_saved_model`), "litert"
-                (`export_litert`) or "onnx" (`export_onnx`).
+                (`export_litert`), "onnx" (`export_onnx`) or "bioimageio" (`export_bioimageio`).
             quantize: For "litert": `None`, "float16", "dynamic" or "int8".
-            representative_data: For "int8": some images like those to come.
+            representative_data: For "int8", some images like those to come; for "bioimageio", one
+                that becomes the test of the package.
             max_pixels: For "tf_saved_model": most pixels of a request, 2048 · 2048 by default.
 
         Returns:
@@ -488,11 +489,16 @@ class Task(keras.Model):
             )
         from keras_rpe import export  # Only this part of the package needs TensorFlow.
 
-        check_choice("format", format, ("tf_saved_model", "litert", "onnx"))
-        if format != "litert" and (quantize is not None or representative_data is not None):
+        check_choice("format", format, ("tf_saved_model", "litert", "onnx", "bioimageio"))
+        if format != "litert" and quantize is not None:
             raise ValueError(
-                "`quantize` and `representative_data` go with format='litert'. "
+                "`quantize` goes with format='litert'. "
                 f"Received: format={format!r}, quantize={quantize!r}"
+            )
+        if format not in ("litert", "bioimageio") and representative_data is not None:
+            raise ValueError(
+                "`representative_data` goes with format='litert' and 'bioimageio'. "
+                f"Received: format={format!r}"
             )
         if format != "tf_saved_model" and max_pixels is not None:
             raise ValueError(
@@ -503,6 +509,9 @@ class Task(keras.Model):
             return export.export_litert(self, filepath, quantize, representative_data)
         if format == "onnx":
             return export.export_onnx(self, filepath)
+        if format == "bioimageio":
+            image = None if representative_data is None else next(iter(representative_data), None)
+            return export.export_bioimageio(self, filepath, image)
         limit = {} if max_pixels is None else {"max_pixels": max_pixels}
         return export.export_saved_model(self, filepath, **limit)
 
