@@ -8,13 +8,14 @@ r"""Segment mosaics of nuclei that are larger and larger: time, memory, seams, w
 
 A mosaic is made of fluorescence images of the folder, side by side, turned and scaled at random; it
 is read from a zarr, in `peer` from a `.npy`. `grow` segments mosaics in tiles of 1024, each in a
-process of its own: seconds with all reading and writing, those before and after the tiles, where
-the whole image is measured and its labels are put together, and the peak of memory above that of
-the process with its model loaded and traced. `seams` cuts mosaics at tiles, and counts the objects
-that the whole image shows in the same way, IoU at least 0.99, at the same diameter. `workers` gives
-the tiles to one and to two dask workers, each of one thread. `peer` is StarDist's
+process of its own, and all at one diameter, which decides how many pixels the network sees: seconds
+with all reading and writing, those before and after the tiles, where the whole image is measured
+and its labels are put together, and the peak of memory above that of the process with its model
+loaded and traced. `seams` cuts mosaics at tiles, and counts the objects that the whole image shows
+in the same way, IoU at least 0.99, at the same diameter. `workers` gives the tiles to one and to
+two dask workers, each of one thread, which have seen a tile before. `peer` is StarDist's
 `predict_instances_big` in blocks of 1024, in the environment that `benchmarks/stardist_nuclei.py`
-describes.
+describes; the diameter is found.
 """
 
 from __future__ import annotations
@@ -95,10 +96,10 @@ def measured(command: list[object], **environment: str) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def ours(options: argparse.Namespace, path: Path, workers: int = 0, **environment: str) -> dict:
+def ours(options: argparse.Namespace, path: Path, *more: object, **environment: str) -> dict:
     """Segment a file by this script in another process."""
     command = [sys.executable, __file__, "run", path, "--preset", options.preset]
-    return measured([*command, "--workers", workers], **environment)
+    return measured([*command, *more], **environment)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -125,7 +126,9 @@ def run(options: argparse.Namespace) -> None:
         warm_up(options.preset)
         model = loaded_segmenter(options.preset)
         idle, start = peak_memory(), time.perf_counter()
-        found = segment_large(options.image, model, out, tile=TILE, progress=progress)
+        found = segment_large(
+            options.image, model, out, options.diameter or "auto", TILE, progress=progress
+        )
     end = time.perf_counter()
     result = {
         "seconds": end - start,
@@ -152,7 +155,7 @@ def grow(options: argparse.Namespace) -> None:
     print("pixels     instances  seconds  s/Mpixel  before, after the tiles  memory above idle, GB")
     for side in options.sides:
         with stored(mosaic(options.folder, side, 0), ".zarr") as path:
-            found = ours(options, path)
+            found = ours(options, path, "--diameter", options.diameter)
         per_pixel = 1e6 / side**2
         print(
             f"{side:6d}²  {found['instances']:10d}  {found['seconds']:7.0f}  "
@@ -202,7 +205,8 @@ def workers(options: argparse.Namespace) -> None:
     with stored(mosaic(options.folder, options.side, 0), ".zarr") as path:
         seconds = []
         for count in (1, 2, 1, 2):
-            found = ours(options, path, count, **one_thread, TF_NUM_INTEROP_THREADS="1")
+            environment = {**one_thread, "TF_NUM_INTEROP_THREADS": "1"}
+            found = ours(options, path, "--workers", count, **environment)
             seconds.append(found["seconds"])
             print(f"{count} workers: {seconds[-1]:.0f} s", flush=True)
     print(f"two are {sum(seconds[::2]) / sum(seconds[1::2]):.2f} times as fast")
@@ -233,12 +237,14 @@ def main() -> None:
         one.add_argument("image" if command is run else "folder", type=Path)
         if command is grow:
             one.add_argument("--sides", type=int, nargs="+", default=[4096, 8192, 16384])
+            one.add_argument("--diameter", type=float, default=28.0, help="in pixels")
         elif command is seams:
             one.add_argument("--count", type=int, default=20, help="of mosaics")
             one.add_argument("--sides", type=int, nargs=2, default=[2000, 4000])
             one.add_argument("--tiles", type=int, nargs="+", default=[512, 1024])
         elif command is run:
             one.add_argument("--workers", type=int, default=0)
+            one.add_argument("--diameter", type=float)
         else:
             one.add_argument("--side", type=int, default=4096)
         if command is peer:

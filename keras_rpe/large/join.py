@@ -78,7 +78,7 @@ def join_tiles(job: TileJob) -> dict[str, np.ndarray]:
     def mean(values: np.ndarray) -> np.ndarray:
         return np.bincount(numbers, values, count) / np.maximum(area, 1)
 
-    result = {
+    return {
         "instance": np.arange(1, count + 1),
         "class": kinds,
         "score": mean(table["score"] * table["area"]),
@@ -87,7 +87,6 @@ def join_tiles(job: TileJob) -> dict[str, np.ndarray]:
         "centroid_column": mean(table["columns"]),
         **dict(zip(("top", "left", "bottom", "right"), box.T)),
     }
-    return result
 
 
 def _linked(one: Any, other: Any, axis: int, similarity: float) -> np.ndarray:

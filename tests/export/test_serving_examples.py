@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import requests
 import tensorflow as tf
+import yaml
 from export.bound_servers import Server, listens, running
 from PIL import Image
 from tensorflow_serving.apis import (
@@ -277,3 +278,12 @@ def test_bad_requests(answer, case) -> None:
     assert message in str(caught.value)
     assert not [noise for noise in NOISE if noise in str(caught.value)]
     assert len(str(caught.value)) < 300
+
+
+def test_compose_serves_the_folder_of_an_export() -> None:
+    content = yaml.safe_load((SERVING / "compose.yaml").read_text(encoding="utf-8"))
+    service = content["services"]["serving"]
+    # An export's models.config names the folder /models/NAME.
+    place = "/models/${MODEL:-nuclei}"
+    assert service["volumes"] == [f"./${{MODEL:-nuclei}}:{place}:ro"]
+    assert service["command"] == f"--model_config_file={place}/models.config"
