@@ -8,8 +8,8 @@ r"""Segment mosaics of nuclei that are larger and larger: time, memory, seams, w
 
 A mosaic is made of fluorescence images of the folder, side by side, turned and scaled at random; it
 is read from a zarr, in `peer` from a `.npy`. `grow` segments mosaics in tiles of 1024, each in a
-process of its own, and all at one diameter, which decides how many pixels the network sees: seconds
-with all reading and writing, those before and after the tiles, where the whole image is measured
+process of its own. Larger ones repeat the smallest, and all are seen at one diameter, which decides
+how many pixels the network sees, so that they differ in size alone: seconds with all reading and writing, those before and after the tiles, where the whole image is measured
 and its labels are put together, and the peak of memory above that of the process with its model
 loaded and traced. `seams` cuts mosaics at tiles, and counts the objects that the whole image shows
 in the same way, IoU at least 0.99, at the same diameter. `workers` gives the tiles to one and to
@@ -152,9 +152,12 @@ def warm_up(preset: str) -> None:
 
 def grow(options: argparse.Namespace) -> None:
     """Print a row for each side."""
+    smallest = mosaic(options.folder, min(options.sides), 0)
     print("pixels     instances  seconds  s/Mpixel  before, after the tiles  memory above idle, GB")
     for side in options.sides:
-        with stored(mosaic(options.folder, side, 0), ".zarr") as path:
+        times = -(-side // len(smallest))
+        image = np.tile(smallest, (times, times))[:side, :side]
+        with stored(image, ".zarr") as path:
             found = ours(options, path, "--diameter", options.diameter)
         per_pixel = 1e6 / side**2
         print(

@@ -30,6 +30,7 @@ class TileSpan(NamedTuple):
     origin: float  # Where its resized image begins, after `first`.
     missing: int  # Cells of its first window that it does not see.
     cells: slice  # Those of its cells that are its own.
+    windows: int  # Of its own cells.
 
 
 @dataclass(frozen=True)
@@ -82,15 +83,19 @@ class TileJob:
         begin = max(index * self.tile[axis] - self.halo, 0) // stride * stride
         end = math.ceil(((index + 1) * self.tile[axis] + self.halo) / self.scale)
         first = math.floor(begin / self.scale)
-        own = [(at * self.tile[axis] - begin) // cell for at in (index, index + 1)]
+        resized = math.ceil(self.image.shape[axis] * self.scale)
+        borders = index * self.tile[axis], min((index + 1) * self.tile[axis], resized)
+        own = [-(-(at - begin) // cell) for at in borders]
+        side = self.windows[axis]
         return TileSpan(
             first,
             min(end, self.image.shape[axis]),
             self.border(axis, index),
             self.border(axis, index + 1),
             begin / self.scale - first,
-            begin // cell % self.windows[axis],
+            begin // cell % side,
             slice(*own),
+            math.ceil((own[1] - own[0]) / side),
         )
 
 
@@ -127,14 +132,21 @@ def segment_tile(job: TileJob, place: tuple[int, ...]) -> None:
     pixels = job.image.read(*(slice(one.first, one.end) for one in spans))
     with _ONE_AT_A_TIME:
         model = _segmenter(job.model)
+        # Where there are no fragments, cells say by themselves what is linked to what.
+        own = None if job.fragment else (*_ends(rows.cells), *_ends(columns.cells))
+        # Then its own windows are enough, if they see the cells beside them.
+        few = own is not None and model.inference_window_overlap > 0
+        (high, row), (wide, column) = (
+            (side, (-one.cells.start, one.windows) if few else (one.missing,))
+            for side, one in zip(job.windows, spans)
+        )
         found, cells, modes = model.predict_part(
             pixels,
             job.diameter,
             job.limits,
             (rows.origin, columns.origin),
-            # Where there are no fragments, cells say by themselves what is linked to what.
-            None if job.fragment else (*_ends(rows.cells), *_ends(columns.cells)),
-            ((job.windows[0], rows.missing), (job.windows[1], columns.missing)),
+            own,
+            ((high, *row), (wide, *column)),
         )
     # Cells from the corner of the image to that of the tile.
     corners = [

@@ -558,7 +558,8 @@ class InstanceSegmenter(EmbeddingTask):
     ) -> dict[str, Tensor]:
         own, grid = ([ops.cast(n, "int32") for n in part] for part in (cells[:4], cells[4:]))
         if grid:
-            options["grid"] = (tuple(grid[:2]), tuple(grid[2:]))
+            half = len(grid) // 2
+            options["grid"] = (tuple(grid[:half]), tuple(grid[half:]))
         limits, start = (
             ops.reshape(ops.stack(pair), (1, 2)) for pair in ((low, high), (row, column))
         )

@@ -222,8 +222,12 @@ def merge_windows(windows: Tensor, shape: tuple[Any, ...], size: int) -> Tensor:
     return x[:, :height, :width]
 
 
-WindowGrid = tuple[tuple[int, int], tuple[int, int]]
-"""Side of windows, and how many cells of the first are missing, of rows and of columns."""
+WindowGrid = tuple[tuple[int, ...], tuple[int, ...]]
+"""Side of windows, and how many cells of the first are missing, of rows and of columns.
+
+A third number says how many windows there are: cells before and behind them, where a negative number
+is missing, count as the ends of the first and the last, as far as they see.
+"""
 
 
 def overlapping_windows(
@@ -262,17 +266,21 @@ def _overlaps(x: Tensor, size: int, overlap: int, grid: WindowGrid | None) -> li
     """
     found = []
     for axis, length in enumerate(ops.shape(x)[1:3]):
+        counts: Any = ()
         if grid is None:
             (count, own), missing = window_grid(length, size), 0
         else:
-            own, missing = grid[axis]
-            count = (length + missing + own - 1) // own
+            own, missing, *counts = grid[axis]
+            count = counts[0] if counts else (length + missing + own - 1) // own
         known = isinstance(length, int)
         side = min(own + 2 * overlap, length) if known else ops.minimum(own + 2 * overlap, length)
         start = ops.clip(ops.arange(count) * own - missing - overlap, 0, length - side)
         cells = ops.expand_dims(start, 1) + ops.expand_dims(ops.arange(side), 0)
         window = (ops.arange(length) + missing) // own
-        back = window * side + ops.arange(length) - ops.take(start, window)
+        if counts:
+            window = ops.clip(window, 0, count - 1)
+        place = ops.arange(length) - ops.take(start, window)
+        back = window * side + (ops.clip(place, 0, side - 1) if counts else place)
         found.append((count, side, ops.reshape(cells, (-1,)), back))
     return found
 

@@ -97,6 +97,17 @@ def test_windows_that_overlap(height: int, width: int, size: int, overlap: int) 
             assert {r * width + c for r in rows for c in columns} <= cells
 
 
+def test_windows_of_a_part_are_those_of_the_map() -> None:
+    whole = np.random.default_rng(0).normal(size=(1, 40, 24, 2)).astype("float32")
+    cut = np.asarray(overlapping_windows(whole, 8, 3)).reshape(5, 3, 14 * 14, 2)
+    # The middle windows of three rows, seen with six cells around them.
+    part, grid = whole[:, 10:38, 2:22], ((8, -6, 2), (8, -6, 1))
+    windows = np.asarray(overlapping_windows(part, 8, 3, grid))
+    np.testing.assert_array_equal(windows.reshape(2, 1, 14 * 14, 2), cut[2:4, 1:2])
+    joined = np.asarray(join_windows(windows, part, 8, 3, grid))
+    np.testing.assert_array_equal(joined[:, 3:25, 3:17], part[:, 3:25, 3:17])
+
+
 def test_resampling_is_the_mean_of_a_pixel() -> None:
     # Of 12 binary places, which it rounds to.
     x = (RNG.integers(0, 4097, (2, 12, 20, 3)) / 4096).astype("float32")
