@@ -1,0 +1,1 @@
+"""The plugin of napari: panels that segment an image layer, and train on painted labels."""
