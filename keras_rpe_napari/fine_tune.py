@@ -81,7 +81,7 @@ class FineTunePanel(Panel):
             raise ValueError(
                 "The chosen layers of labels are empty: paint every object of an image."
             )
-        folder, preset = Path(str(self.folder.value)), str(self.preset.value)
+        folder, preset = Path(str(self.folder.value)), self.preset.line_edit.value.strip()
         epochs = int(self.epochs.value)
 
         def work(report: Report) -> tuple[Path, list[Found]]:
@@ -167,19 +167,24 @@ def write_pairs(pairs: Sequence[Pair], folder: Path) -> None:
 
     A single image is cut into two, as training needs one to train on and one to validate on.
     """
-    import tifffile
-
-    from keras_rpe.data import write_labels
-
     for part in ("images", "instances"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     if len(pairs) == 1:
         pairs = _halves(pairs[0])
     for name, image, labels in pairs:
         image = image.astype(np.uint8) * 255 if image.dtype == bool else image
-        kind = "rgb" if image.ndim == 3 else "minisblack"
-        tifffile.imwrite(folder / "images" / f"{name}.tif", image, photometric=kind)
-        write_labels(folder / "instances" / f"{name}.tif", labels)
+        colors = "rgb" if image.ndim == 3 else "minisblack"
+        kind = np.uint16 if labels.max() < 2**16 else np.uint32
+        _write(folder / "images" / f"{name}.tif", image, colors)
+        _write(folder / "instances" / f"{name}.tif", labels.astype(kind), "minisblack")
+
+
+def _write(path: Path, pixels: np.ndarray, colors: str) -> None:
+    import tifffile
+
+    part = path.with_suffix(".part")  # Nothing takes that for an image, if it cannot be finished.
+    tifffile.imwrite(part, pixels, photometric=colors)
+    part.replace(path)
 
 
 def _halves(pair: Pair) -> list[Pair]:

@@ -93,7 +93,7 @@ class SegmentPanel(Panel):
         else:
             places = [tuple(map(int, self.viewer.dims.current_step[-layer.ndim : -2]))]
         diameter = "auto" if self.auto.value else self.diameter.value
-        preset, size = str(self.preset.value), _pixel_size(layer)
+        preset, size = self.preset.line_edit.value.strip(), _pixel_size(layer)
 
         def work(report: Report) -> Found:
             return segment_planes(

@@ -6,7 +6,6 @@ from pathlib import Path
 # As the commands do: what TensorFlow says of a processor would count as their output.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import keras
 import pytest
 
 DATA_ROOT = Path(os.environ.get("KERAS_RPE_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -14,6 +13,8 @@ DATA_ROOT = Path(os.environ.get("KERAS_RPE_DATA", Path(__file__).parents[2] / "s
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:
+    import keras
+
     keras.utils.set_random_seed(0)
 
 

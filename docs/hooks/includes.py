@@ -29,6 +29,7 @@ PAGES = {
     "examples/digits.py": "tutorials/digits.md",
     "examples/litert/segment.py": "tutorials/litert.md",
     "examples/serving": "tutorials/serving.md",
+    "examples/notebooks/README.md": "tutorials/notebooks.md",
     "examples/serving/README.md": "tutorials/serving.md",
     "examples/train_boundaries.py": "tutorials/train_boundaries.md",
     "examples/train_nuclei.py": "tutorials/train_nuclei.md",
