@@ -9,13 +9,13 @@ r"""Segment mosaics of nuclei that are larger and larger: time, memory, seams, w
 A mosaic is made of fluorescence images of the folder, side by side, turned and scaled at random; it
 is read from a zarr, in `peer` from a `.npy`. `grow` segments mosaics in tiles of 1024, each in a
 process of its own. Larger ones repeat the smallest, and all are seen at one diameter, which decides
-how many pixels the network sees, so that they differ in size alone: seconds with all reading and writing, those before and after the tiles, where the whole image is measured
-and its labels are put together, and the peak of memory above that of the process with its model
-loaded and traced. `seams` cuts mosaics at tiles, and counts the objects that the whole image shows
-in the same way, IoU at least 0.99, at the same diameter. `workers` gives the tiles to one and to
-two dask workers, each of one thread, which have seen a tile before. `peer` is StarDist's
-`predict_instances_big` in blocks of 1024, in the environment that `benchmarks/stardist_nuclei.py`
-describes; the diameter is found.
+how many pixels the network sees, so that they differ in size alone: seconds with all reading and
+writing, those before and after the tiles, where the whole image is measured and its labels are put
+together, and the peak of memory above that of the process with its model loaded and traced. `seams`
+cuts mosaics at tiles, and counts the objects that the whole image shows in the same way, IoU at
+least 0.99, at the same diameter. `workers` gives the tiles to one and to two dask workers, each of
+one thread, which have seen a tile before. `peer` is StarDist's `predict_instances_big` in blocks of
+1024, in the environment that `benchmarks/stardist_nuclei.py` describes; the diameter is found.
 """
 
 from __future__ import annotations

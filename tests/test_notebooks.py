@@ -1,4 +1,4 @@
-"""The notebooks, from their first cell to the last: `pytest -m slow`, with the extra `notebooks`."""
+"""The notebooks are run: `pytest -m slow`, with the extra `notebooks`."""
 
 from pathlib import Path
 

@@ -225,8 +225,8 @@ def merge_windows(windows: Tensor, shape: tuple[Any, ...], size: int) -> Tensor:
 WindowGrid = tuple[tuple[int, ...], tuple[int, ...]]
 """Side of windows, and how many cells of the first are missing, of rows and of columns.
 
-A third number says how many windows there are: cells before and behind them, where a negative number
-is missing, count as the ends of the first and the last, as far as they see.
+A third number says how many windows there are. Then a negative number may be missing: cells before
+the windows, and those behind them, count as the ends of the first and the last, as far as they see.
 """
 
 
