@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import re
 import subprocess
@@ -17,7 +18,7 @@ from magicgui.widgets import FileEdit, Select, SpinBox
 from napari import Viewer
 from napari.layers import Image, Labels
 
-from keras_rpe_napari.model_process import ModelProcess
+from keras_rpe_napari.model_process import ModelProcess, environment
 from keras_rpe_napari.panel import Job, Panel, Report
 from keras_rpe_napari.segment import (
     IMAGE,
@@ -25,22 +26,17 @@ from keras_rpe_napari.segment import (
     add_labels,
     layers_of,
     pixels_of,
+    planes_of,
     preset_field,
     segment_planes,
 )
 
-_TRAIN = "from keras_rpe_cli import main; main()"
+_TRAIN = "import sys; from keras_rpe_cli import main; sys.exit(main())"
 _EPOCH = re.compile(r"^Epoch (\d+)/(\d+)", re.M)
 _PRECISION = re.compile(r"val_ap50: ([\d.]+)")
+_ERROR = re.compile(r"error: (.*)", re.S)
 _SECONDS = 0.2  # Between two looks at what the training says.
-
-
-class Pair(NamedTuple):
-    """A plane of an image, and the objects painted in it."""
-
-    name: str
-    image: np.ndarray
-    labels: np.ndarray
+_MIN_SIDE = 16  # Of an image that may be cut into two.
 
 
 class FineTunePanel(Panel):
@@ -52,7 +48,7 @@ class FineTunePanel(Panel):
     gets a folder `run_1`, `run_2`, … in it, whose `preset` is the result.
 
     Args:
-        viewer: The window that the panel is part of.
+        napari_viewer: The window that the panel is part of.
 
     Attributes:
         painted: The layers of labels.
@@ -61,49 +57,40 @@ class FineTunePanel(Panel):
         folder: Where images and presets are written.
     """
 
-    def __init__(self, viewer: Viewer) -> None:
-        self.painted = Select(label="labels", choices=lambda _: layers_of(viewer, Labels))
+    def __init__(self, napari_viewer: Viewer) -> None:
+        self.viewer, self.process, self.training = napari_viewer, ModelProcess(), Training()
+        self.painted = Select(label="labels", choices=lambda _: layers_of(napari_viewer, Labels))
         self.preset = preset_field()
         self.epochs = SpinBox(value=20, min=1, max=10_000, label="epochs")
         self.folder = FileEdit(
             mode=FileDialogMode.EXISTING_DIRECTORY, value=Path("fine_tuned"), label="folder"
         )
         fields = [self.painted, self.preset, self.epochs, self.folder]
-        super().__init__(viewer, fields, "Fine-tune", self._prepare_job)
-        self.process, self.training = ModelProcess(), Training()
+        super().__init__(fields, "Fine-tune", self._prepare_job, self._stop_processes)
+
+    def _stop_processes(self) -> None:
+        self.training.stop()
+        self.process.stop()
 
     def _prepare_job(self) -> Job:
         if not self.painted.value:
             raise ValueError("Choose one or more layers of labels that you have painted.")
-        images = {layer: image_of(layer, self.viewer) for layer in self.painted.value}
-        pairs = [pair for one, image in images.items() for pair in painted_planes(image, one)]
-        if not pairs:
-            raise ValueError(
-                "The chosen layers of labels are empty: paint every object of an image."
-            )
+        images = {labels: image_of(labels, self.viewer) for labels in self.painted.value}
+        if len(set(images.values())) < len(images):
+            raise ValueError("Two of the chosen layers of labels are of one image: choose one.")
         folder, preset = Path(str(self.folder.value)), self.preset.line_edit.value.strip()
         epochs = int(self.epochs.value)
 
         def work(report: Report) -> tuple[Path, list[Found]]:
+            report(0, 0, "writing the images …")
+            pairs = [pair for one, image in images.items() for pair in painted_planes(image, one)]
             write_pairs(pairs, folder)
+            self.process.stop()  # Training may need all of the GPU.
             trained = self.training.run(folder, preset, epochs, report)
-            found = []
-            for image in images.values():
-                pixels = pixels_of(image)
-                stack = pixels.shape[:-3] if image.rgb else pixels.shape[:-2]
-                places = list(itertools.product(*map(range, stack)))
-                one = segment_planes(
-                    self.process,
-                    pixels,
-                    bool(image.rgb),
-                    places,
-                    str(trained),
-                    "auto",
-                    None,
-                    report,
-                )
-                found.append(one)
-            return trained, found
+            return trained, [
+                segment_planes(self.process, image, planes_of(image), str(trained), "auto", report)
+                for image in images.values()
+            ]
 
         def show(result: tuple[Path, list[Found]]) -> None:
             trained, found = result
@@ -111,15 +98,19 @@ class FineTunePanel(Panel):
                 add_labels(self.viewer, image, one, trained.parent.name)
             self.status.value = f"The new preset is {trained}."
 
-        def stop() -> None:
-            self.training.stop()
-            self.process.stop()
+        return Job(work, show)
 
-        return Job(work, show, stop)
+
+class Pair(NamedTuple):
+    """A plane of an image, and the objects painted in it."""
+
+    name: str
+    image: np.ndarray
+    labels: np.ndarray
 
 
 def image_of(labels: Labels, viewer: Viewer) -> Image:
-    """The image layer that labels belong to.
+    """Find the image layer that labels belong to.
 
     Args:
         labels: The layer of labels.
@@ -127,7 +118,7 @@ def image_of(labels: Labels, viewer: Viewer) -> Image:
 
     Returns:
         The layer that the labels were found in; or the one of their size, if there are several the
-        one whose name theirs begins with.
+        one with whose name theirs begins.
 
     Raises:
         ValueError: If there is no such layer, or several.
@@ -139,8 +130,8 @@ def image_of(labels: Labels, viewer: Viewer) -> Image:
         == labels.data.shape
     ]
     named = [image for image in fitting if image.name == labels.metadata.get(IMAGE)]
-    named = named or [image for image in fitting if labels.name.startswith(image.name)]
-    found = named or fitting
+    begun = [image for image in fitting if labels.name.startswith(image.name)]
+    found = named or sorted(begun, key=lambda image: len(image.name))[-1:] or fitting
     if len(found) == 1:
         return found[0]
     many = ", ".join(image.name for image in found)
@@ -152,31 +143,79 @@ def image_of(labels: Labels, viewer: Viewer) -> Image:
 
 
 def painted_planes(image: Image, labels: Labels) -> list[Pair]:
-    """The planes of an image in which anything is painted."""
+    """Take the planes of an image in which anything is painted.
+
+    Args:
+        image: The image layer.
+        labels: Its layer of labels.
+
+    Returns:
+        The planes, named after the layer and their pixels, so that an image has one name in all
+        sessions and no two have the same.
+
+    Raises:
+        ValueError: If a plane cannot be trained on.
+    """
     pixels, painted = pixels_of(image), np.asarray(labels.data)
-    stem = re.sub(r"\W+", "_", image.name)
-    return [
-        Pair("_".join([stem, *map(str, place)]), np.asarray(pixels[place]), painted[place])
-        for place in np.ndindex(painted.shape[:-2])
-        if painted[place].any()
-    ]
+    pairs = []
+    for place in planes_of(image):
+        if not painted[place].any():
+            continue
+        plane = np.ascontiguousarray(pixels[place])
+        if min(painted[place].shape) < _MIN_SIDE:
+            raise ValueError(
+                f"Images must be at least {_MIN_SIDE} pixels high and wide. "
+                f"Received: {image.name!r} of {painted[place].shape}"
+            )
+        if plane.dtype.kind == "f" and not np.isfinite(plane).all():
+            raise ValueError(f"The image {image.name!r} holds NaN or infinite pixels.")
+        if painted[place].min() < 0:
+            raise ValueError(f"The labels {labels.name!r} hold negative numbers.")
+        digest = hashlib.blake2b(plane.tobytes(), digest_size=4).hexdigest()
+        name = re.sub(r"\W+", "_", image.name)
+        pairs.append(Pair(f"{name}_{digest}", plane, painted[place]))
+    return pairs
 
 
 def write_pairs(pairs: Sequence[Pair], folder: Path) -> None:
     """Write images and their labels as `keras-rpe train` takes them.
 
     A single image is cut into two, as training needs one to train on and one to validate on.
+
+    Args:
+        pairs: The images.
+        folder: Gets `images` and `instances`; other images in it stay.
+
+    Raises:
+        ValueError: If there are none.
+        OSError: If a file cannot be written.
     """
-    for part in ("images", "instances"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
-    if len(pairs) == 1:
+    if not pairs:
+        raise ValueError("The chosen layers of labels are empty: paint every object of an image.")
+    parts = folder / "images", folder / "instances"
+    for part in parts:
+        part.mkdir(parents=True, exist_ok=True)
+        for name, *_ in pairs:  # Whole or in halves, an image must not be there twice.
+            for ending in ("", *_HALVES):
+                (part / f"{name}{ending}.tif").unlink(missing_ok=True)
+    if len(pairs) == 1 and not any(parts[0].glob("*.tif")):
         pairs = _halves(pairs[0])
     for name, image, labels in pairs:
         image = image.astype(np.uint8) * 255 if image.dtype == bool else image
-        colors = "rgb" if image.ndim == 3 else "minisblack"
         kind = np.uint16 if labels.max() < 2**16 else np.uint32
-        _write(folder / "images" / f"{name}.tif", image, colors)
-        _write(folder / "instances" / f"{name}.tif", labels.astype(kind), "minisblack")
+        _write(parts[0] / f"{name}.tif", image, "rgb" if image.ndim == 3 else "minisblack")
+        _write(parts[1] / f"{name}.tif", labels.astype(kind), "minisblack")
+
+
+_HALVES = "_first", "_second"
+
+
+def _halves(pair: Pair) -> list[Pair]:
+    axis = int(np.argmax(pair.labels.shape))
+    images = np.array_split(pair.image, 2, axis)
+    labels = np.array_split(pair.labels, 2, axis)
+    names = [f"{pair.name}{half}" for half in _HALVES]
+    return [Pair(*parts) for parts in zip(names, images, labels)]
 
 
 def _write(path: Path, pixels: np.ndarray, colors: str) -> None:
@@ -185,14 +224,6 @@ def _write(path: Path, pixels: np.ndarray, colors: str) -> None:
     part = path.with_suffix(".part")  # Nothing takes that for an image, if it cannot be finished.
     tifffile.imwrite(part, pixels, photometric=colors)
     part.replace(path)
-
-
-def _halves(pair: Pair) -> list[Pair]:
-    axis = int(np.argmax(pair.labels.shape))
-    images = np.array_split(pair.image, 2, axis)
-    labels = np.array_split(pair.labels, 2, axis)
-    names = (f"{pair.name}_first", f"{pair.name}_second")
-    return [Pair(*parts) for parts in zip(names, images, labels)]
 
 
 class Training:
@@ -208,13 +239,14 @@ class Training:
             folder: Of `images` and `instances`.
             preset: The name of a preset, or its folder.
             epochs: How long training takes at most.
-            report: Is told the epochs.
+            report: Is told the epochs, and may end the work by an exception.
 
         Returns:
             The folder of the new preset.
 
         Raises:
             ValueError: With what the training says, if it fails.
+            OSError: If the folder of the run cannot be made.
         """
         run = next(path for k in itertools.count(1) if not (path := folder / f"run_{k}").exists())
         run.mkdir()
@@ -226,20 +258,28 @@ class Training:
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
+                env=environment(),
             )
-        while process.poll() is None:
-            text = log.read_text(encoding="utf-8", errors="replace")
-            begun, precisions = _EPOCH.findall(text), _PRECISION.findall(text)
-            epoch = int(begun[-1][0]) if begun else 0
-            figure = f", average precision {float(precisions[-1]):.2f}" if precisions else ""
-            report(max(epoch - 1, 0), epochs, f"epoch {epoch}{figure}" if epoch else "starting …")
-            time.sleep(_SECONDS)
+        try:
+            while process.poll() is None:
+                text = log.read_text(encoding="utf-8", errors="replace")
+                begun, precisions = _EPOCH.findall(text), _PRECISION.findall(text)
+                epoch = int(begun[-1][0]) if begun else 0
+                figure = f", average precision {float(precisions[-1]):.2f}" if precisions else ""
+                what = f"epoch {epoch}{figure}" if epoch else "starting …"
+                report(max(epoch - 1, 0), epochs, what)
+                time.sleep(_SECONDS)
+        finally:
+            self.stop()
         if process.returncode:
-            said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            raise ValueError(said[-1] if said else f"Training has ended with {process.returncode}.")
+            said = _ERROR.findall(log.read_text(encoding="utf-8", errors="replace"))
+            end = f"Training has ended with {process.returncode}, see {log}."
+            raise ValueError(said[-1].strip() if said else end)
         return run / "preset"
 
     def stop(self) -> None:
         """End the training; what it has written stays."""
-        if self._process is not None:
-            self._process.kill()
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()

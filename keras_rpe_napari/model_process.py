@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pickle
 import subprocess
@@ -27,7 +28,7 @@ class ModelProcess:
 
     def segment(
         self,
-        image: Any,
+        image: np.ndarray,
         preset: str,
         diameter: float | str,
         pixel_size: float | None,
@@ -36,7 +37,7 @@ class ModelProcess:
         """Segment an image.
 
         Args:
-            image: An array `(H, W)` or `(H, W, C)`, also of dask or zarr.
+            image: `(H, W)` or `(H, W, C)`.
             preset: The name of a preset, or its folder.
             diameter: Of the objects, in pixels, or "auto".
             pixel_size: Side of a pixel in µm, or `None`.
@@ -54,7 +55,7 @@ class ModelProcess:
                 [sys.executable, "-m", __name__],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                env={"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ},
+                env=environment(),
             )
         requests: Any = self._process.stdin
         answers: Any = self._process.stdout
@@ -68,7 +69,7 @@ class ModelProcess:
                     raise ValueError(*content)
                 else:
                     return tuple(content)
-        except (EOFError, OSError, pickle.UnpicklingError) as error:
+        except (EOFError, OSError, pickle.PickleError) as error:
             self.stop()
             raise ConnectionError("The process of the model has ended.") from error
 
@@ -80,19 +81,35 @@ class ModelProcess:
             process.wait()
 
 
+def environment() -> dict[str, str]:
+    """Variables of a process that runs TensorFlow beside another one, on a GPU that both use."""
+    return {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_FORCE_GPU_ALLOW_GROWTH": "true", **os.environ}
+
+
 def _send(file: BinaryIO, content: tuple[Any, ...]) -> None:
     pickle.dump(content, file, pickle.HIGHEST_PROTOCOL)
     file.flush()
 
 
-def _segment(
-    answers: BinaryIO, image: Any, preset: str, diameter: float | str, pixel_size: float | None
-) -> tuple[Any, ...]:
+@functools.lru_cache(1)
+def _loaded(preset: str, _changed: tuple[int, ...]) -> Any:
     from keras_rpe.large.tiles import loaded_segmenter
 
-    model = loaded_segmenter(preset)
+    loaded_segmenter.cache_clear()
+    return loaded_segmenter(preset)
+
+
+def _segment(
+    answers: BinaryIO,
+    image: np.ndarray,
+    preset: str,
+    diameter: float | str,
+    pixel_size: float | None,
+) -> tuple[Any, ...]:
+    place = Path(preset)
+    files = sorted(place.iterdir()) if place.is_dir() else []
+    model = _loaded(preset, tuple(file.stat().st_mtime_ns for file in files))
     if image.shape[0] * image.shape[1] <= _LARGE:
-        image = np.asarray(image)
         found = model.predict_instances(image, diameter)
         return found.labels, found.measure(image, pixel_size), found.diameter
     import pandas
@@ -110,6 +127,8 @@ def _segment(
         )
         table = pandas.read_csv(result.table).to_dict("series")
         measured = {str(name): np.asarray(column) for name, column in table.items()}
+        if pixel_size is not None:
+            measured["area_um2"] = measured["area_px"] * pixel_size**2
         return tifffile.imread(result.labels), measured, result.diameter
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from magicgui.widgets import Container, Label, ProgressBar, PushButton, Widget
-from napari import Viewer
+from magicgui.widgets import ComboBox, Container, Label, ProgressBar, PushButton, Select, Widget
 from napari.qt.threading import GeneratorWorker
 
 Report = Callable[[int, int, str], None]
@@ -18,24 +18,51 @@ class Job:
     """What a button starts.
 
     Attributes:
-        work: Runs in a thread, and tells what is done, of how much.
+        work: Runs in a thread. It tells what is done, of how much, and is ended by what it calls.
         show: Takes its result, in the window.
-        stop: Ends the work, from another thread.
     """
 
     work: Callable[[Report], Any]
     show: Callable[[Any], None]
-    stop: Callable[[], None]
+
+
+class _CancelledError(Exception):
+    pass
+
+
+class _Worker(GeneratorWorker):
+    """A thread that ends the processes it waits for, as napari does when its window is closed."""
+
+    def __init__(self, job: Job, stop: Callable[[], None]) -> None:
+        self._job, self._stop_processes = job, stop
+        super().__init__(self._steps)
+
+    def quit(self) -> None:
+        super().quit()
+        self._stop_processes()
+
+    def _steps(self) -> Any:
+        yield 0, 0, "loading the model …"
+        try:
+            return self._job.work(self._report)
+        except RuntimeError as error:  # Which a thread of napari would only warn of.
+            raise OSError(str(error)) from error
+
+    def _report(self, *step: Any) -> None:
+        self.yielded.emit(step)
+        if self.abort_requested:
+            raise _CancelledError
 
 
 class Panel(Container):
     """A form, a button that starts work in a thread, and what the work says.
 
     Args:
-        viewer: The window that the panel is part of.
         fields: The form.
         action: What the button says.
         prepare: Reads the form when the button is pressed; what it says in a `ValueError` is shown.
+        stop: Ends the processes of the panel; called when the work is cancelled, or the panel
+            closed.
 
     Attributes:
         start: The button that starts the work.
@@ -45,10 +72,13 @@ class Panel(Container):
     """
 
     def __init__(
-        self, viewer: Viewer, fields: Sequence[Widget], action: str, prepare: Callable[[], Job]
+        self,
+        fields: Sequence[Widget],
+        action: str,
+        prepare: Callable[[], Job],
+        stop: Callable[[], None],
     ) -> None:
-        self.viewer = viewer
-        self._prepare = prepare
+        self._prepare, self._stop = prepare, stop
         self.start = PushButton(text=action)
         self.cancel = PushButton(text="Cancel", enabled=False)
         self.progress = ProgressBar(value=0, min=0, max=1, label="")
@@ -59,13 +89,20 @@ class Panel(Container):
         super().__init__(widgets=[*fields, buttons, self.progress, self.status])
         self.status.native.setWordWrap(True)
         self.progress.visible = False
-        self._worker: GeneratorWorker | None = None
-        self.native.destroyed.connect(self._end)
+        self._worker: _Worker | None = None
         self.start.changed.connect(self._begin)
         self.cancel.changed.connect(self._end)
-        events = viewer.layers.events
-        for event in (events.inserted, events.removed, events.renamed):
-            event.connect(lambda: self.reset_choices())
+        # The window is closed, or the panel taken out of it.
+        self.native.destroyed.connect(self._leave)
+        self.native_parent_changed.connect(self._move)
+
+    def reset_choices(self, *_: Any) -> None:
+        """Read the lists of layers anew; what is chosen stays, also under another name."""
+        chosen = [(one, one.value) for one in self if isinstance(one, (ComboBox, Select))]
+        super().reset_choices()
+        for field, value in chosen:
+            with contextlib.suppress(ValueError):  # The layer is gone.
+                field.value = value
 
     def _begin(self) -> None:
         try:
@@ -73,13 +110,7 @@ class Panel(Container):
         except ValueError as error:
             self.status.value = str(error)
             return
-
-        def steps() -> Any:
-            yield 0, 0, "loading the model …"
-            return job.work(lambda *step: worker.yielded.emit(step))
-
-        worker = GeneratorWorker(steps)
-        self._worker, self._stop = worker, job.stop
+        worker = self._worker = _Worker(job, self._stop)
         worker.yielded.connect(self._tell)
         worker.returned.connect(job.show)
         worker.errored.connect(self._fail)
@@ -95,12 +126,24 @@ class Panel(Container):
     def _end(self) -> None:
         if self._worker is not None:
             self._worker.quit()
-            self._stop()
+
+    def _move(self, parent: Any) -> None:
+        if parent is None:
+            self._leave()
+
+    def _leave(self) -> None:
+        if self._worker is not None:
+            for signal in ("yielded", "returned", "errored", "finished"):
+                getattr(self._worker, signal).disconnect()
+            self._worker.quit()
+            self._worker = None
+        self._stop()
 
     def _fail(self, error: Exception) -> None:
-        cancelled = self._worker is not None and self._worker.abort_requested
-        self.status.value = "cancelled" if cancelled else " ".join(str(error).split())
+        self.status.value = " ".join(str(error).split()) or type(error).__name__
 
     def _rest(self) -> None:
+        if self._worker is not None and self._worker.abort_requested:
+            self.status.value = "cancelled"
         self._worker = None
         self.start.enabled, self.cancel.enabled, self.progress.visible = True, False, False

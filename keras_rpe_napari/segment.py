@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas
 
 IMAGE = "keras_rpe image"  # Key in the metadata of labels: the name of the layer that they are of.
-_MICROMETERS = ("micrometer", "um", "µm")
+_MICROMETERS = ("micrometer", "micron", "um", "µm")
 Place = tuple[int, ...]
 
 
@@ -31,21 +31,6 @@ def sample() -> list[tuple[Any, ...]]:
     return [(demo_image(), {"name": "nuclear stain"}, "image")]
 
 
-def layers_of(viewer: Viewer, kind: type) -> list[Any]:
-    """The layers of a kind, the last one first."""
-    return [layer for layer in reversed(viewer.layers) if isinstance(layer, kind)]
-
-
-def preset_field() -> FileEdit:
-    """A field for a preset."""
-    return FileEdit(
-        mode=FileDialogMode.EXISTING_DIRECTORY,
-        value=Path("nuclei"),
-        label="preset",
-        tooltip="The name of a preset, such as nuclei, or its folder",
-    )
-
-
 class SegmentPanel(Panel):
     """Segments an image layer, and adds a layer of labels with a row of features for each.
 
@@ -53,7 +38,7 @@ class SegmentPanel(Panel):
     from one plane to the next.
 
     Args:
-        viewer: The window that the panel is part of.
+        napari_viewer: The window that the panel is part of.
 
     Attributes:
         image: The image layer.
@@ -63,47 +48,61 @@ class SegmentPanel(Panel):
         all_planes: Whether all planes of a stack are segmented.
     """
 
-    def __init__(self, viewer: Viewer) -> None:
-        self.image = ComboBox(label="image", choices=lambda _: layers_of(viewer, Image))
+    def __init__(self, napari_viewer: Viewer) -> None:
+        self.viewer, self.process = napari_viewer, ModelProcess()
+        self.image = ComboBox(label="image", choices=lambda _: layers_of(napari_viewer, Image))
         self.preset = preset_field()
         self.auto = CheckBox(value=True, text="find the diameter", label="")
         self.diameter = FloatSpinBox(
-            value=20.0,
-            min=1,
-            max=2000,
-            step=1,
-            label="diameter",
-            tooltip="in pixels",
-            enabled=False,
+            value=20.0, min=1, max=2000, step=1, label="diameter", tooltip="in pixels"
         )
+        self.diameter.enabled = False
         self.all_planes = CheckBox(value=False, text="all planes of a stack", label="")
-        self.process = ModelProcess()
         self.auto.changed.connect(lambda auto: setattr(self.diameter, "enabled", not auto))
         fields = [self.image, self.preset, self.auto, self.diameter, self.all_planes]
-        super().__init__(viewer, fields, "Segment", self._prepare_job)
+        super().__init__(fields, "Segment", self._prepare_job, self.process.stop)
 
     def _prepare_job(self) -> Job:
         layer: Image | None = self.image.value
         if layer is None:
             raise ValueError("Open an image, and choose its layer.")
-        pixels = pixels_of(layer)
-        stack = pixels.shape[:-3] if layer.rgb else pixels.shape[:-2]
-        if self.all_planes.value:
-            places = list(itertools.product(*map(range, stack)))
-        else:
-            places = [tuple(map(int, self.viewer.dims.current_step[-layer.ndim : -2]))]
+        places = planes_of(layer) if self.all_planes.value else [self._shown(layer)]
         diameter = "auto" if self.auto.value else self.diameter.value
-        preset, size = self.preset.line_edit.value.strip(), _pixel_size(layer)
+        preset = self.preset.line_edit.value.strip()
 
         def work(report: Report) -> Found:
-            return segment_planes(
-                self.process, pixels, bool(layer.rgb), places, preset, diameter, size, report
-            )
+            return segment_planes(self.process, layer, places, preset, diameter, report)
 
         def show(found: Found) -> None:
             self.status.value = add_labels(self.viewer, layer, found)
 
-        return Job(work, show, self.process.stop)
+        return Job(work, show)
+
+    def _shown(self, layer: Image) -> Place:
+        """The plane of a layer that the window shows."""
+        dims = self.viewer.dims
+        if set(dims.displayed) != {dims.ndim - 2, dims.ndim - 1}:
+            raise ValueError("The window must show the last two axes: planes are those of Y and X.")
+        index = np.round(layer.world_to_data(dims.point)[:-2]).astype(int)
+        place = tuple(index.tolist())
+        if place not in planes_of(layer):
+            raise ValueError(f"The layer {layer.name!r} has no plane where the window is.")
+        return place
+
+
+def layers_of(viewer: Viewer, kind: type) -> list[Any]:
+    """The layers of a kind, the last one first."""
+    return [layer for layer in reversed(viewer.layers) if isinstance(layer, kind)]
+
+
+def preset_field() -> FileEdit:
+    """A field for a preset, whose `line_edit` holds its name or its folder."""
+    return FileEdit(
+        mode=FileDialogMode.EXISTING_DIRECTORY,
+        value=Path("nuclei"),
+        label="preset",
+        tooltip="The name of a preset, such as nuclei, or its folder",
+    )
 
 
 def pixels_of(layer: Any) -> Any:
@@ -111,11 +110,10 @@ def pixels_of(layer: Any) -> Any:
     return layer.data[0] if layer.multiscale else layer.data
 
 
-def _pixel_size(layer: Image) -> float | None:
-    """The side of a pixel in µm, where the layer knows it."""
-    height, width = layer.scale[-2:]
-    unit = str(layer.units[-1])
-    return float(width) if unit in _MICROMETERS and height == width else None
+def planes_of(layer: Image) -> list[Place]:
+    """The planes of a layer, as indices of the axes before rows and columns."""
+    shape = pixels_of(layer).shape
+    return list(itertools.product(*map(range, shape[: -3 if layer.rgb else -2])))
 
 
 class Found(NamedTuple):
@@ -126,45 +124,23 @@ class Found(NamedTuple):
     diameter: float | None  # The median over the planes.
 
 
-def add_labels(viewer: Viewer, layer: Image, found: Found, name: str = "instances") -> str:
-    """Add the labels of an image layer to the window; gives what was found as a sentence."""
-    viewer.add_labels(
-        found.labels,
-        name=f"{layer.name} {name}",
-        features=found.features,
-        metadata={IMAGE: layer.name},
-        affine=layer.affine,
-        scale=layer.scale,
-        translate=layer.translate,
-        rotate=layer.rotate,
-        shear=layer.shear,
-    )
-    count = len(found.features)
-    text = f"{count} instance{'' if count == 1 else 's'}"
-    return text if found.diameter is None else f"{text}, diameter {found.diameter:.1f} px"
-
-
 def segment_planes(
     process: ModelProcess,
-    pixels: Any,
-    rgb: bool,
+    layer: Image,
     places: Sequence[Place],
     preset: str,
     diameter: float | str,
-    pixel_size: float | None,
     report: Report,
 ) -> Found:
-    """Segment planes of an array, each by itself.
+    """Segment planes of a layer, each by itself.
 
     Args:
         process: Where the model runs.
-        pixels: The array, of axes of a stack, rows, columns, and of channels if it is RGB.
-        rgb: Whether the last axis is of channels.
-        places: The planes, as indices of the axes of the stack.
+        layer: The layer.
+        places: The planes.
         preset: The name of a preset, or its folder.
         diameter: Of the objects, in pixels, or "auto".
-        pixel_size: Side of a pixel in µm, or `None`.
-        report: Is told how much is done.
+        report: Is told how much is done, and may end the work by an exception.
 
     Returns:
         The labels, which go on from one plane to the next, and what was measured.
@@ -175,13 +151,17 @@ def segment_planes(
     """
     import pandas
 
-    labels = np.zeros(pixels.shape[:-1] if rgb else pixels.shape, np.int32)
+    pixels, pixel_size = pixels_of(layer), _pixel_size(layer)
+    labels = np.zeros(pixels.shape[:-1] if layer.rgb else pixels.shape, np.int32)
     tables, diameters, count = [], [], 0
     for k, place in enumerate(places):
+        plane = np.asarray(pixels[place])
         if len(places) > 1:
             report(k, len(places), f"plane {k + 1} of {len(places)}")
+        else:
+            report(0, 0, "segmenting …")
         found, measured, size = process.segment(
-            pixels[place],
+            plane,
             preset,
             diameter,
             pixel_size,
@@ -190,7 +170,7 @@ def segment_planes(
         labels[place] = np.where(found > 0, found + count, 0)
         table = pandas.DataFrame(measured)
         table.insert(0, "index", table.pop("instance") + count)
-        if pixels.ndim - rgb > 2:
+        if place:
             table.insert(1, "plane", " ".join(map(str, place)))
         tables.append(table)
         count += len(table)
@@ -200,3 +180,38 @@ def segment_planes(
         pandas.concat(tables, ignore_index=True),
         float(np.median(diameters)) if diameters else None,
     )
+
+
+def _pixel_size(layer: Image) -> float | None:
+    """The side of a pixel in µm, where the layer knows it."""
+    height, width = layer.scale[-2:]
+    return float(width) if str(layer.units[-1]) in _MICROMETERS and height == width else None
+
+
+def add_labels(viewer: Viewer, layer: Image, found: Found, name: str = "instances") -> str:
+    """Add a layer of labels where an image layer is.
+
+    Args:
+        viewer: The window.
+        layer: The image layer.
+        found: What was found in it.
+        name: What the labels are called, after the name of the image.
+
+    Returns:
+        What was found, as a sentence.
+    """
+    viewer.add_labels(
+        found.labels,
+        name=f"{layer.name} {name}",
+        features=found.features,
+        metadata={IMAGE: layer.name},
+        affine=layer.affine,
+        scale=layer.scale,
+        translate=layer.translate,
+        rotate=layer.rotate,
+        shear=layer.shear,
+        units=layer.units,
+    )
+    count = len(found.features)
+    text = f"{count} instance{'' if count == 1 else 's'}"
+    return text if found.diameter is None else f"{text}, diameter {found.diameter:.1f} px"
