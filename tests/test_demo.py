@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "demo"
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
-SAMPLES = "hematoxylin", "slide", "coins"
+SAMPLES = "hematoxylin", "galaxies", "coins"
 MOST_SECONDS = 120
 
 

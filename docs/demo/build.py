@@ -33,10 +33,10 @@ def main() -> None:
     model = keras_rpe.models.InstanceSegmenter.from_preset("nuclei")
     model.export(BUILT / "nuclei.onnx", format="onnx")
     require_diameter(BUILT / "nuclei.onnx")
-    slide = data.immunohistochemistry()
-    stain = filters.gaussian(color.rgb2hed(slide)[..., 0], 2)
+    stain = filters.gaussian(color.rgb2hed(data.immunohistochemistry())[..., 0], 2)
     stain = util.img_as_ubyte((stain - stain.min()) / (stain.max() - stain.min()))
-    samples = {"hematoxylin": stain, "slide": slide, "coins": data.coins()}
+    galaxies = data.hubble_deep_field()[:512, :512]
+    samples = {"hematoxylin": stain, "galaxies": galaxies, "coins": data.coins()}
     for name, image in samples.items():
         io.imsave(BUILT / f"{name}.png", image, check_contrast=False)
     size = sum(path.stat().st_size for path in BUILT.iterdir()) / 1e6
