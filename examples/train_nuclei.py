@@ -96,7 +96,7 @@ def main() -> None:
     keras.utils.set_random_seed(options.seed)
     keras.config.set_dtype_policy(options.precision)
     options.out.mkdir(parents=True, exist_ok=True)
-    updating, calibrating, held_out = [], [], {}
+    updating, calibrating, trained_on, held_out = [], [], [], {}
     for folder in options.folders:
         name = folder.parent.name if folder.name == "train" else folder.name
         images = label_folder(folder)
@@ -104,6 +104,7 @@ def main() -> None:
             held_out[name] = images
         else:
             training, held_out[name] = images.split(1 / 7, seed=0)
+            trained_on.append(name)
             for kept, one in zip((updating, calibrating), kept_for_updates(training)):
                 kept.append(one)
         listed = held_out[name].names
@@ -158,7 +159,7 @@ def main() -> None:
     notes = {
         "task": "instance segmentation",
         "backbone": "unet_small",
-        "trained_on": f"{sum(map(len, updating))} images of {', '.join(held_out)}",
+        "trained_on": f"{sum(map(len, updating))} images of {', '.join(trained_on)}",
         "thresholds_from": f"{len(chosen)} other images of them",
         "left_out": options.leave_out.name if options.leave_out else None,
         "figures": figures,
