@@ -17,7 +17,8 @@ import keras_rpe
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = sorted(DOCS.rglob("*.md"))
+# What npm brings for the page in the browser has pages of its own.
+PAGES = sorted(path for path in DOCS.rglob("*.md") if "node_modules" not in path.parts)
 EXTRA = ("mkdocs", "material", "mkdocstrings_handlers.python", "latex2mathml")
 _BLOCK = re.compile(r"^( *)```python\n(.*?)^\1```", re.M | re.S)
 _FETCHED = re.compile(
