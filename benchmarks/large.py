@@ -14,8 +14,9 @@ writing, those before and after the tiles, where the whole image is measured and
 together, and the peak of memory above that of the process with its model loaded and traced. `seams`
 cuts mosaics at tiles, and counts the objects that the whole image shows in the same way, IoU at
 least 0.99, at the same diameter. `workers` gives the tiles to one and to two dask workers, each of
-one thread, which have seen a tile before. `peer` is StarDist's `predict_instances_big` in blocks of
-1024, in the environment that `benchmarks/stardist_nuclei.py` describes; the diameter is found.
+one thread, which have seen a tile before, like the process that calls them. `peer` is StarDist's
+`predict_instances_big` in blocks of 1024, in the environment that `benchmarks/stardist_nuclei.py`
+describes; the diameter is found.
 """
 
 from __future__ import annotations
@@ -113,6 +114,7 @@ def run(options: argparse.Namespace) -> None:
     def progress(*_: int) -> None:
         times.append(time.perf_counter())
 
+    warm_up(options.preset)
     if options.workers:
         from distributed import Client
 
@@ -123,7 +125,6 @@ def run(options: argparse.Namespace) -> None:
                 options.image, options.preset, out, tile=TILE, client=one, progress=progress
             )
     else:
-        warm_up(options.preset)
         model = loaded_segmenter(options.preset)
         idle, start = peak_memory(), time.perf_counter()
         found = segment_large(

@@ -25,8 +25,9 @@ from keras_rpe.large.image import LargeImage, Run
 from keras_rpe.large.join import TIFF_ENDINGS, JoinedLabels, join_tiles
 from keras_rpe.large.tiles import (
     TileJob,
-    contrast_and_diameter,
+    corner_and_contrast,
     loaded_segmenter,
+    part_diameter,
     segment_tile,
 )
 from keras_rpe.models.instance_segmenter import GIVEN_OCTAVES, STEPS, InstanceSegmenter
@@ -42,8 +43,9 @@ _DIAMETERS = 4  # That a halo is wide where fragments are joined.
 _WINDOW = 128  # Cells, of a network that groups images as one.
 _SIDES = ("top", "bottom"), ("left", "right")
 _ROWS = 2**16  # Of a table that become text at once.
-_PLACES, _PLACE = 5, 768  # A grid of places that are asked for the diameter, and their side.
+_PLACES, _PLACE = 5, 768  # A grid of places that may tell the diameter, and their side.
 _CONTRAST = 0.5  # Of the place with most, from which a place counts.
+_ASKED = 9  # Of the places that count: more do not change the median much.
 
 Progress = Callable[[int, int], None]
 
@@ -97,8 +99,8 @@ def segment_large(
         model: The model, or the name or folder of a preset, or a `.keras` file.
         out: Of the label image: `….tif` for a tiled BigTIFF, anything else for an OME-Zarr image of
             labels. The table of instances stands beside it, `….csv` or `….parquet`.
-        diameter: Of the objects, √(4 area / π) in pixels; "auto" estimates it in 25 places, and
-            takes the median of those with at least half the contrast of the richest.
+        diameter: Of the objects, √(4 area / π) in pixels; "auto" takes the median of nine
+            places, out of those of 25 with at least half the contrast of the richest.
         tile: Side of what the network sees at once, about, from 64, in pixels of the image as it is
             resized for the network, and at most twice as many of the image. That is a tile, of
             whole windows of the grouping, and the halo around it.
@@ -262,11 +264,11 @@ def _measured(
     cell, stride = model.output_stride, model.largest_stride
     decoder, seeds = model.decoder, model.seeded_mean_shift
     # What a window at the border shows of its neighbor must be as in the whole image, too. The last
-    # pixels before the rim of a tile are resized without their neighbors.
+    # pixel before the rim of a tile is resized without its neighbor.
     overlap = model.inference_window_overlap * cell if seeds else 0
     fragment = decoder.min_area if decoder.fragment_area is None else decoder.fragment_area
     seen = max(_sight(model) + overlap, _DIAMETERS * trained if fragment else 0)
-    halo = math.ceil(seen / stride + 1) * stride
+    halo = math.ceil((seen + max(scale, 1.0)) / stride) * stride
     size = (seeds.window_size if seeds else model.inference_window_size) or _WINDOW
     cells = [math.ceil(math.ceil(n * scale) / stride) * stride // cell for n in image.shape]
     windows = [int(window_grid(n, size)[1]) for n in cells]
@@ -304,18 +306,18 @@ def _sight(model: InstanceSegmenter) -> int:
 
 
 def _estimated(image: LargeImage, model: str | InstanceSegmenter, run: Run) -> float:
-    """The median of the diameters in the places with much contrast."""
+    """The median of the diameters in some of the places with much contrast."""
     rows, columns = (
-        [
-            slice(at, at + _PLACE)
-            for at in np.linspace(0, max(n - _PLACE, 0), min(-(-n // _PLACE), _PLACES), dtype=int)
-        ]
+        np.linspace(0, max(n - _PLACE, 0), min(-(-n // _PLACE), _PLACES), dtype=int).tolist()
         for n in image.shape
     )
-    places = itertools.product(rows, columns)
-    found = list(run(functools.partial(contrast_and_diameter, image, model), places))
-    least = _CONTRAST * max(contrast for contrast, _ in found)
-    return float(np.median([diameter for contrast, diameter in found if contrast >= least]))
+    corners = itertools.product(rows, columns)
+    found = sorted(run(functools.partial(corner_and_contrast, image, _PLACE), corners))
+    least = _CONTRAST * max(contrast for _, contrast in found)
+    rich = [corner for corner, contrast in found if contrast >= least]
+    some = np.linspace(0, len(rich) - 1, min(len(rich), _ASKED), dtype=int)
+    asked = functools.partial(part_diameter, image, model, _PLACE)
+    return float(np.median(list(run(asked, [rich[k] for k in some]))))
 
 
 def _segment_tiles(job: TileJob, run: Run, progress: Progress | None) -> None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.ndimage import find_objects
 
-from keras_rpe.large.image import LargeImage, Place
+from keras_rpe.large.image import LargeImage
 from keras_rpe.models.instance_segmenter import InstanceSegmenter
 from keras_rpe.models.task import Task
 from keras_rpe.ops.maps import rotation_speeds
@@ -113,13 +113,24 @@ def loaded_segmenter(model: str) -> InstanceSegmenter:
 _ONE_AT_A_TIME = threading.Lock()  # Workers may have several threads, and a model is not for them.
 
 
-def contrast_and_diameter(
-    image: LargeImage, model: str | InstanceSegmenter, place: Place
-) -> tuple[float, float]:
-    """The standard deviation of a part of the image, and the diameter of its objects."""
-    pixels = image.read(*place)
+def corner_and_contrast(
+    image: LargeImage, side: int, corner: tuple[int, int]
+) -> tuple[tuple[int, int], float]:
+    """The corner of a square of the image, and the standard deviation of its pixels."""
+    return corner, float(_square(image, side, corner).std())
+
+
+def part_diameter(
+    image: LargeImage, model: str | InstanceSegmenter, side: int, corner: tuple[int, int]
+) -> float:
+    """The diameter of the objects in a square of the image."""
+    pixels = _square(image, side, corner)
     with _ONE_AT_A_TIME:
-        return float(pixels.std()), _segmenter(model).predict_diameter(pixels)
+        return _segmenter(model).predict_diameter(pixels)
+
+
+def _square(image: LargeImage, side: int, corner: tuple[int, int]) -> np.ndarray:
+    return image.read(*(slice(at, at + side) for at in corner))
 
 
 def _segmenter(model: str | InstanceSegmenter) -> InstanceSegmenter:
