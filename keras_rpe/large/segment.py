@@ -264,11 +264,11 @@ def _measured(
     cell, stride = model.output_stride, model.largest_stride
     decoder, seeds = model.decoder, model.seeded_mean_shift
     # What a window at the border shows of its neighbor must be as in the whole image, too. The last
-    # pixel before the rim of a tile is resized without its neighbor.
+    # pixels before the rim of a tile are resized without their neighbors.
     overlap = model.inference_window_overlap * cell if seeds else 0
     fragment = decoder.min_area if decoder.fragment_area is None else decoder.fragment_area
     seen = max(_sight(model) + overlap, _DIAMETERS * trained if fragment else 0)
-    halo = math.ceil((seen + max(scale, 1.0)) / stride) * stride
+    halo = math.ceil(seen / stride + 1) * stride
     size = (seeds.window_size if seeds else model.inference_window_size) or _WINDOW
     cells = [math.ceil(math.ceil(n * scale) / stride) * stride // cell for n in image.shape]
     windows = [int(window_grid(n, size)[1]) for n in cells]

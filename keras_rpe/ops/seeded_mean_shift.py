@@ -6,13 +6,14 @@ are wanted, a few seeds suffice:
 1. `_find_modes` takes a sample of the points that are left over, which are those not yet close to a
    mode; `_modes_of_sample` draws seeds in it, until every point of the sample is close to a seed,
    and each seed climbs the density of the sample. Again, until no point is left over.
-2. The modes climb the density of all points (`_climb`), and those that meet become one
+2. The modes climb the density of all points that count (`_climb`), and those that meet become one
    (`_distinct`).
 3. Each point takes its nearest mode (`_nearest`).
 
 No operation has a shape that depends on data. So the modes of a list lie in a table of fixed
 length: the first `count` of its slots are filled, and the others are 0. The table is worked on in
-blocks of slots, and only the blocks that are used cost time.
+blocks of slots, and only the blocks that are used cost time. So it is with the points of step 2:
+those that count come first (`_in_blocks`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any
 from keras import ops
 
 from keras_rpe.ops.backend import run_while
+from keras_rpe.ops.maps import missing_to_multiple
 from keras_rpe.ops.mean_shift import SHORTEST, unit
 
 Tensor = Any
@@ -33,6 +35,9 @@ SEED_BLOCK = 32
 
 SAMPLE = 4096
 """Points at most among which seeds are drawn and climb first."""
+
+POINT_BLOCK = 2048
+"""Points whose density modes climb together."""
 
 _FAR = -2.0  # Below any cosine.
 _ABSENT = -200.0  # As the logarithm of a weight.
@@ -62,7 +67,8 @@ def seeded_mean_shift(
             close to none go to the nearest mode nevertheless.
         max_iterations: Loops at most; they end as soon as no seed moves.
         weights: Weight of each point as a neighbor, in [0, 1], shape `(batch, N, 1)`. Default: 1.
-        seed_weight: Least weight of a point that needs a seed close to it.
+        seed_weight: Least weight of a point that needs a seed close to it. Lighter points take
+            their nearest mode, and are no neighbors.
         seed_similarity: Calibrated cosine similarity (1 + cos)/2 to a seed, in [0, 1], at which a
             point needs none of its own.
         mode_similarity: Similarity at which two modes are one.
@@ -86,7 +92,9 @@ def seeded_mean_shift(
     kappa = ops.stop_gradient(1.0 / ops.square(ops.convert_to_tensor(bandwidth, dtype=x.dtype)))
     squared = ops.sum(ops.square(x), axis=-1, keepdims=True)
     # A zero vector would not even be close to itself.
-    eligible = ops.logical_and(weights >= seed_weight, squared > 0.25)[..., 0]
+    eligible = ops.logical_and(weights >= seed_weight, squared > 0.25)
+    weights = ops.where(eligible, weights, 0.0)
+    eligible = eligible[..., 0]
     # The points, as both factors of the products with seeds y. As rows, their product with (κ y, 1)
     # is the exponent of the kernel, κ (x·y - |x|) + log w, which never rises above log w. As
     # columns, their product with a kernel is the weighted sum of the points, and its total.
@@ -96,9 +104,10 @@ def seeded_mean_shift(
     climb = partial(_climb, kappa=kappa, max_iterations=max_iterations, tolerance=tolerance)
 
     modes, count = _find_modes(rows, columns, eligible, climb, max_seeds, 2 * seed_similarity - 1)
+    blocks = _in_blocks(rows, eligible)
     # After one loop among all points, most of the modes that were found twice are one.
     for loops in (1, max_iterations):
-        climb_all = partial(climb, rows=rows, columns=columns, max_iterations=loops)
+        climb_all = partial(climb, sums=partial(_sums_over_blocks, *blocks), max_iterations=loops)
         modes = _each_block(modes, count, climb_all)
         modes, count = _distinct(modes, count, 2 * mode_similarity - 1)
     return _nearest(x, columns, modes, count)
@@ -203,7 +212,7 @@ def _modes_of_sample(
         slot = ops.expand_dims(count, -1) + ops.cast(ops.cumsum(taken, axis=1), "int32") - 1
         taken = taken * ops.cast(slot < max_seeds, key.dtype)
         seeds = seeds * ops.expand_dims(taken, -1)
-        found = climb(seeds, rows, columns)
+        found = climb(seeds, sums=partial(_sums, rows, columns))
         both = ops.concatenate([seeds, found], axis=1)
         closest = ops.maximum(closest, ops.max(ops.matmul(both, columns[:, :-1]), axis=1))
         count += ops.cast(ops.sum(taken, axis=1), "int32")
@@ -215,8 +224,7 @@ def _modes_of_sample(
 
 def _climb(
     seeds: Tensor,
-    rows: Tensor,
-    columns: Tensor,
+    sums: Callable[[Tensor], Tensor],
     kappa: Tensor,
     max_iterations: int,
     tolerance: float,
@@ -229,11 +237,10 @@ def _climb(
 
     def loop(i: Tensor, y: Tensor, change: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         queries = ops.concatenate([kappa * y, ops.ones_like(y[..., :1])], axis=-1)
-        kernel = ops.exp(ops.matmul(rows, ops.swapaxes(queries, 1, 2)))
-        sums = ops.swapaxes(ops.matmul(columns, kernel), 1, 2)
-        total = sums[..., -1:]
+        found = ops.swapaxes(sums(ops.swapaxes(queries, 1, 2)), 1, 2)
+        total = found[..., -1:]
         # Selected, as are all guards here: files in float16 round a tiny constant to 0.
-        mean = sums[..., :-1] / ops.where(total > 0, total, 1.0)
+        mean = found[..., :-1] / ops.where(total > 0, total, 1.0)
         # A seed far from all weight, or amid opposite points, has nowhere to go.
         far = ops.sum(ops.square(mean), axis=-1, keepdims=True) <= SHORTEST**2
         moved = there * ops.where(far, y, unit(mean))
@@ -245,6 +252,54 @@ def _climb(
         loop,
         (ops.zeros((), "int32"), seeds, ops.ones_like(seeds[:, 0, 0])),
     )[1]
+
+
+def _sums(rows: Tensor, columns: Tensor, queries: Tensor) -> Tensor:
+    """The kernel-weighted sum of the points, and its total, for each column of the queries."""
+    return ops.matmul(columns, ops.exp(ops.matmul(rows, queries)))
+
+
+def _sums_over_blocks(rows: Tensor, columns: Tensor, count: Tensor, queries: Tensor) -> Tensor:
+    """`_sums` of the first blocks of points."""
+
+    def add(i: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
+        block = ops.take(rows, i, axis=1), ops.take(columns, i, axis=1)
+        return i + 1, total + _sums(*block, queries)
+
+    start = ops.zeros((), "int32"), ops.zeros_like(queries)
+    return run_while(lambda i, _: i < count, add, start)[1]
+
+
+def _in_blocks(rows: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The points in blocks, as rows and as columns, and how many blocks hold all that count.
+
+    `(batch, blocks, points, D + 1)`, `(batch, blocks, D + 1, points)`: those that count come first.
+    """
+    batch, n, width = ops.shape(rows)[0], ops.shape(rows)[1], rows.shape[-1]
+    side = max(min(n, POINT_BLOCK), 1) if isinstance(n, int) else ops.clip(n, 1, POINT_BLOCK)
+    counting = ops.cast(counts, "int32")
+    number = ops.sum(counting, axis=1, keepdims=True)
+    place = ops.where(
+        counts, ops.cumsum(counting, axis=1) - 1, number + ops.cumsum(1 - counting, axis=1) - 1
+    )
+    index = ops.reshape(ops.arange(batch * n, dtype="int32"), (batch, n))
+    place += index[:, :1]
+    order = ops.scatter(ops.reshape(place, (-1, 1)), ops.reshape(index, (-1,)), (batch * n,))
+    ordered = ops.take(ops.reshape(rows, (batch * n, width)), order, axis=0)
+    ordered = ops.reshape(ordered, (batch, n, width))
+    more = missing_to_multiple(n, side)
+    # As columns, what fills the last block up adds nothing.
+    columns = ops.pad(
+        _with_ones(ops.swapaxes(ordered[..., :-1], 1, 2)), [[0, 0], [0, 0], [0, more]]
+    )
+    ordered = ops.pad(ordered, [[0, 0], [0, more], [0, 0]])
+    blocks = (n + more) // side
+    columns = ops.reshape(columns, (batch, width, blocks, side))
+    return (
+        ops.reshape(ordered, (batch, blocks, side, width)),
+        ops.transpose(columns, (0, 2, 1, 3)),
+        (ops.max(number, initial=0) + side - 1) // side,
+    )
 
 
 def _each_block(modes: Tensor, count: Tensor, climb: Callable[[Tensor], Tensor]) -> Tensor:
