@@ -107,6 +107,18 @@ def test_weights_say_who_attracts_and_who_needs_a_seed() -> None:
         np.testing.assert_array_equal(mode, modes[truth == which][0])
 
 
+def test_light_points_pull_no_mode() -> None:
+    x, truth = _groups([3000, 2500], 3, noise=0.08)
+    weights = np.where(x[:, 0] > np.median(x[:, 0]), 0.45, np.linspace(0.5, 1, len(x)))
+    heavy = weights >= 0.5
+    assert heavy.sum() > 2048  # More than a block of them, scattered among the others.
+    modes = _grouped(x, weights=weights, max_iterations=100, tolerance=1e-12)
+    for group in (0, 1):
+        mode = modes[truth == group][0]
+        mean = (np.exp((x @ mode - 1) / 0.2**2) * weights * heavy) @ x
+        np.testing.assert_allclose(mode, mean / np.linalg.norm(mean), atol=1e-5)
+
+
 def test_each_list_is_grouped_for_itself() -> None:
     lists = [_groups(sizes, 6, seed=s)[0] for s, sizes in enumerate(([90] * 2, [20] * 9, [180]))]
     together = np.asarray(seeded_mean_shift(np.stack(lists)))
