@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from functools import reduce
@@ -77,7 +76,7 @@ def evaluate_boundaries(
         (detect(network, read_image(pair.image)).thinned for pair in pairs),
         _Drawn(pairs),
         thresholds=cuts,
-        progress=sys.stderr.isatty(),
+        progress=True,
     )
     ods = (figures.ods, figures.ods_threshold, figures.ods_precision, figures.ods_recall)
     ois = (figures.ois_precision, figures.ois_recall)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import io
 import math
-import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -197,15 +195,6 @@ def segment_tile(job: TileJob, place: tuple[int, ...]) -> None:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **content)
     write_file(job.file(place), buffer.getvalue())
-    _trim_memory()
-
-
-def _trim_memory() -> None:
-    """Give back to the system what the C library of Linux keeps for tiles of other sizes."""
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:  # Others than glibc have none.
-            trim(0)
 
 
 def _ends(cells: slice) -> tuple[int, int]:

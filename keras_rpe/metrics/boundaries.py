@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -249,7 +250,8 @@ def boundary_benchmark(
         max_distance: largest distance of a pair, in diagonals of the image, in [0, 1).
         processes: how many processes share the images; 1 works in this one. None takes one for
             each processor, and this one if there is a single image or processor.
-        progress: whether to draw a progress bar on the standard error.
+        progress: whether to draw a progress bar on the standard error, or, where it is no
+            terminal, to write a line there every half minute and at the end.
 
     Returns:
         The figures over all images.
@@ -284,7 +286,7 @@ def boundary_benchmark(
     images = image_by_image(_checked, predictions=predictions, truths=truths)
     counts = count_images(images, levels, max_distance, workers)
     if progress:
-        counts = _with_bar(counts, total)
+        counts = _with_progress(counts, total)
     collected = list(counts)
     if not collected:
         raise ValueError("`predictions` must hold at least one map. Received: none")
@@ -367,10 +369,29 @@ def count_images(
             worker.communicate()
 
 
-def _with_bar(counts: Iterator[np.ndarray], total: int | None) -> Iterator[np.ndarray]:
+_BETWEEN_LINES = 30  # Seconds.
+
+
+def _with_progress(counts: Iterator[np.ndarray], total: int | None) -> Iterator[np.ndarray]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress("Boundaries", *columns, console=Console(stderr=True)) as bar:
-        yield from bar.track(counts, total=total)
+    console = Console(stderr=True)
+    if console.is_terminal:
+        columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress("Boundaries", *columns, console=console) as bar:
+            yield from bar.track(counts, total=total)
+        return
+    begin = last = time.monotonic()
+    done = 0
+    for done, count in enumerate(counts, start=1):
+        yield count
+        now = time.monotonic()
+        if total and done < total and now - last >= _BETWEEN_LINES:
+            last, left = now, (now - begin) / done * (total - done) / 60
+            _print_error(f"Boundaries: {done} of {total} images, {left:.0f} minutes left")
+    _print_error(f"Boundaries: {done} images in {time.monotonic() - begin:.0f} seconds")
+
+
+def _print_error(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -7,7 +7,12 @@ import pytest
 from PIL import Image
 from scipy.io import loadmat
 
-from keras_rpe.metrics import BoundaryFigures, boundary_benchmark, boundary_matching
+from keras_rpe.metrics import (
+    BoundaryFigures,
+    boundaries,
+    boundary_benchmark,
+    boundary_matching,
+)
 from keras_rpe.metrics.boundaries import count_images
 from keras_rpe.metrics.boundary_matching import boundary_counts
 
@@ -69,6 +74,15 @@ def test_processes_and_generators_give_the_same_figures(images, capfd):
     captured = capfd.readouterr()
     assert "Boundaries" in captured.err
     assert not captured.out
+
+
+def test_a_log_says_how_far_it_is(images, capfd, monkeypatch):
+    monkeypatch.setattr(boundaries, "_BETWEEN_LINES", 0)
+    boundary_benchmark(*images, 3, 0.02, processes=1, progress=True)
+    first, *_, last = capfd.readouterr().err.splitlines()
+    number = len(images[0])
+    assert first == f"Boundaries: 1 of {number} images, 0 minutes left"
+    assert last.startswith(f"Boundaries: {number} images in ")
 
 
 def test_an_empty_prediction_and_empty_truths_score_zero():
