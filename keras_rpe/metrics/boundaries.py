@@ -251,7 +251,7 @@ def boundary_benchmark(
         processes: how many processes share the images; 1 works in this one. None takes one for
             each processor, and this one if there is a single image or processor.
         progress: whether to draw a progress bar on the standard error, or, where it is no
-            terminal, to write a line there every half minute and at the end.
+            terminal, to write a line there every half minute, if their number is known.
 
     Returns:
         The figures over all images.
@@ -383,15 +383,13 @@ def _with_progress(counts: Iterator[np.ndarray], total: int | None) -> Iterator[
             yield from bar.track(counts, total=total)
         return
     begin = last = time.monotonic()
-    done = 0
     for done, count in enumerate(counts, start=1):
         yield count
         now = time.monotonic()
         if total and done < total and now - last >= _BETWEEN_LINES:
             last, left = now, (now - begin) / done * (total - done) / 60
-            _print_error(f"Boundaries: {done} of {total} images, {left:.0f} minutes left")
-    _print_error(f"Boundaries: {done} images in {time.monotonic() - begin:.0f} seconds")
-
-
-def _print_error(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+            print(
+                f"Boundaries: {done} of {total} images, {left:.0f} minutes left",
+                file=sys.stderr,
+                flush=True,
+            )
