@@ -45,7 +45,7 @@ _SIDES = ("top", "bottom"), ("left", "right")
 _ROWS = 2**16  # Of a table that become text at once.
 _PLACES, _PLACE = 5, 768  # A grid of places that may tell the diameter, and their side.
 _CONTRAST = 0.5  # Of the place with most, from which a place counts.
-_ASKED = 9  # Of the places that count: more do not change the median much.
+_ASKED = 9  # Of the places that count, at most: each takes the time of a prediction.
 
 Progress = Callable[[int, int], None]
 
@@ -99,8 +99,8 @@ def segment_large(
         model: The model, or the name or folder of a preset, or a `.keras` file.
         out: Of the label image: `….tif` for a tiled BigTIFF, anything else for an OME-Zarr image of
             labels. The table of instances stands beside it, `….csv` or `….parquet`.
-        diameter: Of the objects, √(4 area / π) in pixels; "auto" takes the median of nine
-            places, out of those of 25 with at least half the contrast of the richest.
+        diameter: Of the objects, √(4 area / π) in pixels; "auto" takes the median of at
+            most nine of 25 places, which have at least half the contrast of the richest.
         tile: Side of what the network sees at once, about, from 64, in pixels of the image as it is
             resized for the network, and at most twice as many of the image. That is a tile, of
             whole windows of the grouping, and the halo around it.

@@ -6,14 +6,14 @@ are wanted, a few seeds suffice:
 1. `_find_modes` takes a sample of the points that are left over, which are those not yet close to a
    mode; `_modes_of_sample` draws seeds in it, until every point of the sample is close to a seed,
    and each seed climbs the density of the sample. Again, until no point is left over.
-2. The modes climb the density of all points that count (`_climb`), and those that meet become one
-   (`_distinct`).
+2. The modes climb the density of all eligible points, those of at least `seed_weight` (`_climb`),
+   and those that meet become one (`_distinct`).
 3. Each point takes its nearest mode (`_nearest`).
 
 No operation has a shape that depends on data. So the modes of a list lie in a table of fixed
 length: the first `count` of its slots are filled, and the others are 0. The table is worked on in
-blocks of slots, and only the blocks that are used cost time. So it is with the points of step 2:
-those that count come first (`_in_blocks`).
+blocks of slots, and only the blocks that are used cost time. The points of
+step 2 lie in blocks, too, the eligible ones first (`_in_blocks`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SAMPLE = 4096
 """Points at most among which seeds are drawn and climb first."""
 
 POINT_BLOCK = 2048
-"""Points whose density modes climb together."""
+"""Eligible points that modes are compared with together."""
 
 _FAR = -2.0  # Below any cosine.
 _ABSENT = -200.0  # As the logarithm of a weight.
@@ -270,17 +270,17 @@ def _sums_over_blocks(rows: Tensor, columns: Tensor, count: Tensor, queries: Ten
     return run_while(lambda i, _: i < count, add, start)[1]
 
 
-def _in_blocks(rows: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The points in blocks, as rows and as columns, and how many blocks hold all that count.
+def _in_blocks(rows: Tensor, eligible: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The points in blocks, as rows and as columns, and how many blocks hold all eligible ones.
 
-    `(batch, blocks, points, D + 1)`, `(batch, blocks, D + 1, points)`: those that count come first.
+    `(batch, blocks, points, D + 1)` and `(batch, blocks, D + 1, points)`, the eligible ones first.
     """
     batch, n, width = ops.shape(rows)[0], ops.shape(rows)[1], rows.shape[-1]
     side = max(min(n, POINT_BLOCK), 1) if isinstance(n, int) else ops.clip(n, 1, POINT_BLOCK)
-    counting = ops.cast(counts, "int32")
-    number = ops.sum(counting, axis=1, keepdims=True)
+    first = ops.cast(eligible, "int32")
+    number = ops.sum(first, axis=1, keepdims=True)
     place = ops.where(
-        counts, ops.cumsum(counting, axis=1) - 1, number + ops.cumsum(1 - counting, axis=1) - 1
+        eligible, ops.cumsum(first, axis=1) - 1, number + ops.cumsum(1 - first, axis=1) - 1
     )
     index = ops.reshape(ops.arange(batch * n, dtype="int32"), (batch, n))
     place += index[:, :1]

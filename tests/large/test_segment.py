@@ -100,9 +100,9 @@ def test_a_heap_of_cells_is_cut_nowhere(tmp_path, fragment):
     # A pixel between two cells on a border may go to the other, and a fragment on it may be joined
     # to another cell.
     objects, pixels = matching(whole, tifffile.imread(found.labels), [0.95, 0.99])
-    share = 0.98 if fragment is None else 1.0
+    share, alike = (0.98, 0.98) if fragment is None else (1.0, 0.99)
     assert objects.tp >= share * max(objects.n_true, objects.n_pred) > 250
-    assert pixels.tp >= 0.98 * pixels.n_true
+    assert pixels.tp > alike * pixels.n_true
 
 
 def test_an_interrupted_call_continues(model, image, whole, tmp_path, monkeypatch):

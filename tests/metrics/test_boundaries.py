@@ -62,7 +62,8 @@ def test_figures_of_the_official_benchmark(golden_root):
     assert one.ois == pytest.approx(image["f"], abs=0.002)
 
 
-def test_processes_and_generators_give_the_same_figures(images, capfd):
+def test_processes_and_generators_give_the_same_figures(images, capfd, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # As on a terminal, with a bar.
     predictions, truths = images
     one = boundary_benchmark(predictions, truths, 9, 0.02, processes=1)
     two = boundary_benchmark(iter(predictions), iter(truths), 9, 0.02, processes=2, progress=True)
@@ -71,10 +72,13 @@ def test_processes_and_generators_give_the_same_figures(images, capfd):
         assert 0 < getattr(one, name) < 1
     np.testing.assert_array_equal(one.precision, two.precision)
     np.testing.assert_array_equal(one.recall, two.recall)
-    assert not capfd.readouterr().out
+    captured = capfd.readouterr()
+    assert "Boundaries" in captured.err
+    assert not captured.out
 
 
 def test_a_log_says_how_far_it_is(images, capfd, monkeypatch):
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
     monkeypatch.setattr(boundaries, "_BETWEEN_LINES", 0)
     boundary_benchmark(*images, 3, 0.02, processes=1, progress=True)
     number = len(images[0])
