@@ -39,7 +39,8 @@ _SETTINGS = "settings.json"
 _ENLARGED = 2  # Times the side of a tile, in pixels of an image that is made smaller.
 _FARTHEST = 512  # Pixels that a network is asked for whether it sees them.
 _SEEN = 1e-4  # Of a change of its outputs.
-_DIAMETERS = 4  # That a halo is wide where fragments are joined.
+_RIM = 3  # Pixels at the rim of a tile that are cut, or resized without their neighbors.
+_DIAMETERS = 4  # By which a halo is wider where fragments are joined.
 _WINDOW = 128  # Cells, of a network that groups images as one.
 _SIDES = ("top", "bottom"), ("left", "right")
 _ROWS = 2**16  # Of a table that become text at once.
@@ -263,12 +264,11 @@ def _measured(
     scale = 1.0 / (round(2.0 ** -float(octaves) * STEPS) / STEPS)
     cell, stride = model.output_stride, model.largest_stride
     decoder, seeds = model.decoder, model.seeded_mean_shift
-    # What a window at the border shows of its neighbor must be as in the whole image, too. The last
-    # pixels before the rim of a tile are resized without their neighbors.
+    # What a window at the border shows of its neighbor must be as in the whole image, too.
     overlap = model.inference_window_overlap * cell if seeds else 0
     fragment = decoder.min_area if decoder.fragment_area is None else decoder.fragment_area
-    seen = max(_sight(model) + overlap, _DIAMETERS * trained if fragment else 0)
-    halo = math.ceil(seen / stride + 1) * stride
+    seen = _sight(model) + overlap + (_DIAMETERS * trained if fragment else 0)
+    halo = math.ceil(seen + _RIM * max(scale, 1.0))
     size = (seeds.window_size if seeds else model.inference_window_size) or _WINDOW
     cells = [math.ceil(math.ceil(n * scale) / stride) * stride // cell for n in image.shape]
     windows = [int(window_grid(n, size)[1]) for n in cells]
@@ -281,6 +281,7 @@ def _measured(
         "windows": windows,
         "tile": [max(round(side / (cell * n)), 1) * cell * n for n in windows],
         "halo": halo,
+        "overlap": overlap,
         "strides": [cell, stride],
         "similarity": decoder.similarity_threshold,
         "least": decoder.min_area,

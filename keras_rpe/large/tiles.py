@@ -48,7 +48,8 @@ class TileJob:
     limits: tuple[float, float]
     windows: tuple[int, int]  # Sides of a window, in cells.
     tile: tuple[int, int]  # Sides of a tile, in pixels of the resized image.
-    halo: int  # The same.
+    halo: int  # The same, of what a tile sees beyond its own.
+    overlap: int  # The same, of what a window does.
     strides: tuple[int, int]  # Of a cell, and the largest of the network.
     similarity: float  # From which neighboring cells are of one object.
     least: int  # Pixels of the resized image that an instance has.
@@ -65,7 +66,7 @@ class TileJob:
     @property
     def reach(self) -> int:
         """By how many pixels of the image a tile sees beyond its own at least."""
-        return max(math.floor(self.halo / self.scale) - 1, 1)
+        return max(math.floor(self.halo / self.scale) - 3, 1)
 
     def file(self, place: tuple[int, ...]) -> Path:
         """Where what a tile has found is written."""
@@ -80,22 +81,27 @@ class TileJob:
     def span(self, axis: int, index: int) -> TileSpan:
         """Where a tile lies along an axis."""
         cell, stride = self.strides
-        begin = max(index * self.tile[axis] - self.halo, 0) // stride * stride
-        end = math.ceil(((index + 1) * self.tile[axis] + self.halo) / self.scale)
-        first = math.floor(begin / self.scale)
+        window, last = cell * self.windows[axis], self.grid[axis] - 1
         resized = math.ceil(self.image.shape[axis] * self.scale)
         borders = index * self.tile[axis], min((index + 1) * self.tile[axis], resized)
-        own = [-(-(at - begin) // cell) for at in borders]
-        side = self.windows[axis]
+        windows = -(-(borders[1] - borders[0]) // window)
+        # The first and the last window of the image see all their overlap on one side.
+        halo = self.halo + (self.overlap if windows == 1 and index in (0, last) else 0)
+        ahead = min(borders[0], halo)
+        begin = (borders[0] - ahead) // stride * stride
+        # Of one length wherever a tile lies, for which convolutions are prepared and kept.
+        length = ahead + self.tile[axis] + halo + (stride - 1 if begin else 0)
+        first = math.floor(begin / self.scale)
+        end = first + math.floor(-(-length // stride) * stride / self.scale)
         return TileSpan(
             first,
             min(end, self.image.shape[axis]),
             self.border(axis, index),
             self.border(axis, index + 1),
             begin / self.scale - first,
-            begin // cell % side,
-            slice(*own),
-            math.ceil((own[1] - own[0]) / side),
+            begin // cell % self.windows[axis],
+            slice(*(-(-(at - begin) // cell) for at in borders)),
+            windows,
         )
 
 

@@ -274,9 +274,11 @@ class InstanceSegmenter(EmbeddingTask):
         if keras.backend.backend() == "jax" and canvas is None:
             canvas, octaves = tuple(ops.shape(pixels)[1:3]), ops.zeros_like(octaves)
             scale = step = ops.ones_like(octaves)
+        sides: Any = [ops.cast(n, "float32") for n in ops.shape(pixels)[1:3]]
+        if start is not None:
+            sides = [n - ops.min(start[:, axis]) for axis, n in enumerate(sides)]
         height, width = canvas or (
-            ops.maximum(ops.cast(ops.ceil(ops.max(scale) * ops.cast(n, "float32")), "int32"), 1)
-            for n in ops.shape(pixels)[1:3]
+            ops.maximum(ops.cast(ops.ceil(ops.max(scale) * n), "int32"), 1) for n in sides
         )
         embedding, scores = self.embed_normalized(resample(pixels, step, height, width, start))
         scores = scores * self._inside(scale, pixels, scores, start)
