@@ -8,8 +8,8 @@ at equal numbers of updates and with the same seeds: the pair loss before and af
 the pair loss before the loops only, with the weight of all of them. Each network is read out with
 the mean shift of prediction and without any, with thresholds chosen for each on every tenth
 training image, and measured on a folder that was not trained on, at the true median diameter of
-each image. A nucleus touches another if they are at most two pixels apart. Each run is one line in
-OUT/runs.csv; if you start it again, finished runs are not repeated.
+each image. A nucleus touches another if they are at most two pixels apart. Each readout of a run is
+one line in OUT/runs.csv, beside the weights; if you start it again, finished runs are not repeated.
 """
 
 import argparse
@@ -39,7 +39,7 @@ FIGURES = ("ap50", "ap70", "touching", "apart")
 class Unshifted(InstanceSegmenter):
     """Reads instances off the embeddings as the network gives them."""
 
-    def shift(self, embedding, scores, return_sequences=False):
+    def shift(self, embedding, scores, return_sequences=False, grid=None):
         """Leave them as they are."""
         return embedding
 
@@ -106,7 +106,13 @@ def figures(model: InstanceSegmenter, images: LabelledImages) -> dict[str, float
 def run(loss: str, seed: int, steps: int, options: argparse.Namespace) -> list[dict[str, str]]:
     """Train once, and measure both readouts."""
     updating, calibrating = zip(*(kept_for_updates(label_folder(one)) for one in options.folders))
-    model = trained(loss, seed, list(updating), steps)
+    weights = options.out / f"{loss.replace(' ', '_')}_{steps}_{seed}.weights.h5"
+    if weights.is_file():
+        model = InstanceSegmenter("unet_small")
+        model.load_weights(weights)
+    else:
+        model = trained(loss, seed, list(updating), steps)
+        model.save_weights(weights)
     chosen = reduce(operator.add, calibrating)
     rows = []
     for readout in READOUTS:

@@ -1,4 +1,4 @@
-"""The example scripts, on a few real images: `pytest -m slow`."""
+"""The example scripts, and a long benchmark, on a few real images: `pytest -m slow`."""
 
 import os
 import socket
@@ -50,6 +50,21 @@ def test_train_nuclei(small_folder: Path, tmp_path: Path) -> None:
     assert len((out / "other.txt").read_text().split()) == 10
     assert 0 < len((out / "data.txt").read_text().split()) < 10
     assert (out / "preset" / "metadata.json").is_file()
+
+
+@pytest.mark.slow
+def test_through_grouping(small_folder: Path, tmp_path: Path) -> None:
+    """A benchmark of hours, which is better known to end before it begins."""
+    out = tmp_path / "run"
+    options = ["--left-out", small_folder, "--out", out, "--steps", 2, "--seeds", 1]
+    first, again = (
+        _run("../benchmarks/through_grouping.py", small_folder, *options) for _ in range(2)
+    )
+    table = again.splitlines()
+    assert first.splitlines()[-len(table) :] == table
+    assert len(table) == 2 + 4
+    assert len((out / "runs.csv").read_text().splitlines()) == 1 + 4
+    assert len([*out.glob("*.weights.h5")]) == 2
 
 
 @pytest.mark.slow

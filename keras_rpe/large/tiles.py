@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import io
 import math
+import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,6 +118,8 @@ def loaded_segmenter(model: str) -> InstanceSegmenter:
     return loaded
 
 
+# M_ARENA_MAX, M_TRIM_THRESHOLD and M_MMAP_THRESHOLD: the latter two would grow with what is freed.
+_MALLOC_OPTIONS = {-8: 1, -1: 2**17, -3: 2**17}
 _ONE_AT_A_TIME = threading.Lock()  # Workers may have several threads, and a model is not for them.
 
 
@@ -143,8 +147,20 @@ def _segmenter(model: str | InstanceSegmenter) -> InstanceSegmenter:
     return loaded_segmenter(model) if isinstance(model, str) else model
 
 
+@functools.cache
+def _frugal_c_library() -> ctypes.CDLL | None:
+    """The GNU C library, told to keep no freed memory for later; `None` where it is another."""
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if library is None or not hasattr(library, "mallopt"):
+        return None
+    for parameter, value in _MALLOC_OPTIONS.items():
+        library.mallopt(parameter, value)
+    return library
+
+
 def segment_tile(job: TileJob, place: tuple[int, ...]) -> None:
     """Segment a tile, and write what is its own and what it sees beyond its borders."""
+    library = _frugal_c_library()
     rows, columns = spans = [job.span(axis, index) for axis, index in enumerate(place)]
     pixels = job.image.read(*(slice(one.first, one.end) for one in spans))
     with _ONE_AT_A_TIME:
@@ -201,6 +217,8 @@ def segment_tile(job: TileJob, place: tuple[int, ...]) -> None:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **content)
     write_file(job.file(place), buffer.getvalue())
+    if library is not None:
+        library.malloc_trim(0)
 
 
 def _ends(cells: slice) -> tuple[int, int]:
