@@ -173,7 +173,7 @@ def segment_tile(job: TileJob, place: tuple[int, ...]) -> None:
             (side, (-one.cells.start, one.windows) if few else (one.missing,))
             for side, one in zip(job.windows, spans)
         )
-        found, cells, modes = model.predict_part(
+        found = model.predict_part(
             pixels,
             job.diameter,
             job.limits,
@@ -187,11 +187,11 @@ def segment_tile(job: TileJob, place: tuple[int, ...]) -> None:
         for index, side, one in zip(place, job.tile, spans)
     ]
     inner = tuple(slice(one.own_first - one.first, one.own_end - one.first) for one in spans)
-    ids = np.unique(found.labels[inner])
+    ids = np.unique(found["labels"][inner])
     ids = ids[ids > 0]
-    numbers = np.zeros(int(found.labels.max(initial=0)) + 1, np.int32)
+    numbers = np.zeros(int(found["labels"].max(initial=0)) + 1, np.int32)
     numbers[ids] = np.arange(1, len(ids) + 1)
-    labels = numbers[found.labels]
+    labels = numbers[found["labels"]]
     core = labels[inner]
     corner = np.array([rows.own_first, columns.own_first])
     pixel_rows, pixel_columns = np.nonzero(core)
@@ -206,13 +206,18 @@ def segment_tile(job: TileJob, place: tuple[int, ...]) -> None:
             for axis in (0, 1)
             for name, border in (("first", spans[axis].own_first), ("last", spans[axis].own_end))
         },
-        **_edges(numbers[cells], _turned(modes, model, corners), rows.cells, columns.cells),
+        **_edges(
+            numbers[found["cells"]],
+            _turned(found["modes"], model, corners),
+            rows.cells,
+            columns.cells,
+        ),
         "area": np.bincount(flat, minlength=count)[1:],
         "rows": np.bincount(flat, pixel_rows + corner[0], count)[1:],
         "columns": np.bincount(flat, pixel_columns + corner[1], count)[1:],
         "box": (np.array(boxes, np.int64).reshape(-1, 2, 2) + corner).reshape(-1, 4),
-        "score": found.scores[ids - 1],
-        "class": found.classes[ids - 1],
+        "score": found["scores"][ids - 1],
+        "class": found["classes"][ids - 1],
     }
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **content)

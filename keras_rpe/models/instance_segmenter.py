@@ -280,7 +280,12 @@ class InstanceSegmenter(EmbeddingTask):
         height, width = canvas or (
             ops.maximum(ops.cast(ops.ceil(ops.max(scale) * n), "int32"), 1) for n in sides
         )
-        embedding, scores = self.embed_normalized(resample(pixels, step, height, width, start))
+        if images.shape[-1] == 1:  # Then one channel is resized.
+            one = resample(pixels[..., :1], step, height, width, start)
+            resized = ops.repeat(one, 3, axis=-1)
+        else:
+            resized = resample(pixels, step, height, width, start)
+        embedding, scores = self.embed_normalized(resized)
         scores = scores * self._inside(scale, pixels, scores, start)
         trained = ops.convert_to_tensor(self.object_size.log_diameter)
         known = ops.cast(trained > 0, "float32")
@@ -522,7 +527,7 @@ class InstanceSegmenter(EmbeddingTask):
         start: tuple[float, float] = (0.0, 0.0),
         own: tuple[int, int, int, int] | None = None,
         grid: WindowGrid | None = None,
-    ) -> tuple[Instances, np.ndarray, np.ndarray]:
+    ) -> dict[str, np.ndarray]:
         """Segment a part of a larger image as if that were seen whole, but for the part's rims.
 
         Args:
@@ -534,7 +539,8 @@ class InstanceSegmenter(EmbeddingTask):
             grid: As in `serve_part`; JAX compiles the graph for each.
 
         Returns:
-            As `predict_instances`, and the labels and modes of the cells, `(h, w)` and `(h, w, D)`.
+            `labels` `(H, W)`, the `scores` and `classes` of the instances, and the labels and modes
+            of the cells, `cells` `(h, w)` and `modes` `(h, w, D)`.
         """
         numbers: tuple[float, ...] = (diameter, *limits, *start, *(own or _EVERYWHERE))
         options: dict[str, Any] = {}
@@ -544,8 +550,9 @@ class InstanceSegmenter(EmbeddingTask):
             options["grid"] = grid
         if self.object_size is not None and keras.backend.backend() == "jax":
             options["canvas"] = self._canvas(np.shape(image)[:2], diameter)
-        tables = self._tables(self._part, image, *numbers, **options)
-        return Instances.from_tables(tables), tables["cells"][0], tables["modes"][0]
+        channels = 1 if np.ndim(image) == 2 and self.object_size is not None else 3
+        tables = self._tables(self._part, image, *numbers, channels=channels, **options)
+        return {name: table[0] for name, table in tables.items()}
 
     def _part(
         self,
@@ -565,7 +572,9 @@ class InstanceSegmenter(EmbeddingTask):
         limits, start = (
             ops.reshape(ops.stack(pair), (1, 2)) for pair in ((low, high), (row, column))
         )
-        return self.serve_part(images, diameter, limits, start, own, **options)
+        tables = self.serve_part(images, diameter, limits, start, own, **options)
+        del tables["boxes"]  # What is not returned is not computed.
+        return tables
 
     def _canvas(self, sides: tuple[int, ...], diameter: float) -> tuple[int, ...]:
         """The size of a resized image, as JAX must know it before the graph is compiled for it."""

@@ -227,17 +227,18 @@ class Task(keras.Model):
         function: Callable[..., dict[str, Tensor]],
         image: Any,
         *numbers: float,
+        channels: int = 3,
         **options: Any,
     ) -> dict[str, np.ndarray]:
         """Run a function of a batch of images on one, compiled once for all sizes."""
-        key = (function.__name__, len(numbers), *options.items())
+        key = (function.__name__, len(numbers), channels, *options.items())
         if key not in self._compiled_serve:
-            shapes = [(None, None, None, 3), *[()] * len(numbers)]
+            shapes = [(None, None, None, channels), *[()] * len(numbers)]
             new = {key: compiled_function(self, partial(function, **options), shapes)}
             # A plain dictionary would be tracked by Keras.
             self._compiled_serve = MappingProxyType({**self._compiled_serve, **new})
         scalars = map(np.float32, numbers)
-        result = self._compiled_serve[key](rgb_array(image)[None], *scalars)
+        result = self._compiled_serve[key](rgb_array(image)[None, ..., :channels], *scalars)
         return {name: np.asarray(ops.convert_to_numpy(value)) for name, value in result.items()}
 
     def compile(

@@ -110,7 +110,8 @@ def test_a_part_at_the_end_of_an_image_ends_with_it(model):
     image = np.zeros((16, 360), "uint8")
 
     def cells(part, start):
-        return model.predict_part(part, DIAMETER, (0.0, 1.0), (0.0, start))[1].shape[1]
+        found = model.predict_part(part, DIAMETER, (0.0, 1.0), (0.0, start))
+        return found["cells"].shape[1]
 
     whole = cells(image, 0.0)
     step = round(256 * DIAMETER / float(np.exp2(model.object_size.log_diameter))) / 256
