@@ -112,7 +112,9 @@ def run(loss: str, seed: int, steps: int, options: argparse.Namespace) -> list[d
         model.load_weights(weights)
     else:
         model = trained(loss, seed, list(updating), steps)
-        model.save_weights(weights)
+        part = weights.with_name("part.weights.h5")
+        model.save_weights(part)
+        part.replace(weights)
     chosen = reduce(operator.add, calibrating)
     rows = []
     for readout in READOUTS:

@@ -280,11 +280,9 @@ class InstanceSegmenter(EmbeddingTask):
         height, width = canvas or (
             ops.maximum(ops.cast(ops.ceil(ops.max(scale) * n), "int32"), 1) for n in sides
         )
-        if images.shape[-1] == 1:  # Then one channel is resized.
-            one = resample(pixels[..., :1], step, height, width, start)
-            resized = ops.repeat(one, 3, axis=-1)
-        else:
-            resized = resample(pixels, step, height, width, start)
+        gray = images.shape[-1] == 1  # Then one channel is resized for all.
+        resized = resample(pixels[..., :1] if gray else pixels, step, height, width, start)
+        resized = ops.repeat(resized, 3, axis=-1) if gray else resized
         embedding, scores = self.embed_normalized(resized)
         scores = scores * self._inside(scale, pixels, scores, start)
         trained = ops.convert_to_tensor(self.object_size.log_diameter)
@@ -539,8 +537,9 @@ class InstanceSegmenter(EmbeddingTask):
             grid: As in `serve_part`; JAX compiles the graph for each.
 
         Returns:
-            `labels` `(H, W)`, the `scores` and `classes` of the instances, and the labels and modes
-            of the cells, `cells` `(h, w)` and `modes` `(h, w, D)`.
+            `labels` `(H, W)`; `scores` and `classes`, of which the first `num_instances` are
+            filled; the labels and modes of the cells, `cells` `(h, w)` and `modes` `(h, w, D)`; and
+            `diameter`, in pixels.
         """
         numbers: tuple[float, ...] = (diameter, *limits, *start, *(own or _EVERYWHERE))
         options: dict[str, Any] = {}

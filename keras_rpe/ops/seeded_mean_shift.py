@@ -12,8 +12,8 @@ are wanted, a few seeds suffice:
 
 No operation has a shape that depends on data. So the modes of a list lie in a table of fixed
 length: the first `count` of its slots are filled, and the others are 0. The table is worked on in
-blocks of slots, and only the blocks that are used cost time. The points of
-step 2 lie in blocks, too, the eligible ones first (`_in_blocks`).
+blocks of slots, and only the blocks that are used cost time. The points of step 2 lie in blocks,
+too, the eligible ones first (`_in_blocks`).
 """
 
 from __future__ import annotations
