@@ -281,7 +281,6 @@ def _measured(
         "windows": windows,
         "tile": [max(round(side / (cell * n)), 1) * cell * n for n in windows],
         "halo": halo,
-        "overlap": overlap,
         "strides": [cell, stride],
         "similarity": decoder.similarity_threshold,
         "least": decoder.min_area,

@@ -51,7 +51,6 @@ class TileJob:
     windows: tuple[int, int]  # Sides of a window, in cells.
     tile: tuple[int, int]  # Sides of a tile, in pixels of the resized image.
     halo: int  # The same, of what a tile sees beyond its own.
-    overlap: int  # The same, of what a window does.
     strides: tuple[int, int]  # Of a cell, and the largest of the network.
     similarity: float  # From which neighboring cells are of one object.
     least: int  # Pixels of the resized image that an instance has.
@@ -83,27 +82,25 @@ class TileJob:
     def span(self, axis: int, index: int) -> TileSpan:
         """Where a tile lies along an axis."""
         cell, stride = self.strides
-        window, last = cell * self.windows[axis], self.grid[axis] - 1
         resized = math.ceil(self.image.shape[axis] * self.scale)
         borders = index * self.tile[axis], min((index + 1) * self.tile[axis], resized)
-        windows = -(-(borders[1] - borders[0]) // window)
-        # The first and the last window of the image see all their overlap on one side.
-        halo = self.halo + (self.overlap if windows == 1 and index in (0, last) else 0)
-        ahead = min(borders[0], halo)
-        begin = (borders[0] - ahead) // stride * stride
-        # Of one length wherever a tile lies, for which convolutions are prepared and kept.
-        length = ahead + self.tile[axis] + halo + (stride - 1 if begin else 0)
+        # All tiles see as much, those at an end further inwards: memory is kept for each size, and
+        # the first and the last window of the image see all their overlap on one side.
+        length = -(-(self.tile[axis] + 2 * self.halo + stride - 1) // stride) * stride
+        whole = -(-resized // stride) * stride
+        begin = min(max(borders[0] - self.halo, 0), max(whole - length, 0)) // stride * stride
         first = math.floor(begin / self.scale)
-        end = first + math.floor(-(-length // stride) * stride / self.scale)
+        ends = begin + length >= whole  # With the image, to the pixel.
+        end = self.image.shape[axis] if ends else first + math.floor(length / self.scale)
         return TileSpan(
             first,
-            min(end, self.image.shape[axis]),
+            end,
             self.border(axis, index),
             self.border(axis, index + 1),
             begin / self.scale - first,
             begin // cell % self.windows[axis],
             slice(*(-(-(at - begin) // cell) for at in borders)),
-            windows,
+            -(-(borders[1] - borders[0]) // (cell * self.windows[axis])),
         )
 
 
