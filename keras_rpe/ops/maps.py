@@ -78,6 +78,7 @@ def sample_nearest(x: Tensor, height: Tensor | int, width: Tensor | int) -> Tens
 
 
 _EXACT = 4096.0
+_PLACES = 1024.0  # Of a cell, which are told apart.
 
 
 def resample(
@@ -176,6 +177,8 @@ def enlarge_labels(
         length = ops.shape(parts[0][0])[1]
         begin = 0.0 if start is None else start[:, axis : axis + 1]
         place = (ops.cast(ops.arange(size), dtype) + 0.5) * ops.expand_dims(step, 1) - 0.5 + begin
+        # In the middle between two cells exactly, wherever a part of a map begins.
+        place = ops.round(place * _PLACES) / _PLACES
         place = ops.clip(place, 0.0, ops.cast(length - 1, dtype))
         low, high = _rows_around(place, length)
         share = ops.expand_dims(place - ops.cast(low, dtype), -1)

@@ -160,3 +160,18 @@ def test_sample_nearest_reads_the_centers(factor: int) -> None:
     x = np.arange(24 * 12).reshape(1, 24, 12)
     y = np.asarray(sample_nearest(x, 24 // factor, 12 // factor))
     np.testing.assert_array_equal(y, x[:, factor // 2 :: factor, factor // 2 :: factor])
+
+
+def test_a_part_of_a_label_map_is_enlarged_as_the_whole():
+    """Where a pixel lies between two cells, rounding must not decide whose it is."""
+    random = np.random.default_rng(0)
+    labels = random.integers(1, 9, (1, 6, 900)).astype("int32")
+    step = np.float32(128 / 161 / 2)  # Every 161st pixel lies in the middle between two cells.
+    step, height, width = step[None], int(6 / step), int(900 / step)
+    whole = np.asarray(enlarge_labels(labels, step, height, width))[0]
+    for begin in (8, 296, 640):
+        first = int(begin / step[0])
+        start = np.array([[0.0, first * (64 / 161) - begin]], "float32")
+        part = enlarge_labels(labels[..., begin:], step, height, width - first, start)
+        # Its first pixels lack the cell before it.
+        np.testing.assert_array_equal(np.asarray(part)[0, :, 3:], whole[:, first + 3 :])
