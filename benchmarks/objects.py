@@ -2,7 +2,7 @@
 
     python benchmarks/objects.py PHOTOS_A PHOTOS_B --models objects --out proposals.png
 
-Each folder holds `images` and `instances`, as for `examples/train_objects.py`. The test images are
+Each folder holds `images` and `instances`, as for `examples/train_photographs.py`. The test images are
 those that the script holds out from training: a fifth of each folder. Void pixels are removed from
 all masks. AR@k is the recall of the k best proposals of an image, averaged over the IoU thresholds
 .50, .55, …, .95, and AR50@k is the recall at IoU .50; "s" is the median of the seconds per image.

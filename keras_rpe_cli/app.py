@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from keras_rpe_cli.boundaries import boundaries
+from keras_rpe_cli.classes import classes
 from keras_rpe_cli.convert import convert
 from keras_rpe_cli.demo import demo
 from keras_rpe_cli.evaluate import evaluate
@@ -36,6 +37,7 @@ for command in (
     segment,
     propose,
     boundaries,
+    classes,
     train,
     evaluate,
     export,

@@ -30,20 +30,29 @@ if TYPE_CHECKING:
 
     from keras_rpe.data import BoundaryPair, LabelledImages
     from keras_rpe.metrics import Matching
-    from keras_rpe.models import BoundaryDetector, InstanceSegmenter, ObjectProposer
+    from keras_rpe.models import (
+        BoundaryDetector,
+        InstanceSegmenter,
+        ObjectProposer,
+        SemanticSegmenter,
+    )
 
 _CLASSES = {
     "instances": "InstanceSegmenter",
     "proposals": "ObjectProposer",
     "boundaries": "BoundaryDetector",
+    "classes": "SemanticSegmenter",
 }
 _NOT_FOR = {
     "instances": ["--split"],
-    "proposals": ["--split", "--diameter", "--threshold"],
-    "boundaries": ["--images", "--instances", "--ignore-label", "--diameter"],
+    "proposals": ["--split", "--diameter", "--threshold", "--classes"],
+    "boundaries": ["--images", "--instances", "--ignore-label", "--diameter", "--classes"],
+    "classes": ["--split", "--diameter", "--threshold", "--instances"],
 }
 _PROPOSALS = (1, 10, 60)
 _IOUS = (0.5, 0.6, 0.7, 0.8, 0.9)
+_CLASS_IOUS = (0.5, 0.7)
+_CLASS_MAPS = "semantic/*"
 _FIGURES = (
     *("average_precision", "precision", "recall", "f1", "mean_matched_iou", "panoptic_quality"),
     *("tp", "fp", "fn"),
@@ -200,6 +209,62 @@ def match_images(
     return [reduce(add, column) for column in zip(*pooled)], seconds
 
 
+def evaluate_instances_of_classes(
+    network: InstanceSegmenter,
+    folder: Path,
+    found: LabelledImages,
+    threshold: Sequence[float] | None,
+) -> dict[str, Any]:
+    """Segment the images of a folder and print the average precision of each class (mAP^r)."""
+    from keras_rpe.data import VOID
+    from keras_rpe.metrics import GroundTruth, MaskAveragePrecision
+
+    precision = MaskAveragePrecision("voc", sorted(set(threshold or _CLASS_IOUS)))
+    with progress_bar("evaluating", len(found)) as advance:
+        for name, (image, labels, classes) in zip(found.names, found):
+            truth = GroundTruth(labels, classes, ignore_label=VOID)
+            precision.update_state(truth, segment_image(network, image, name))
+            advance()
+    figures, by_class = precision.result(), precision.class_results()
+    intervals = precision.interval()
+    names = [name for name in figures if name != "AP"]
+    rows = [[str(label), *(f"{row[n]:.3f}" for n in names)] for label, row in by_class.items()]
+    rows.append(["mean", *(f"{figures[name]:.3f}" for name in names)])
+    ends = ("{:.3f} to {:.3f}".format(*intervals[name]) for name in names)
+    rows.append(["95 % of draws of the images", *ends])
+    print_table(str(folder), ["class", *(f"AP at IoU 0.{name[2:]}" for name in names)], rows)
+    typer.echo(f"images {len(found)}")
+    return {
+        "images": len(found),
+        "mean": figures,
+        "intervals": intervals,
+        "classes": {str(label): row for label, row in by_class.items()},
+    }
+
+
+def evaluate_classes(
+    network: SemanticSegmenter, folder: Path, found: LabelledImages
+) -> dict[str, Any]:
+    """Classify the pixels of a folder's images and print the IoU of each class and their mean."""
+    from keras_rpe.data import VOID
+    from keras_rpe.metrics import class_iou
+
+    def predictions() -> Iterator[np.ndarray]:
+        with progress_bar("evaluating", len(found)) as advance:
+            for image, _, _ in found:
+                yield network.predict_classes(image).classes
+                advance()
+
+    truths = (one.instances for one in found)  # The class maps were read as if they were.
+    by_class = class_iou(truths, predictions(), network.num_classes + 1, VOID)
+    mean = sum(by_class.values()) / len(by_class)
+    rows = [[str(label), f"{iou:.3f}"] for label, iou in by_class.items()]
+    print_table(str(folder), ["class, 0 is the background", "IoU"], [*rows, ["mean", f"{mean:.3f}"]])
+    typer.echo(f"images {len(found)}")
+    classes = {str(label): iou for label, iou in by_class.items()}
+    return {"images": len(found), "mean_iou": mean, "classes": classes}
+
+
 def evaluate_proposals(
     network: ObjectProposer,
     folder: Path,
@@ -236,7 +301,7 @@ def evaluate(
     preset: PresetOption = None,
     model: ModelOption = None,
     task: Annotated[
-        Literal["instances", "proposals", "boundaries"] | None,
+        Literal["instances", "proposals", "boundaries", "classes"] | None,
         typer.Option(help="What to evaluate. Default: the task of the model."),
     ] = None,
     names: Annotated[
@@ -250,6 +315,13 @@ def evaluate(
     instances: Annotated[
         str | None,
         typer.Option(help="The same for the label images. Default: instances/*."),
+    ] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            help="The same for images of the class of each pixel. For classes, the default is "
+            f"{_CLASS_MAPS}; for instances, each class has a figure of its own with it."
+        ),
     ] = None,
     ignore_label: Annotated[
         int | None,
@@ -279,7 +351,11 @@ def evaluate(
     60 proposals of an image find, at IoU 0.5, and as a mean over 0.50, 0.55,
     …, 0.95. Boundaries: the benchmark of BSDS500 on thinned maps, with
     its best F-measure at one threshold for all images (ODS) and at one for
-    each (OIS), and its average precision (AP).
+    each (OIS), and its average precision (AP). Classes: the intersection over
+    union of each class, the pixels of all images pooled, and their mean.
+
+    Instances with --classes: the average precision of each class by the score
+    of the masks, their mean (mAP^r), and its interval over draws of the images.
     """
     check_model_choice(preset, model)
     if json_file is not None and (not json_file.parent.is_dir() or json_file.is_dir()):
@@ -288,13 +364,14 @@ def evaluate(
     given = {
         "--images": images,
         "--instances": instances,
+        "--classes": classes,
         "--ignore-label": ignore_label,
         "--diameter": None if pixels == "auto" else diameter,
         "--split": split,
         "--threshold": threshold or None,
     }
-    classes = [_CLASSES[task]] if task else list(_CLASSES.values())
-    network = load_task(preset, model, *classes)
+    kinds = [_CLASSES[task]] if task else list(_CLASSES.values())
+    network = load_task(preset, model, *kinds)
     print_device()
     kind = next(name for name, cls in _CLASSES.items() if cls == type(network).__name__)
     for option in _NOT_FOR[kind]:
@@ -307,15 +384,21 @@ def evaluate(
     else:
         from keras_rpe.data import label_folder
 
+        by_class = kind == "instances" and classes is not None
         found = label_folder(
             folder,
             images=images or "images/*",
-            instances=instances or "instances/*",
+            instances=(classes or _CLASS_MAPS) if kind == "classes" else instances or "instances/*",
+            classes=classes if by_class else None,
             names=read_names(names),
             ignore_label=ignore_label,
         )
         if kind == "proposals":
             figures = evaluate_proposals(network, folder, found)
+        elif kind == "classes":
+            figures = evaluate_classes(network, folder, found)
+        elif by_class:
+            figures = evaluate_instances_of_classes(network, folder, found, threshold)
         else:
             figures = evaluate_instances(network, folder, found, threshold, pixels)
     if json_file is not None:

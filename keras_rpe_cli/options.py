@@ -66,6 +66,7 @@ _COMMANDS = {
     "InstanceSegmenter": "segment",
     "ObjectProposer": "propose",
     "BoundaryDetector": "boundaries",
+    "SemanticSegmenter": "classes",
 }
 
 

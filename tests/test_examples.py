@@ -1,5 +1,6 @@
 """The example scripts, and a long benchmark, on a few real images: `pytest -m slow`."""
 
+import json
 import os
 import socket
 import subprocess
@@ -129,23 +130,31 @@ def test_digits_semantic(data_root: Path, tmp_path: Path, options: list) -> None
 
 
 @pytest.mark.slow
-def test_train_objects(data_root: Path, tmp_path: Path) -> None:
-    folders = []
-    for name in ("dali_coco/all", "coco_ccby"):
-        folders.append(tmp_path / name)
-        for part in ("images", "instances"):
-            (folders[-1] / part).mkdir(parents=True)
-            for path in sorted((data_root / name / part).iterdir())[:10]:
-                (folders[-1] / part / path.name).symlink_to(path)
-    out = tmp_path / "run"
+def test_train_photographs(data_root: Path, tmp_path: Path) -> None:
+    """The three tasks, one of them stopped and started again, and one from another's preset."""
+    folder = tmp_path / "voc"
+    for part in ("images", "instances", "semantic"):
+        (folder / part).mkdir(parents=True)
+        for path in sorted((data_root / "voc" / part).iterdir())[:20]:
+            (folder / part / path.name).symlink_to(path)
+    (folder / "classes.json").symlink_to(data_root / "voc" / "classes.json")
     options = ["--backbone", "unet_small", "--backbone-weights", "", "--crop-size", 32]
-    for updates in (100, 200):  # From the last state.
-        text = _run("train_objects.py", *folders, "--out", out, "--updates", updates, *options)
-        assert "4 test images: {'AR@10':" in text
-    rows = (out / "log.csv").read_text().splitlines()
-    assert [row.partition(",")[0] for row in rows] == ["epoch", "0", "1"]
-    assert (out / "proposals.png").is_file()
-    assert (out / "preset" / "metadata.json").is_file()
+    options += ["--batch-size", 4]
+    classes = tmp_path / "classes"
+    for minutes in (0.1, 0.2):
+        _run("train_photographs.py", "classes", folder, "--out", classes, "--minutes", minutes,
+             *options)  # fmt: skip
+    rows = (classes / "log.csv").read_text().splitlines()
+    assert [row.partition(",")[0] for row in rows][:2] == ["epoch", "0"]
+    assert len((classes / "voc.txt").read_text().split()) == 4
+    for task in ("instances", "proposals"):
+        out = tmp_path / task
+        start = ["--start", classes / "preset"] if task == "instances" else []
+        _run("train_photographs.py", task, folder, "--out", out, "--minutes", 0.1, *options,
+             *start)  # fmt: skip
+        notes = json.loads((out / "preset" / "metadata.json").read_text())
+        assert notes["trained_on"] == "14 photographs of 1 folders"
+        assert notes["class_names"][:2] == (["aeroplane", "bicycle"] if start else [])
 
 
 @pytest.mark.slow

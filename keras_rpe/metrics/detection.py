@@ -271,9 +271,12 @@ class MaskAveragePrecision:
 
     def reset_state(self) -> None:
         """Forget all images."""
-        self._num_true: dict[int, int] = defaultdict(int)
-        # Scores (n,) and right and wrong predictions (thresholds, n) of each class and image.
-        self._found: dict[int, list[tuple[np.ndarray, ...]]] = defaultdict(list)
+        self._num_images = 0
+        # Of each class, for every image that has it: the number of the image, how many true masks,
+        # and of the predictions the scores (n,), the right and the wrong ones (thresholds, n).
+        self._found: dict[int, list[tuple[int, int, np.ndarray, np.ndarray, np.ndarray]]] = (
+            defaultdict(list)
+        )
 
     def update_state(self, true: GroundTruth, pred: Detections | Any) -> None:
         """Add an image.
@@ -313,25 +316,33 @@ class MaskAveragePrecision:
                 ignored[columns],
                 crowd[columns],
             )
-            self._num_true[label] += int(np.count_nonzero(~ignored[columns]))
-            self._found[label].append(
-                (scores[rows], matched & ~ignored_match, ~matched & ~excused[rows])
-            )
+            num_true = int(np.count_nonzero(~ignored[columns]))
+            right, wrong = matched & ~ignored_match, ~matched & ~excused[rows]
+            self._found[label].append((self._num_images, num_true, scores[rows], right, wrong))
+        self._num_images += 1
 
     def _other(self, areas: np.ndarray) -> np.ndarray:
         """Which masks have an area outside of `area_range`."""
         low, high = self.area_range
         return (areas < low) | (areas > high)
 
-    def _by_class(self) -> dict[int, np.ndarray]:
-        """The average precisions (thresholds,) of each class that has a true mask."""
+    def _by_class(self, times: np.ndarray | None = None) -> dict[int, np.ndarray]:
+        """The average precisions (thresholds,) of each class that has a true mask.
+
+        `times` says how often each image counts; default: once.
+        """
         measure = precision_at_recalls if self.protocol == "coco" else area_under_curve
         values = {}
-        for label in sorted(label for label, number in self._num_true.items() if number):
-            scores, right, wrong = (np.concatenate(a, axis=-1) for a in zip(*self._found[label]))
+        for label, found in sorted(self._found.items()):
+            if times is not None:
+                found = [one for one in found for _ in range(times[one[0]])]
+            num_true = sum(one[1] for one in found)
+            if not num_true:
+                continue
+            scores, right, wrong = (np.concatenate(a, axis=-1) for a in list(zip(*found))[2:])
             order = np.argsort(-scores, kind="stable")
             values[label] = np.array(
-                [measure(r[order], w[order], self._num_true[label]) for r, w in zip(right, wrong)]
+                [measure(r[order], w[order], num_true) for r, w in zip(right, wrong)]
             )
         return values
 
@@ -350,9 +361,45 @@ class MaskAveragePrecision:
         if by_class:
             return self._named(np.mean(by_class, axis=0))
         nothing_predicted = not any(
-            len(scores) for found in self._found.values() for scores, *_ in found
+            len(scores) for found in self._found.values() for _, _, scores, *_ in found
         )
         return self._named(np.full(len(self.thresholds), float(nothing_predicted)))
+
+    def interval(
+        self, confidence: float = 0.95, draws: int = 1000, seed: int = 0
+    ) -> dict[str, tuple[float, float]]:
+        """Return how far the figures would vary with other images, by the bootstrap.
+
+        As many images are drawn as there are, with replacement, again and again. A draw counts the
+        classes that it has.
+
+        Args:
+            confidence: share of the draws inside each interval, in (0, 1).
+            draws: how many, from 1.
+            seed: makes them repeatable.
+
+        Returns:
+            Lower and upper end by the names of the figures of `result`.
+
+        Raises:
+            ValueError: if an argument lies outside its range, or no image has a true mask.
+
+        Source:
+            Efron, "Bootstrap Methods: Another Look at the Jackknife", Annals of Statistics 1979.
+        """
+        check_number("confidence", confidence, "(0, 1)")
+        check_integer("draws", draws)
+        check_integer("seed", seed, 0)
+        if not self._by_class():
+            raise ValueError("`interval` needs images with true masks. Received: none")
+        rng = np.random.default_rng(seed)
+        even = np.full(self._num_images, 1 / self._num_images)
+        drawn = [self._by_class(rng.multinomial(self._num_images, even)) for _ in range(draws)]
+        means = np.array([np.mean(list(one.values()), axis=0) for one in drawn if one])
+        ends = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+        averages = np.quantile(means.mean(axis=1), [(1 - confidence) / 2, (1 + confidence) / 2])
+        low, high = (self._named(values) | {"AP": float(a)} for values, a in zip(ends, averages))
+        return {name: (low[name], high[name]) for name in low}
 
     def class_results(self) -> dict[int, dict[str, float]]:
         """Return the same figures for each class that has a true mask, by the class."""

@@ -12,7 +12,7 @@ import pytest
 from command_line import Outcome
 
 from keras_rpe.data import write_image, write_labels
-from keras_rpe.models import BoundaryDetector, InstanceSegmenter, ObjectProposer
+from keras_rpe.models import BoundaryDetector, InstanceSegmenter, ObjectProposer, SemanticSegmenter
 from keras_rpe.models.backbones import unet_encoder
 from keras_rpe_cli import main
 from keras_rpe_cli.options import load_task
@@ -27,7 +27,7 @@ _load_once = cache(load_task)
 @pytest.fixture
 def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run the command line in this process."""
-    for command in ("segment", "boundaries", "evaluate", "propose"):
+    for command in ("segment", "boundaries", "classes", "evaluate", "propose"):
         monkeypatch.setattr(f"keras_rpe_cli.{command}.load_task", _load_once)
 
     def call(*arguments: object) -> Outcome:

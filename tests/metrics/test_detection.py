@@ -241,6 +241,32 @@ def test_a_small_part_of_void_excuses_a_coco_prediction():
     assert result(MaskAveragePrecision("voc"), without, pred)["AP"] == 0.5
 
 
+def test_interval_of_draws():
+    """Against draws that are made by hand of images that are either right or wrong."""
+    precision = MaskAveragePrecision("voc", (0.5,))
+    labels = np.array([[1, 1, 0, 0]])
+    outcomes = [True, False, True, True, False, True, True, True]
+    for right in outcomes:
+        found = labels if right else labels[:, ::-1]
+        precision.update_state(GroundTruth(labels, [4]), Detections(found, [0.5], [4]))
+    rng = np.random.default_rng(3)
+    values = []
+    for _ in range(200):
+        times = rng.multinomial(8, np.full(8, 1 / 8))
+        drawn = MaskAveragePrecision("voc", (0.5,))
+        for right, count in zip(outcomes, times):
+            for _ in range(count):
+                found = labels if right else labels[:, ::-1]
+                drawn.update_state(GroundTruth(labels, [4]), Detections(found, [0.5], [4]))
+        values.append(drawn.result()["AP50"])
+    found = precision.interval(0.8, 200, seed=3)
+    assert found["AP50"] == pytest.approx(np.quantile(values, [0.1, 0.9]))
+    assert found["AP"] == found["AP50"]
+    assert found["AP50"][0] < precision.result()["AP50"] < found["AP50"][1]
+    with pytest.raises(ValueError, match="needs images with true masks"):
+        MaskAveragePrecision().interval()
+
+
 def test_nothing_true():
     precision = MaskAveragePrecision("voc")
     nothing = {"AP": 1.0, "AP50": 1.0, "AP70": 1.0}
