@@ -98,9 +98,9 @@ def measured(command: list[object], **environment: str) -> dict[str, float]:
 
 
 def ours(options: argparse.Namespace, path: Path, *more: object, **environment: str) -> dict:
-    """Segment a file by this script in another process."""
+    """Segment a file by this script in another process, as `keras-rpe segment` does."""
     command = [sys.executable, __file__, "run", path, "--preset", options.preset]
-    return measured([*command, *more], **environment)
+    return measured([*command, *more], TF_NUM_INTEROP_THREADS="1", **environment)
 
 
 def run(options: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -107,6 +108,8 @@ def segment(
     slides = [text for text in inputs if _is_slide(text)]
     if slides:
         _check_slides(inputs, slides, page, project, outlines, measure)
+        # Operations side by side would take another peak of memory in each tile.
+        os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
         network = load_task(preset, model, "InstanceSegmenter")
         if _segment_slides(slides, out, network, pixels, channel, suffix, scheduler, table):
             raise typer.Exit(1)
