@@ -2,10 +2,11 @@
 
     python benchmarks/objects.py PHOTOS_A PHOTOS_B --models objects --out proposals.png
 
-Each folder holds `images` and `instances`, as for `examples/train_photographs.py`. The test images are
-those that the script holds out from training: a fifth of each folder. Void pixels are removed from
-all masks. AR@k is the recall of the k best proposals of an image, averaged over the IoU thresholds
-.50, .55, …, .95, and AR50@k is the recall at IoU .50; "s" is the median of the seconds per image.
+Each folder holds `images` and `instances`, as for `examples/train_photographs.py`. The test images
+are those that the script holds out from training: a fifth of each folder. Void pixels are removed
+from all masks. AR@k is the recall of the k best proposals of an image, averaged over the IoU
+thresholds .50, .55, …, .95, and AR50@k is the recall at IoU .50; "s" is the median of the seconds
+per image.
 
 - "boxes": the whole image, and boxes of 3/4, 1/2, 1/3, 1/4 … of its sides, each size in a grid
   whose neighbors overlap by half or more; coarse boxes first, and from the middle of the image
@@ -98,6 +99,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folders", type=Path, nargs="+")
     parser.add_argument("--models", nargs="*", default=["objects"], help="presets")
+    parser.add_argument("--no-peers", action="store_true", help="only the presets")
     parser.add_argument("--out", type=Path, help="a picture of some test images")
     options = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -113,9 +115,10 @@ def main() -> None:
         methods[preset] = lambda image, model=model: (
             model.predict_proposals(image, NUMBERS[-1]).masks
         )
-    methods["boxes"] = boxes
-    methods |= {f"Felzenszwalb, scale {scale}": segments((scale,)) for scale in SCALES}
-    methods["Felzenszwalb, all scales"] = segments(SCALES)
+    if not options.no_peers:
+        methods["boxes"] = boxes
+        methods |= {f"Felzenszwalb, scale {scale}": segments((scale,)) for scale in SCALES}
+        methods["Felzenszwalb, all scales"] = segments(SCALES)
     tables: dict[str, dict[str, AverageRecall]] = {}
     counts: dict[str, list[int]] = {}
     seconds: dict[str, dict[str, list[float]]] = {}

@@ -258,8 +258,9 @@ def evaluate_classes(
     truths = (one.instances for one in found)  # The class maps were read as if they were.
     by_class = class_iou(truths, predictions(), network.num_classes + 1, VOID)
     mean = sum(by_class.values()) / len(by_class)
-    rows = [[str(label), f"{iou:.3f}"] for label, iou in by_class.items()]
-    print_table(str(folder), ["class, 0 is the background", "IoU"], [*rows, ["mean", f"{mean:.3f}"]])
+    ious = {**{str(label): iou for label, iou in by_class.items()}, "mean": mean}
+    rows = [[label, f"{iou:.3f}"] for label, iou in ious.items()]
+    print_table(str(folder), ["class, 0 is the background", "IoU"], rows)
     typer.echo(f"images {len(found)}")
     classes = {str(label): iou for label, iou in by_class.items()}
     return {"images": len(found), "mean_iou": mean, "classes": classes}

@@ -12,7 +12,7 @@ import pytest
 from command_line import Outcome
 
 from keras_rpe.data import write_image, write_labels
-from keras_rpe.models import BoundaryDetector, InstanceSegmenter, ObjectProposer, SemanticSegmenter
+from keras_rpe.models import BoundaryDetector, InstanceSegmenter, ObjectProposer
 from keras_rpe.models.backbones import unet_encoder
 from keras_rpe_cli import main
 from keras_rpe_cli.options import load_task

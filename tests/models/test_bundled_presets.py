@@ -1,6 +1,7 @@
 """The weights that come with the package, on images that they were not trained on."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from keras_rpe.data import (
     read_image,
 )
 from keras_rpe.data.bsds import read_boundary_pair
+from keras_rpe.export import load_served
 from keras_rpe.metrics import (
     AverageRecall,
     GroundTruth,
@@ -22,14 +24,20 @@ from keras_rpe.metrics import (
     boundary_benchmark,
     matching,
 )
-from keras_rpe.models import BoundaryDetector, InstanceSegmenter, ObjectProposer
+from keras_rpe.models import (
+    BoundaryDetector,
+    InstanceSegmenter,
+    ObjectProposer,
+    Task,
+    preset_names,
+)
 from keras_rpe.models.presets import preset_folder
 from keras_rpe_cli.demo import demo_image
 
-MOST_BYTES = 30e6
+MOST_BYTES = 16e6
 
 
-@pytest.mark.parametrize("name", ["boundaries", "digits", "digits_instances", "nuclei", "objects"])
+@pytest.mark.parametrize("name", preset_names())
 def test_it_is_small(name: str) -> None:
     files = Path(preset_folder(name)).iterdir()
     assert sum(file.stat().st_size for file in files) <= MOST_BYTES
@@ -135,3 +143,55 @@ def test_objects_in_photographs_of_single_ones(objects, data_root) -> None:
         recall.update_state(GroundTruth(labels, ignore_label=VOID), proposals.masks)
     assert recall.result()["AR@10"] > 0.4
     assert recall.result()["AR50@10"] > 0.6
+
+
+PHOTOGRAPHIC = ("objects", "voc_instances", "voc_classes")
+
+
+def _found(predictor: Any, name: str, image: np.ndarray) -> np.ndarray:
+    """What a preset or an export of it finds, as a map that is 0 where that is nothing."""
+    if name == "objects":
+        return predictor.predict_proposals(image, 10).ranks
+    if name == "voc_instances":
+        return predictor.predict_instances(image).labels
+    return predictor.predict_classes(image).classes
+
+
+@pytest.mark.parametrize("name", PHOTOGRAPHIC)
+def test_strange_pictures(name: str) -> None:
+    model = Task.from_preset(name)
+    random = np.random.default_rng(0)
+    rows, columns = np.mgrid[:96, :128]
+    disk = np.where((rows - 48) ** 2 + (columns - 64) ** 2 < 900, 220, 40).astype("uint8")
+    nothing = {
+        "a white page": np.full((96, 128, 3), 255, "uint8"),
+        "darkness": np.zeros((96, 128, 3), "uint8"),
+        "one gray": np.full((96, 128), 0.3, "float32"),
+    }
+    anything = {
+        "noise": random.integers(0, 256, (96, 128, 3), "uint8"),
+        "a disk of 16 bits": disk.astype("uint16") * 257,
+        "stripes": np.repeat(np.where(columns // 8 % 2, 255, 0)[..., None], 4, -1).astype("uint8"),
+        "a ramp": columns / 127.0,
+        "a line": random.integers(0, 256, (8, 400, 3), "uint8"),
+        "a cup, upside down": data.coffee()[::-4, ::4],
+        "a page of text": data.page(),
+    }
+    for image in nothing.values():
+        assert not _found(model, name, image).any()
+    for image in anything.values():
+        assert _found(model, name, image).shape == image.shape[:2]
+    with pytest.raises(ValueError, match="8 pixels"):
+        _found(model, name, random.integers(0, 256, (1, 1000, 3), "uint8"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PHOTOGRAPHIC)
+def test_exports_of_the_presets_for_photographs(name: str, tmp_path: Path) -> None:
+    model = Task.from_preset(name)
+    image = data.coffee()[::3, ::3]
+    expected = _found(model, name, image)
+    saved = load_served(model.export(tmp_path / name))
+    np.testing.assert_array_equal(_found(saved, name, image), expected)
+    lite = load_served(model.export(tmp_path / f"{name}.tflite", format="litert"))
+    assert np.mean(_found(lite, name, image) == expected) > 0.999
