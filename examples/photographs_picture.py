@@ -2,8 +2,7 @@
 
     python examples/photographs_picture.py --out photographs.png
 
-Columns: the photograph, the best proposals of `objects`, the instances of `voc_instances`, and the
-classes of `voc_classes`.
+Columns: the photograph, the best proposals of `objects`, and the classes of `voc_classes`.
 """
 
 import argparse
@@ -14,10 +13,15 @@ from skimage import data
 from skimage.transform import resize
 
 from keras_rpe.data import write_image
-from keras_rpe.models import InstanceSegmenter, ObjectProposer, SemanticSegmenter
+from keras_rpe.models import ObjectProposer, SemanticSegmenter
 from keras_rpe.visualization import overlay_instances
 
-PHOTOGRAPHS = (data.astronaut, data.chelsea, data.coffee, lambda: data.stereo_motorcycle()[0])
+PHOTOGRAPHS = (
+    data.astronaut,
+    data.chelsea,
+    data.coffee,
+    lambda: data.stereo_motorcycle()[0],
+)
 LONGER_SIDE, TILE, GAP = 400, 240, 6  # In pixels: what the models see, and what is shown.
 PROPOSALS = 3
 
@@ -28,7 +32,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("photographs.png"))
     options = parser.parse_args()
     proposer = ObjectProposer.from_preset("objects")
-    segmenter = InstanceSegmenter.from_preset("voc_instances")
     classifier = SemanticSegmenter.from_preset("voc_classes")
     rows = []
     for photograph in PHOTOGRAPHS:
@@ -37,7 +40,6 @@ def main() -> None:
         image = resize(image, sides, preserve_range=True, anti_aliasing=True).astype("uint8")
         found = [
             proposer.predict_proposals(image, PROPOSALS).ranks,
-            segmenter.predict_instances(image).labels,
             classifier.predict_classes(image).classes,
         ]
         pictures = [image, *(overlay_instances(image, labels) for labels in found)]

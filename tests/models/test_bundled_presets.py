@@ -145,15 +145,13 @@ def test_objects_in_photographs_of_single_ones(objects, data_root) -> None:
     assert recall.result()["AR50@10"] > 0.6
 
 
-PHOTOGRAPHIC = ("objects", "voc_instances", "voc_classes")
+PHOTOGRAPHIC = ("objects", "voc_classes")
 
 
 def _found(predictor: Any, name: str, image: np.ndarray) -> np.ndarray:
     """What a preset or an export of it finds, as a map that is 0 where that is nothing."""
     if name == "objects":
         return predictor.predict_proposals(image, 10).ranks
-    if name == "voc_instances":
-        return predictor.predict_instances(image).labels
     return predictor.predict_classes(image).classes
 
 
