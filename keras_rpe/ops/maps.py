@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -171,35 +172,37 @@ def enlarge_labels(
         start: Row and column where the result begins, in cells, `(batch, 2)`; default: 0.
     """
     dtype = step.dtype
-    labels = ops.expand_dims(labels, -1)
-    parts = [(labels, None)]
+    candidates, shares = [ops.expand_dims(labels, -1)], []
     for axis, size in enumerate((height, width)):
-        length = ops.shape(parts[0][0])[1]
+        length = ops.shape(candidates[0])[1]
         begin = 0.0 if start is None else start[:, axis : axis + 1]
         place = (ops.cast(ops.arange(size), dtype) + 0.5) * ops.expand_dims(step, 1) - 0.5 + begin
         # In the middle between two cells exactly, wherever a part of a map begins.
         place = ops.round(place * _PLACES) / _PLACES
         place = ops.clip(place, 0.0, ops.cast(length - 1, dtype))
         low, high = _rows_around(place, length)
-        share = ops.expand_dims(place - ops.cast(low, dtype), -1)
-        new = []
-        for part, weight in parts:
-            for index, own in ((low, 1.0 - share), (high, share)):
-                # What is weighed along the rows so far is turned like the labels.
-                rows = ops.transpose(_rows(part, index), (0, 2, 1, 3))
-                both = own if weight is None else ops.swapaxes(weight, 1, 2) * own
-                new.append((rows, both))
-        parts = [(rows, both) for rows, both in new]
-    candidates = [rows[..., 0] for rows, _ in parts]
-    weights = [ops.swapaxes(weight, 1, 2) for _, weight in parts]
-    best, most = candidates[0], ops.zeros_like(weights[0])
-    for label in candidates:
-        votes = sum(
-            ops.where(ops.equal(label, other), weight, 0.0)
-            for other, weight in zip(candidates, weights)
+        shares.append(ops.expand_dims(place - ops.cast(low, dtype), 2 - axis))
+        # The other axis comes forward: after both it is back in its place.
+        candidates = [
+            ops.transpose(_rows(one, index), (0, 2, 1, 3))
+            for one in candidates
+            for index in (low, high)
+        ]
+    candidates = [one[..., 0] for one in candidates]
+    weights = [
+        down * across * ops.cast(label > 0, dtype)
+        for (down, across), label in zip(
+            itertools.product(*((1.0 - share, share) for share in shares)), candidates
         )
-        votes = ops.where(label > 0, votes, 0.0)
-        best, most = ops.where(votes > most, label, best), ops.maximum(votes, most)
+    ]
+    votes = list(weights)
+    for one, other in itertools.combinations(range(4), 2):
+        same = ops.cast(ops.equal(candidates[one], candidates[other]), dtype)
+        votes[one] += same * weights[other]
+        votes[other] += same * weights[one]
+    best, most = candidates[0], votes[0]
+    for label, share in zip(candidates[1:], votes[1:]):
+        best, most = ops.where(share > most, label, best), ops.maximum(share, most)
     return best
 
 
