@@ -27,7 +27,6 @@ PRESETS = {
     "digits": "InstanceSegmenter",
     "digits_instances": "InstanceSegmenter",
     "objects": "ObjectProposer",
-    "voc_classes": "SemanticSegmenter",
     "boundaries": "BoundaryDetector",
 }
 TASKS = ("InstanceSegmenter", "ObjectProposer", "BoundaryDetector", "SemanticSegmenter")
@@ -41,7 +40,6 @@ def images(preset: str, folder: Path) -> list[np.ndarray]:
     places = {
         "nuclei": "dsb2018/train/images/*",
         "objects": "coco/images/*",
-        "voc_classes": "coco/images/*",
         "boundaries": "bsds500/images/val/*",
     }
     return [data.read_image(path) for path in sorted(folder.glob(places[preset]))[:3]]
