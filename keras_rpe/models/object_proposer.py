@@ -43,7 +43,8 @@ class ObjectProposer(EmbeddingTask):
     and every similarity threshold. All instances of all scales are ranked, and duplicates are
     dropped: see `keras_rpe.layers.ProposalRanking` for the score, a logistic regression on features
     of shape, size and contrast. `calibrate` fits it to images with known instances; before, four
-    features count equally. The paper ranks by features of shape and size as well.
+    features count equally. The paper ranks by features of shape and size as well. Nothing is
+    proposed for an image of one value.
 
     Arguments that are not listed are as in `InstanceSegmenter`.
 
@@ -199,8 +200,12 @@ class ObjectProposer(EmbeddingTask):
 
     def _scales(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Label maps of all scales, foreground scores, embeddings; of the padded image."""
-        embedding, class_scores = self.embed(images)
-        scores = class_scores[..., 0]
+        pixels = self.normalized(images)
+        embedding, class_scores = self.embed_normalized(pixels)
+        # An image of one value shows nothing, whatever the lowest threshold makes of it.
+        shows = ops.max(pixels, axis=(1, 2, 3)) > ops.min(pixels, axis=(1, 2, 3))
+        shows = ops.cast(ops.reshape(shows, (-1, 1, 1)), class_scores.dtype)
+        scores = class_scores[..., 0] * shows
         weights = None if self.embed_background else scores
         modes = [
             self.seeded_mean_shift(embedding, weights, bandwidth=bandwidth)
