@@ -209,8 +209,7 @@ def workers(options: argparse.Namespace) -> None:
     with stored(mosaic(options.folder, options.side, 0), ".zarr") as path:
         seconds = []
         for count in (1, 2, 1, 2):
-            environment = {**one_thread, "TF_NUM_INTEROP_THREADS": "1"}
-            found = ours(options, path, "--workers", count, **environment)
+            found = ours(options, path, "--workers", count, **one_thread)
             seconds.append(found["seconds"])
             print(f"{count} workers: {seconds[-1]:.0f} s", flush=True)
     print(f"two are {sum(seconds[::2]) / sum(seconds[1::2]):.2f} times as fast")
