@@ -31,7 +31,7 @@ import keras
 
 from keras_rpe.callbacks import TimeBudget, TrainingState
 from keras_rpe.data import VOID, LabelledImages, label_folder
-from keras_rpe.models import InstanceSegmenter, ObjectProposer, SemanticSegmenter
+from keras_rpe.models import InstanceSegmenter, ObjectProposer, SemanticSegmenter, Task
 
 HELD_OUT, CHOSEN_ON = 0.2, 0.125  # Shares: for figures, and of the others for the last settings.
 VOID_IN_FILES = 255
@@ -81,9 +81,9 @@ def new_model(options: argparse.Namespace, num_classes: int) -> Any:
             options.backbone, num_classes=num_classes, fusion_filters=96, **shared
         )
     if options.start is not None:
-        start = type(model).__base__.from_preset(options.start)
-        for name in (options.backbone, "fusion"):
-            model.get_layer(name).set_weights(start.get_layer(name).get_weights())
+        start: Any = Task.from_preset(options.start)
+        model.backbone.set_weights(start.backbone.get_weights())
+        model.get_layer("fusion").set_weights(start.get_layer("fusion").get_weights())
     rate = options.learning_rate
     model.compile(keras.optimizers.AdamW(rate, weight_decay=1e-4, global_clipnorm=5.0))
     return model
@@ -173,7 +173,7 @@ def main() -> None:
         ),
         "backbone": options.backbone,
         "initialised_from": options.start or options.backbone_weights or "random weights",
-        "trained_on": f"{len(training)} photographs of {len(options.folders)} folders",
+        "trained_on": f"{len(training)} photographs",
         "class_names": class_names,
         "updates": budget.updates,
         "minutes": options.minutes,

@@ -153,7 +153,7 @@ def test_train_photographs(data_root: Path, tmp_path: Path) -> None:
         _run("train_photographs.py", task, folder, "--out", out, "--minutes", 0.1, *options,
              *start)  # fmt: skip
         notes = json.loads((out / "preset" / "metadata.json").read_text())
-        assert notes["trained_on"] == "14 photographs of 1 folders"
+        assert notes["trained_on"] == "14 photographs"
         assert notes["class_names"][:2] == (["aeroplane", "bicycle"] if start else [])
 
 
