@@ -214,6 +214,7 @@ def evaluate_instances_of_classes(
     folder: Path,
     found: LabelledImages,
     threshold: Sequence[float] | None,
+    diameter: float | str,
 ) -> dict[str, Any]:
     """Segment the images of a folder and print the average precision of each class (mAP^r)."""
     from keras_rpe.data import VOID
@@ -223,7 +224,7 @@ def evaluate_instances_of_classes(
     with progress_bar("evaluating", len(found)) as advance:
         for name, (image, labels, classes) in zip(found.names, found):
             truth = GroundTruth(labels, classes, ignore_label=VOID)
-            precision.update_state(truth, segment_image(network, image, name))
+            precision.update_state(truth, segment_image(network, image, name, diameter))
             advance()
     figures, by_class = precision.result(), precision.class_results()
     intervals = precision.interval()
@@ -232,7 +233,8 @@ def evaluate_instances_of_classes(
     rows.append(["mean", *(f"{figures[name]:.3f}" for name in names)])
     ends = ("{:.3f} to {:.3f}".format(*intervals[name]) for name in names)
     rows.append(["95 % of draws of the images", *ends])
-    print_table(str(folder), ["class", *(f"AP at IoU 0.{name[2:]}" for name in names)], rows)
+    columns = ["class", *(f"AP at IoU {iou:g}" for iou in precision.thresholds)]
+    print_table(str(folder), columns, rows)
     typer.echo(f"images {len(found)}")
     return {
         "images": len(found),
@@ -258,11 +260,10 @@ def evaluate_classes(
     truths = (one.instances for one in found)  # The class maps were read as if they were.
     by_class = class_iou(truths, predictions(), network.num_classes + 1, VOID)
     mean = sum(by_class.values()) / len(by_class)
-    ious = {**{str(label): iou for label, iou in by_class.items()}, "mean": mean}
-    rows = [[label, f"{iou:.3f}"] for label, iou in ious.items()]
+    classes = {str(label): iou for label, iou in by_class.items()}
+    rows = [[label, f"{iou:.3f}"] for label, iou in {**classes, "mean": mean}.items()]
     print_table(str(folder), ["class, 0 is the background", "IoU"], rows)
     typer.echo(f"images {len(found)}")
-    classes = {str(label): iou for label, iou in by_class.items()}
     return {"images": len(found), "mean_iou": mean, "classes": classes}
 
 
@@ -399,7 +400,7 @@ def evaluate(
         elif kind == "classes":
             figures = evaluate_classes(network, folder, found)
         elif by_class:
-            figures = evaluate_instances_of_classes(network, folder, found, threshold)
+            figures = evaluate_instances_of_classes(network, folder, found, threshold, pixels)
         else:
             figures = evaluate_instances(network, folder, found, threshold, pixels)
     if json_file is not None:
