@@ -56,7 +56,7 @@ SCALES = {
 }
 
 
-def new_model(options: argparse.Namespace, num_classes: int) -> Any:
+def new_model(options: argparse.Namespace, class_names: list[str]) -> Any:
     """A model on a backbone that has seen ImageNet, or what `--start` names."""
     shared = {
         "output_stride": 4,
@@ -70,7 +70,8 @@ def new_model(options: argparse.Namespace, num_classes: int) -> Any:
     elif options.task == "instances":
         model = InstanceSegmenter(
             options.backbone,
-            num_classes=num_classes,
+            num_classes=len(class_names),
+            class_names=class_names,
             fusion_filters=96,
             find_diameter=False,  # The objects of a photograph have all sizes.
             **OF_PHOTOGRAPHS,
@@ -78,15 +79,31 @@ def new_model(options: argparse.Namespace, num_classes: int) -> Any:
         )
     else:
         model = SemanticSegmenter(
-            options.backbone, num_classes=num_classes, fusion_filters=96, **shared
+            options.backbone,
+            num_classes=len(class_names),
+            class_names=class_names,
+            fusion_filters=96,
+            **shared,
         )
     if options.start is not None:
-        start: Any = Task.from_preset(options.start)
-        model.backbone.set_weights(start.backbone.get_weights())
-        model.get_layer("fusion").set_weights(start.get_layer("fusion").get_weights())
+        take_over(model, Task.from_preset(options.start))
+    # A thousand photographs would sooner spoil what ImageNet taught than add to it.
+    model.backbone.trainable = options.tune_backbone
+    for layer in model.backbone.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
     rate = options.learning_rate
     model.compile(keras.optimizers.AdamW(rate, weight_decay=1e-4, global_clipnorm=5.0))
     return model
+
+
+def take_over(model: Any, start: Any) -> None:
+    """Begin with the weights of every layer that has the name and the shapes of one in `start`."""
+    known = {layer.name: layer.get_weights() for layer in start.layers}
+    for layer in model.layers:
+        weights = known.get(layer.name, [])
+        if [w.shape for w in weights] == [w.shape for w in layer.get_weights()]:
+            layer.set_weights(weights)
 
 
 def split(options: argparse.Namespace) -> tuple[LabelledImages, LabelledImages, list[str]]:
@@ -125,10 +142,11 @@ def main() -> None:
     parser.add_argument("folders", type=Path, nargs="+", help="with images/ and instances/")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=100.0)
-    parser.add_argument("--start", help="a preset whose backbone and fusion to begin with")
+    parser.add_argument("--start", help="a preset with whose weights to begin")
+    parser.add_argument("--tune-backbone", action="store_true", help="train its convolutions too")
     parser.add_argument("--backbone", default="efficientnet_lite0")
     parser.add_argument("--backbone-weights", default="imagenet", help="a path, or '' for none")
-    parser.add_argument("--learning-rate", type=float, default=7e-4, help="at its peak")
+    parser.add_argument("--learning-rate", type=float, default=1e-3, help="at its peak")
     parser.add_argument("--crop-size", type=int, default=256)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--precision", default="float32", help="or mixed_float16, mixed_bfloat16")
@@ -142,7 +160,7 @@ def main() -> None:
     training, chosen_on, class_names = split(options)
     budget = TimeBudget(options.minutes, options.learning_rate, options.out)
     restored = TrainingState.restore(options.out)
-    model, epoch = (new_model(options, len(class_names)), 0) if restored is None else restored
+    model, epoch = (new_model(options, class_names), 0) if restored is None else restored
     if not budget.is_over:
         dataset = training.crops(
             options.crop_size,
@@ -166,6 +184,7 @@ def main() -> None:
             ],
         )
     model = model.with_dtype_policy("float32")  # It is not known where the preset will run.
+    model.backbone.trainable = True
     choose(model, chosen_on)
     notes = {
         "task": {"proposals": "object proposals", "instances": "instance segmentation"}.get(
@@ -174,7 +193,7 @@ def main() -> None:
         "backbone": options.backbone,
         "initialised_from": options.start or options.backbone_weights or "random weights",
         "trained_on": f"{len(training)} photographs",
-        "class_names": class_names,
+        "backbone_tuned": options.tune_backbone,
         "updates": budget.updates,
         "minutes": options.minutes,
         "crops": f"{options.batch_size} of {options.crop_size} pixels a side",

@@ -63,11 +63,11 @@ def classes(
                 files[out / f"{name}_overlay.png"] = partial(write_image, rgb=picture)
             write_all(files)
             table.rows[file.name] = [
-                {"image": file.name, "class": str(label), "area_px": str(area)}
+                {"image": file.name, "class": network.class_name(label), "area_px": str(area)}
                 for label, area in found.areas.items()
             ]
-            present = [str(label) for label in found.areas if label]
-            return f"classes {', '.join(present)}" if present else "only background"
+            present = [network.class_name(label) for label in found.areas if label]
+            return f"classes: {', '.join(present)}" if present else "only background"
 
         return write
 

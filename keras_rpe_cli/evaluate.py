@@ -226,10 +226,11 @@ def evaluate_instances_of_classes(
             truth = GroundTruth(labels, classes, ignore_label=VOID)
             precision.update_state(truth, segment_image(network, image, name, diameter))
             advance()
-    figures, by_class = precision.result(), precision.class_results()
+    figures = precision.result()
+    by_class = {network.class_name(label): row for label, row in precision.class_results().items()}
     intervals = precision.interval()
     names = [name for name in figures if name != "AP"]
-    rows = [[str(label), *(f"{row[n]:.3f}" for n in names)] for label, row in by_class.items()]
+    rows = [[label, *(f"{row[n]:.3f}" for n in names)] for label, row in by_class.items()]
     rows.append(["mean", *(f"{figures[name]:.3f}" for name in names)])
     ends = ("{:.3f} to {:.3f}".format(*intervals[name]) for name in names)
     rows.append(["95 % of draws of the images", *ends])
@@ -240,7 +241,7 @@ def evaluate_instances_of_classes(
         "images": len(found),
         "mean": figures,
         "intervals": intervals,
-        "classes": {str(label): row for label, row in by_class.items()},
+        "classes": by_class,
     }
 
 
@@ -260,9 +261,9 @@ def evaluate_classes(
     truths = (one.instances for one in found)  # The class maps were read as if they were.
     by_class = class_iou(truths, predictions(), network.num_classes + 1, VOID)
     mean = sum(by_class.values()) / len(by_class)
-    classes = {str(label): iou for label, iou in by_class.items()}
+    classes = {network.class_name(label): iou for label, iou in by_class.items()}
     rows = [[label, f"{iou:.3f}"] for label, iou in {**classes, "mean": mean}.items()]
-    print_table(str(folder), ["class, 0 is the background", "IoU"], rows)
+    print_table(str(folder), ["class", "IoU"], rows)
     typer.echo(f"images {len(found)}")
     return {"images": len(found), "mean_iou": mean, "classes": classes}
 

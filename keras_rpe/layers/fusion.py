@@ -96,6 +96,9 @@ class FeatureFusion(keras.layers.Layer):
         filters: Common width.
         return_pyramid: Whether to return the fused maps of all stages, in place of only that of
             the finest.
+        lateral_initializer: Initializer of the 1×1 convolutions, but for that of the coarsest map.
+            With "zeros" the finer maps come in as training goes: better where they are of other
+            sizes than what comes from above, as the features of pretrained networks are.
         **kwargs: Of `keras.layers.Layer`.
 
     Input shape:
@@ -117,10 +120,17 @@ class FeatureFusion(keras.layers.Layer):
         (1, 16, 16, 32)
     """
 
-    def __init__(self, filters: int = 64, return_pyramid: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        filters: int = 64,
+        return_pyramid: bool = False,
+        lateral_initializer: Any = "glorot_uniform",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.filters = check_integer("filters", filters, 1, 65_536)
         self.return_pyramid = return_pyramid
+        self.lateral_initializer = keras.initializers.get(lateral_initializer)
         self.laterals: list[Any] = []
         self.smooths: list[Any] = []
         self.up = keras.layers.UpSampling2D(2, interpolation="nearest", dtype=self.dtype_policy)
@@ -133,8 +143,13 @@ class FeatureFusion(keras.layers.Layer):
                 f"Received: shapes {input_shape}"
             )
         for level, shape in enumerate(input_shape):
+            finer = level < len(input_shape) - 1
             lateral = keras.layers.Conv2D(
-                self.filters, 1, dtype=self.dtype_policy, name=f"lateral_{level}"
+                self.filters,
+                1,
+                kernel_initializer=self.lateral_initializer if finer else "glorot_uniform",
+                dtype=self.dtype_policy,
+                name=f"lateral_{level}",
             )
             lateral.build(shape)
             self.laterals.append(lateral)
@@ -180,6 +195,7 @@ class FeatureFusion(keras.layers.Layer):
             **super().get_config(),
             "filters": self.filters,
             "return_pyramid": self.return_pyramid,
+            "lateral_initializer": keras.initializers.serialize(self.lateral_initializer),
         }
 
 

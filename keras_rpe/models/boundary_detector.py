@@ -18,7 +18,14 @@ from keras_rpe.layers import (
 )
 from keras_rpe.losses import BoundaryCrossEntropy, BoundaryPairLoss
 from keras_rpe.models.backbones import pyramid
-from keras_rpe.models.task import Task, label_map, named, network, precise_dtype
+from keras_rpe.models.task import (
+    Task,
+    label_map,
+    lateral_initializer,
+    named,
+    network,
+    precise_dtype,
+)
 from keras_rpe.ops.boundaries import thin_boundaries
 from keras_rpe.results import Boundaries
 
@@ -110,6 +117,7 @@ class BoundaryDetector(Task):
         check_number("margin", margin, "[0, 1)")
         check_number("consensus", consensus, "(0, 1]")
         check_number("negative_weight", negative_weight)
+        initializer = lateral_initializer(backbone, backbone_weights)
         backbone = network(backbone, backbone_weights)
         features, strides = pyramid(backbone)
         branches = max(len(strides) - 1, 1) if branches is None else branches
@@ -121,7 +129,8 @@ class BoundaryDetector(Task):
         x = keras.layers.Rescaling(1.0 / max_value, name="rescaling")(images)
         maps = features(PadToMultiple(coarsest, mode="reflect", name="pad")(x))
         maps = list(maps) if isinstance(maps, (list, tuple)) else [maps]
-        fused = FeatureFusion(fusion_filters, return_pyramid=True, name="fusion")(maps)
+        fusion = FeatureFusion(fusion_filters, True, initializer, name="fusion")
+        fused = fusion(maps)
         embeddings, own, parts = {}, [], []
         for stride, branch in zip(strides, fused):
             embed = SphericalEmbedding(embedding_dim, dtype=precise, name=f"embed_{stride}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,6 +11,7 @@ from keras import ops
 
 from keras_rpe.arguments import check_choice, check_integer, check_number
 from keras_rpe.layers import (
+    BilinearUpsampling,
     CropLike,
     FeatureFusion,
     ImageNormalization,
@@ -64,9 +66,18 @@ class EmbeddingTask(Task):
         percentiles: tuple[float, float] | None,
         ignore_label: int | None,
         object_size: ObjectSize | None = None,
+        class_names: Sequence[str] | None = None,
+        lateral_initializer: str,
         **kwargs: Any,
     ) -> None:
         num_classes = check_integer("num_classes", num_classes, 1, MAX_CLASSES)
+        if class_names is not None:
+            class_names = tuple(class_names)
+            if len(class_names) != num_classes or not all(isinstance(n, str) for n in class_names):
+                raise ValueError(
+                    f"`class_names` must be None or {num_classes} texts, one for each class other "
+                    f"than the background. Received: class_names={class_names!r}"
+                )
         check_number("margin", margin, "[0, 1)")
         if neighborhood is not None:
             check_number("neighborhood", neighborhood)
@@ -76,7 +87,9 @@ class EmbeddingTask(Task):
 
         self.largest_stride = strides[-1]
         pad = PadToMultiple(self.largest_stride, name="pad")
-        fusion = FeatureFusion(fusion_filters, name="fusion")
+        fusion = FeatureFusion(
+            fusion_filters, lateral_initializer=lateral_initializer, name="fusion"
+        )
 
         def fused_and_coarse(x: Tensor) -> tuple[Tensor, Tensor]:
             maps = features(pad(x))
@@ -88,14 +101,7 @@ class EmbeddingTask(Task):
         images = keras.Input((None, None, None if percentiles else 3), name="image")
         x = ImageNormalization(*percentiles, name="normalize")(images) if percentiles else images
         fused, coarse = fused_and_coarse(x)
-        classify = keras.layers.Conv2DTranspose(
-            num_classes + 1,
-            2 * output_stride if output_stride > 1 else 1,
-            strides=output_stride,
-            padding="same",
-            dtype=embed.dtype_policy,
-            name="classes",
-        )
+        classify = _classify(num_classes, output_stride, dtype=embed.dtype_policy)
         logits, embedding = classify(fused), embed(fused)
         outputs = {"embedding": embedding}
         if mean_shift is not None:
@@ -127,12 +133,19 @@ class EmbeddingTask(Task):
         self.mean_shift = mean_shift
         self.embedding_dim = embed.dim
         self.num_classes = num_classes
+        self.class_names = class_names
         self.margin = margin
         self.neighborhood = neighborhood
         self.percentiles = percentiles
         self.output_stride = output_stride
         self.embed_background = embed_background
         self.ignore_label = ignore_label
+
+    def class_name(self, label: int) -> str:
+        """The name of a class, 0 being the background; its number where names are not known."""
+        if label == 0:
+            return "background"
+        return self.class_names[label - 1] if self.class_names else str(label)
 
     def embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Give the embeddings before mean shift, and the class scores.
@@ -242,6 +255,17 @@ class EmbeddingTask(Task):
         if self.ignore_label is None or 0 <= self.ignore_label <= self.num_classes:
             return classes
         return ops.where(classes == self.ignore_label, VOID, classes)
+
+
+def _classify(num_classes: int, stride: int, dtype: Any) -> Callable[[Tensor], Tensor]:
+    """The head of class scores, at the size of the image."""
+    shared = {"padding": "same", "dtype": dtype, "name": "classes"}
+    if num_classes == 1 and stride > 1:  # Edges finer than the cells.
+        return keras.layers.Conv2DTranspose(2, 2 * stride, strides=stride, **shared)
+    # With many classes such edges would cost as much as the backbone.
+    classify = keras.layers.Conv2DTranspose(num_classes + 1, 1, **shared)
+    enlarge = BilinearUpsampling(stride, dtype=dtype, name="enlarge")
+    return lambda x: enlarge(classify(x))
 
 
 def _loop(loops: Tensor, number: int) -> Tensor:

@@ -21,7 +21,7 @@ from keras_rpe.layers import (
 )
 from keras_rpe.metrics import average_precision
 from keras_rpe.models.embedding_task import EmbeddingTask
-from keras_rpe.models.task import compiled_function, network, precise_dtype
+from keras_rpe.models.task import compiled_function, lateral_initializer, network, precise_dtype
 from keras_rpe.ops.maps import WindowGrid, resample
 from keras_rpe.results import Instances, image_label_pairs
 
@@ -53,6 +53,7 @@ class InstanceSegmenter(EmbeddingTask):
             double, or a KerasHub or KerasCV backbone.
         embedding_dim: Dimension D of the embedding.
         num_classes: Classes other than the background. With 1, all instances are of one class.
+        class_names: Names of these classes; commands print them. `None`: their numbers.
         iterations: Loops of mean shift in training, each with a loss of its own.
         bandwidth: Kernel width δ of the mean shift.
         step_size: η in (0, 1] of the mean shift.
@@ -162,6 +163,7 @@ class InstanceSegmenter(EmbeddingTask):
         decoder: InstanceDecoder | None = None,
         find_diameter: bool = True,
         backbone_weights: str | None = None,
+        class_names: Sequence[str] | None = None,
         name: str = "instance_segmenter",
         trainable: bool = True,
     ) -> None:
@@ -188,9 +190,11 @@ class InstanceSegmenter(EmbeddingTask):
             output_stride=output_stride,
             embed_background=embed_background,
             fusion_filters=fusion_filters,
+            lateral_initializer=lateral_initializer(backbone, backbone_weights),
             percentiles=percentiles,
             ignore_label=ignore_label,
             object_size=ObjectSize(dtype=precise, name="object_size") if find_diameter else None,
+            class_names=class_names,
             name=name,
             trainable=trainable,
         )

@@ -22,7 +22,7 @@ from keras_rpe.layers import (
 )
 from keras_rpe.models.embedding_task import EmbeddingTask
 from keras_rpe.models.instance_segmenter import SEED_LOOPS
-from keras_rpe.models.task import compiled_function, network, precise_dtype
+from keras_rpe.models.task import compiled_function, lateral_initializer, network, precise_dtype
 from keras_rpe.results import Proposals, check_max_proposals, image_label_pairs
 
 Tensor = Any
@@ -160,6 +160,7 @@ class ObjectProposer(EmbeddingTask):
             output_stride=output_stride,
             embed_background=embed_background,
             fusion_filters=fusion_filters,
+            lateral_initializer=lateral_initializer(backbone, backbone_weights),
             percentiles=percentiles,
             ignore_label=ignore_label,
             name=name,

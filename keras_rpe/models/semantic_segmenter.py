@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import keras
@@ -10,7 +11,7 @@ from keras import ops
 from keras_rpe.arguments import check_integer, check_number
 from keras_rpe.layers import MeanShiftRNN, SphericalEmbedding
 from keras_rpe.models.embedding_task import EmbeddingTask
-from keras_rpe.models.task import network, precise_dtype
+from keras_rpe.models.task import lateral_initializer, network, precise_dtype
 from keras_rpe.results import ClassMap
 
 Tensor = Any
@@ -33,6 +34,7 @@ class SemanticSegmenter(EmbeddingTask):
         embedding_dim: Dimension D of the embedding. Up to 2 D classes of an image can be pushed
             apart at margin 0.5; training warns if there are more.
         num_classes: Classes other than the background.
+        class_names: Names of these classes; commands print them. `None`: their numbers.
         iterations: Loops of mean shift in training, each with a margin loss of its own; 0: none.
         grouping_weight: Weight of each margin loss beside the cross-entropy; on scenes of digits
             0.1 was better than 0 and 1. With 0 there is no margin loss, the embeddings stay as
@@ -90,6 +92,7 @@ class SemanticSegmenter(EmbeddingTask):
         percentiles: tuple[float, float] | None = (1.0, 99.8),
         ignore_label: int | None = None,
         backbone_weights: str | None = None,
+        class_names: Sequence[str] | None = None,
         name: str = "semantic_segmenter",
         trainable: bool = True,
     ) -> None:
@@ -118,8 +121,10 @@ class SemanticSegmenter(EmbeddingTask):
             output_stride=output_stride,
             embed_background=True,
             fusion_filters=fusion_filters,
+            lateral_initializer=lateral_initializer(backbone, backbone_weights),
             percentiles=percentiles,
             ignore_label=ignore_label,
+            class_names=class_names,
             name=name,
             trainable=trainable,
         )

@@ -63,6 +63,11 @@ def network(backbone: str | keras.Model, weights: str | None) -> keras.Model:
     return make_backbone(backbone, weights) if isinstance(backbone, str) else backbone
 
 
+def lateral_initializer(backbone: str | keras.Model, weights: str | None) -> str:
+    """That of the fusion: fine features of a trained network may be large, so they begin at 0."""
+    return "glorot_uniform" if isinstance(backbone, str) and weights is None else "zeros"
+
+
 def precise_dtype() -> str:
     """The global dtype policy, or float32 where that computes in 16 bits."""
     policy = keras.config.dtype_policy()
@@ -583,6 +588,8 @@ def _remade(model: Any, overrides: dict[str, Any], transfer: bool) -> Any:
             f"`{unknown[0]}` is not an argument of {type(model).__name__}, which takes "
             f"{', '.join([*config, *thresholds])}."
         )
+    if "num_classes" in overrides:  # The names were those of the others.
+        overrides = {"class_names": None, **overrides} if "class_names" in config else overrides
     decoder |= {name: overrides.pop(name) for name in thresholds if name in overrides}
     remade = type(model).from_config({**config, **overrides})
     if transfer:

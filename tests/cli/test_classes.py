@@ -12,12 +12,18 @@ from keras_rpe.metrics import Detections, GroundTruth, MaskAveragePrecision, cla
 from keras_rpe.models import InstanceSegmenter, SemanticSegmenter
 from keras_rpe.models.backbones import unet_encoder
 
+NAMES = ("square", "round", "long")
+
 
 @pytest.fixture(scope="module")
 def semantic() -> SemanticSegmenter:
     keras.utils.set_random_seed(2)
     return SemanticSegmenter(
-        unet_encoder((8, 16), blocks=1), embedding_dim=4, num_classes=3, fusion_filters=8
+        unet_encoder((8, 16), blocks=1),
+        embedding_dim=4,
+        num_classes=3,
+        class_names=NAMES,
+        fusion_filters=8,
     )
 
 
@@ -56,7 +62,8 @@ def test_files_hold_the_classes(run, classified, semantic, semantic_preset, tmp_
         found = semantic.predict_classes(image)
         np.testing.assert_array_equal(read_labels(out / f"{name}_classes.png"), found.classes)
         listed = [row for row in rows if row["image"] == f"{name}.png"]
-        assert {int(row["class"]): int(row["area_px"]) for row in listed} == found.areas
+        areas = {["background", *NAMES][label]: area for label, area in found.areas.items()}
+        assert {row["class"]: int(row["area_px"]) for row in listed} == areas
         assert read_image(out / f"{name}_overlay.png").shape == image.shape
 
 
@@ -69,7 +76,9 @@ def test_figures_of_classes(run, classified, semantic, semantic_preset, tmp_path
     found = [semantic.predict_classes(image).classes for image in images]
     expected = class_iou(truths, found, 4, 255)
     figures = json.loads((tmp_path / "f.json").read_text())
-    assert {int(label): iou for label, iou in figures["classes"].items()} == expected
+    assert figures["classes"] == {
+        ["background", *NAMES][label]: expected[label] for label in expected
+    }
     assert figures["mean_iou"] == pytest.approx(np.mean(list(expected.values())))
     assert f"{figures['mean_iou']:.3f}" in outcome.out
     assert_one_line_error(run(*command, "--threshold", 0.5), "--threshold", "classes")

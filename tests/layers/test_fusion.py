@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import tensorflow as tf
 from harness import run_layer_test
 
 from keras_rpe.layers import (
@@ -59,5 +60,21 @@ def test_fusion_gives_the_maps_of_all_stages() -> None:
 
     with pytest.raises(ValueError, match="`filters` must"):
         FeatureFusion(0)
+    with pytest.raises(ValueError, match="initializer"):
+        FeatureFusion(lateral_initializer="one")
     with pytest.raises(ValueError, match="must be a list of maps"):
         FeatureFusion()(np.zeros((1, 8, 8, 3), "float32"))
+
+
+def test_large_features_do_not_drown_what_comes_from_above() -> None:
+    """A pretrained network gives fine features of several times the size of the coarse ones."""
+    maps = [RNG.normal(size=(2, 16 // f, 24 // f, 8)).astype("float32") for f in (1, 2, 4)]
+    noisy = [30 * maps[0] + 7, -20 * maps[1], maps[2]]
+    fusion = FeatureFusion(6, lateral_initializer="zeros")
+    np.testing.assert_array_equal(fusion(maps), fusion(noisy))
+    assert np.abs(fusion([*maps[:2], 2 * maps[2]]) - fusion(maps)).max() > 0
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(fusion(maps) ** 2)
+    # They come in as training goes.
+    for gradient in tape.gradient(total, [lateral.kernel.value for lateral in fusion.laterals]):
+        assert np.abs(gradient).max() > 0

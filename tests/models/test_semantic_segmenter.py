@@ -183,8 +183,24 @@ def test_any_size_and_kind_of_image() -> None:
         ({"embedding_dim": 1}, "`dim` must"),
         ({"ignore_label": 2}, "`ignore_label` must be None or no class, which are 0 to 2"),
         ({"output_stride": 3}, "`output_stride` must"),
+        ({"class_names": ["cat"]}, "`class_names` must be None or 2 texts"),
+        ({"class_names": "ab", "num_classes": 3}, "`class_names` must be None or 3 texts"),
+        ({"class_names": [1, 2]}, "`class_names` must be None or 2 texts"),
     ],
 )
 def test_wrong_arguments_are_named_at_once(wrong: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         tiny(**wrong)
+
+
+def test_names_of_classes_go_along_until_the_classes_change(tmp_path) -> None:
+    model = tiny(class_names=["cat", "dog"])
+    model.save_to_preset(tmp_path)
+    loaded = SemanticSegmenter.from_preset(tmp_path)
+    assert [loaded.class_name(label) for label in range(3)] == ["background", "cat", "dog"]
+    with pytest.warns(UserWarning, match="Re-initialized"):
+        other = SemanticSegmenter.from_preset(tmp_path, num_classes=3)
+    assert other.class_name(2) == "2"
+    named = {"num_classes": 1, "class_names": ["bird"]}
+    with pytest.warns(UserWarning, match="Re-initialized"):
+        assert SemanticSegmenter.from_preset(tmp_path, **named).class_name(1) == "bird"
