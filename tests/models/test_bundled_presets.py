@@ -21,12 +21,14 @@ from keras_rpe.metrics import (
     MaskAveragePrecision,
     average_precision,
     boundary_benchmark,
+    class_iou,
     matching,
 )
 from keras_rpe.models import (
     BoundaryDetector,
     InstanceSegmenter,
     ObjectProposer,
+    SemanticSegmenter,
     preset_names,
 )
 from keras_rpe.models.presets import preset_folder
@@ -179,3 +181,18 @@ def test_objects_are_exported(objects, tmp_path: Path) -> None:
     lite = load_served(objects.export(tmp_path / "objects.tflite", format="litert"))
     found = lite.predict_proposals(image, 10).masks
     assert np.mean(found == expected[:10]) > 0.999
+
+
+def test_classes_of_photographs_that_it_has_not_seen(data_root) -> None:
+    model = SemanticSegmenter.from_preset("voc_classes")
+    for name, expected in (("astronaut", "person"), ("chelsea", "cat"), ("coffee", "diningtable")):
+        areas = model.predict_classes(getattr(data, name)()[::2, ::2]).areas
+        found = {model.class_name(label) for label, area in areas.items() if area > 5000}
+        assert expected in found, name
+    _, held_out = label_folder(
+        data_root / "voc", instances="semantic/*", ignore_label=255
+    ).split(0.2)
+    shown = held_out[:40]
+    truths = (one.instances for one in shown)
+    found = (model.predict_classes(one.image).classes for one in shown)
+    assert np.mean(list(class_iou(truths, found, 21, VOID).values())) > 0.45
