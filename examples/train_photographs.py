@@ -36,19 +36,18 @@ from keras_rpe.models import InstanceSegmenter, ObjectProposer, SemanticSegmente
 HELD_OUT, CHOSEN_ON = 0.2, 0.125  # Shares: for figures, and of the others for the last settings.
 VOID_IN_FILES = 255
 ZOOM = (0.5, 1.5)  # At the lowest zoom, a crop of 256 pixels shows 512.
-# Objects are as large as the image, and alike ones are told apart by their places.
+# Objects are as large as the image, or a few cells.
 OF_PHOTOGRAPHS = {
-    "embedding_dim": 24,
+    "embedding_dim": 32,
     "iterations": 1,
     "window_size": 32,
     "inference_window_size": 128,
     "neighborhood": None,
-    "position_periods": None,
-    "coordinates": True,
+    "position_periods": (16.0, 32.0, 64.0, 128.0),
 }
 # Scales of the grouping: faint objects need a low threshold, touching objects a high one.
 SCALES = {
-    "foreground_thresholds": (0.02, 0.06, 0.12, 0.2, 0.35, 0.5, 0.7, 0.85),
+    "foreground_thresholds": (0.06, 0.35, 0.7),
     "similarity_thresholds": (0.7, 0.97),
     "bandwidths": (0.2, 0.04),
     "iou_threshold": 0.9,
@@ -65,7 +64,7 @@ def new_model(options: argparse.Namespace, class_names: list[str]) -> Any:
     }
     if options.task == "proposals":
         model = ObjectProposer(
-            options.backbone, fusion_filters=64, **OF_PHOTOGRAPHS, **SCALES, **shared
+            options.backbone, fusion_filters=96, **OF_PHOTOGRAPHS, **SCALES, **shared
         )
     elif options.task == "instances":
         model = InstanceSegmenter(

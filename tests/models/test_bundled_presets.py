@@ -189,9 +189,9 @@ def test_classes_of_photographs_that_it_has_not_seen(data_root) -> None:
         areas = model.predict_classes(getattr(data, name)()[::2, ::2]).areas
         found = {model.class_name(label) for label, area in areas.items() if area > 5000}
         assert expected in found, name
-    _, held_out = label_folder(
-        data_root / "voc", instances="semantic/*", ignore_label=255
-    ).split(0.2)
+    _, held_out = label_folder(data_root / "voc", instances="semantic/*", ignore_label=255).split(
+        0.2
+    )
     shown = held_out[:40]
     truths = (one.instances for one in shown)
     found = (model.predict_classes(one.image).classes for one in shown)
