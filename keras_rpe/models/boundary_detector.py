@@ -117,7 +117,6 @@ class BoundaryDetector(Task):
         check_number("margin", margin, "[0, 1)")
         check_number("consensus", consensus, "(0, 1]")
         check_number("negative_weight", negative_weight)
-        initializer = lateral_initializer(backbone, backbone_weights)
         backbone = network(backbone, backbone_weights)
         features, strides = pyramid(backbone)
         branches = max(len(strides) - 1, 1) if branches is None else branches
@@ -129,8 +128,8 @@ class BoundaryDetector(Task):
         x = keras.layers.Rescaling(1.0 / max_value, name="rescaling")(images)
         maps = features(PadToMultiple(coarsest, mode="reflect", name="pad")(x))
         maps = list(maps) if isinstance(maps, (list, tuple)) else [maps]
-        fusion = FeatureFusion(fusion_filters, True, initializer, name="fusion")
-        fused = fusion(maps)
+        initializer = lateral_initializer(backbone_weights)
+        fused = FeatureFusion(fusion_filters, True, initializer, name="fusion")(maps)
         embeddings, own, parts = {}, [], []
         for stride, branch in zip(strides, fused):
             embed = SphericalEmbedding(embedding_dim, dtype=precise, name=f"embed_{stride}")

@@ -190,7 +190,7 @@ class InstanceSegmenter(EmbeddingTask):
             output_stride=output_stride,
             embed_background=embed_background,
             fusion_filters=fusion_filters,
-            lateral_initializer=lateral_initializer(backbone, backbone_weights),
+            lateral_initializer=lateral_initializer(backbone_weights),
             percentiles=percentiles,
             ignore_label=ignore_label,
             object_size=ObjectSize(dtype=precise, name="object_size") if find_diameter else None,

@@ -160,7 +160,7 @@ class ObjectProposer(EmbeddingTask):
             output_stride=output_stride,
             embed_background=embed_background,
             fusion_filters=fusion_filters,
-            lateral_initializer=lateral_initializer(backbone, backbone_weights),
+            lateral_initializer=lateral_initializer(backbone_weights),
             percentiles=percentiles,
             ignore_label=ignore_label,
             name=name,

@@ -121,7 +121,7 @@ class SemanticSegmenter(EmbeddingTask):
             output_stride=output_stride,
             embed_background=True,
             fusion_filters=fusion_filters,
-            lateral_initializer=lateral_initializer(backbone, backbone_weights),
+            lateral_initializer=lateral_initializer(backbone_weights),
             percentiles=percentiles,
             ignore_label=ignore_label,
             class_names=class_names,

@@ -63,9 +63,9 @@ def network(backbone: str | keras.Model, weights: str | None) -> keras.Model:
     return make_backbone(backbone, weights) if isinstance(backbone, str) else backbone
 
 
-def lateral_initializer(backbone: str | keras.Model, weights: str | None) -> str:
+def lateral_initializer(weights: str | None) -> str:
     """That of the fusion: fine features of a trained network may be large, so they begin at 0."""
-    return "glorot_uniform" if isinstance(backbone, str) and weights is None else "zeros"
+    return "glorot_uniform" if weights is None else "zeros"
 
 
 def precise_dtype() -> str:
