@@ -19,7 +19,7 @@ from keras_rpe.visualization import overlay_instances
 
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "stereo_motorcycle")
 LONG_SIDE = 400  # Of the photographs that the presets were trained on, about.
-HEIGHT, GAP, PROPOSALS = 240, 6, 3
+HEIGHT, GAP, PROPOSALS = 160, 4, 3
 
 
 def main() -> None:
