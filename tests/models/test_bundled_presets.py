@@ -196,3 +196,19 @@ def test_classes_of_photographs_that_it_has_not_seen(data_root) -> None:
     truths = (one.instances for one in shown)
     found = (model.predict_classes(one.image).classes for one in shown)
     assert np.mean(list(class_iou(truths, found, 21, VOID).values())) > 0.45
+
+
+@pytest.mark.slow
+def test_classes_of_photographs_are_exported(tmp_path: Path) -> None:
+    model = SemanticSegmenter.from_preset("voc_classes")
+    image = data.chelsea()[::2, ::2]
+    expected = model.predict_classes(image).classes
+    saved = load_served(model.export(tmp_path / "classes"))
+    np.testing.assert_array_equal(saved.predict_classes(image).classes, expected)
+    lite = load_served(model.export(tmp_path / "classes.tflite", format="litert"))
+    assert np.mean(lite.predict_classes(image).classes == expected) > 0.999
+    # A page, noise, and a line: nothing on the page, no error.
+    assert not model.predict_classes(np.full((300, 400, 3), 255, "uint8")).classes.any()
+    for size in ((300, 400), (9, 1000)):
+        random = np.random.default_rng(0).integers(0, 256, (*size, 3), "uint8")
+        assert model.predict_classes(random).classes.shape == size
