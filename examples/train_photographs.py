@@ -86,6 +86,11 @@ def new_model(options: argparse.Namespace, class_names: list[str]) -> Any:
         )
     if options.start is not None:
         take_over(model, Task.from_preset(options.start))
+    return model
+
+
+def prepare(model: Any, options: argparse.Namespace) -> None:
+    """Freeze the backbone and compile; the momenta of the optimizer begin anew at a restart."""
     # A thousand photographs would sooner spoil what ImageNet taught than add to it.
     model.backbone.trainable = options.tune_backbone
     for layer in model.backbone.layers:
@@ -93,7 +98,6 @@ def new_model(options: argparse.Namespace, class_names: list[str]) -> Any:
             layer.trainable = False
     rate = options.learning_rate
     model.compile(keras.optimizers.AdamW(rate, weight_decay=1e-4, global_clipnorm=5.0))
-    return model
 
 
 def take_over(model: Any, start: Any) -> None:
@@ -161,6 +165,7 @@ def main() -> None:
     restored = TrainingState.restore(options.out)
     model, epoch = (new_model(options, class_names), 0) if restored is None else restored
     if not budget.is_over:
+        prepare(model, options)  # What is frozen is not in a saved state.
         dataset = training.crops(
             options.crop_size,
             options.batch_size,
@@ -183,7 +188,6 @@ def main() -> None:
             ],
         )
     model = model.with_dtype_policy("float32")  # It is not known where the preset will run.
-    model.backbone.trainable = True
     choose(model, chosen_on)
     notes = {
         "task": {"proposals": "object proposals", "instances": "instance segmentation"}.get(

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from keras_rpe.models import InstanceSegmenter
+from keras_rpe.models import InstanceSegmenter, Task
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -140,7 +140,8 @@ def test_train_photographs(data_root: Path, tmp_path: Path) -> None:
     (folder / "classes.json").symlink_to(data_root / "voc" / "classes.json")
     options = ["--backbone", "unet_small", "--backbone-weights", "", "--crop-size", 32]
     options += ["--batch-size", 4]
-    classes = tmp_path / "classes"
+    classes, begun = tmp_path / "classes", tmp_path / "begun"
+    _run("train_photographs.py", "classes", folder, "--out", begun, "--minutes", 0.001, *options)
     for minutes in (0.1, 0.2):
         _run("train_photographs.py", "classes", folder, "--out", classes, "--minutes", minutes,
              *options)  # fmt: skip
@@ -149,6 +150,13 @@ def test_train_photographs(data_root: Path, tmp_path: Path) -> None:
     assert len(epochs) > 2
     assert epochs == ["epoch", *map(str, range(len(rows) - 1))]  # From the last state.
     assert len((classes / "voc.txt").read_text().split()) == 4
+    # The backbone stays as it began, after a restart as well.
+    first, last = (
+        Task.from_preset(str(p)).backbone.get_weights()
+        for p in (begun / "preset", classes / "preset")
+    )
+    for before, after in zip(first, last):
+        np.testing.assert_array_equal(before, after)
     for task in ("instances", "proposals"):
         out = tmp_path / task
         start = ["--start", classes / "preset"] if task == "instances" else []
@@ -156,7 +164,9 @@ def test_train_photographs(data_root: Path, tmp_path: Path) -> None:
              *start)  # fmt: skip
         notes = json.loads((out / "preset" / "metadata.json").read_text())
         assert notes["trained_on"] == "14 photographs"
-        assert notes["class_names"][:2] == (["aeroplane", "bicycle"] if start else [])
+        config = json.loads((out / "preset" / "config.json").read_text())["config"]
+        names = config["class_names"][:2] if task == "instances" else None
+        assert names == (["aeroplane", "bicycle"] if start else None)
 
 
 @pytest.mark.slow
