@@ -66,7 +66,8 @@ def classes(
                 {"image": file.name, "class": network.class_name(label), "area_px": str(area)}
                 for label, area in found.areas.items()
             ]
-            present = [network.class_name(label) for label in found.areas if label]
+            largest_first = sorted(found.areas, key=lambda label: -found.areas[label])
+            present = [network.class_name(label) for label in largest_first if label]
             return f"classes: {', '.join(present)}" if present else "only background"
 
         return write
