@@ -32,6 +32,7 @@ import keras
 from keras_rpe.callbacks import TimeBudget, TrainingState
 from keras_rpe.data import VOID, LabelledImages, label_folder
 from keras_rpe.models import InstanceSegmenter, ObjectProposer, SemanticSegmenter, Task
+from keras_rpe.models.task import transfer_weights
 
 HELD_OUT, CHOSEN_ON = 0.2, 0.125  # Shares: for figures, and of the others for the last settings.
 VOID_IN_FILES = 255
@@ -85,12 +86,12 @@ def new_model(options: argparse.Namespace, class_names: list[str]) -> Any:
             **shared,
         )
     if options.start is not None:
-        take_over(model, Task.from_preset(options.start))
+        transfer_weights(Task.from_preset(options.start), model)  # Those that fit.
     return model
 
 
 def prepare(model: Any, options: argparse.Namespace) -> None:
-    """Freeze the backbone and compile; the momenta of the optimizer begin anew at a restart."""
+    """Freeze the backbone and compile; after a restart the optimizer begins anew."""
     # A thousand photographs would sooner spoil what ImageNet taught than add to it.
     model.backbone.trainable = options.tune_backbone
     for layer in model.backbone.layers:
@@ -98,15 +99,6 @@ def prepare(model: Any, options: argparse.Namespace) -> None:
             layer.trainable = False
     rate = options.learning_rate
     model.compile(keras.optimizers.AdamW(rate, weight_decay=1e-4, global_clipnorm=5.0))
-
-
-def take_over(model: Any, start: Any) -> None:
-    """Begin with the weights of every layer that has the name and the shapes of one in `start`."""
-    known = {layer.name: layer.get_weights() for layer in start.layers}
-    for layer in model.layers:
-        weights = known.get(layer.name, [])
-        if [w.shape for w in weights] == [w.shape for w in layer.get_weights()]:
-            layer.set_weights(weights)
 
 
 def split(options: argparse.Namespace) -> tuple[LabelledImages, LabelledImages, list[str]]:

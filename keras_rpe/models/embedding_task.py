@@ -142,7 +142,24 @@ class EmbeddingTask(Task):
         self.ignore_label = ignore_label
 
     def class_name(self, label: int) -> str:
-        """The name of a class, 0 being the background; its number where names are not known."""
+        """Name a class.
+
+        Args:
+            label: Its number, in 0 … `num_classes`; 0 is the background.
+
+        Returns:
+            Its name, or its number as text if the model was made without `class_names`.
+
+        Raises:
+            ValueError: If there is no such class.
+
+        Example:
+            >>> from keras_rpe.models import SemanticSegmenter
+            >>> model = SemanticSegmenter(num_classes=2, class_names=["cat", "dog"])
+            >>> model.class_name(2)
+            'dog'
+        """
+        check_integer("label", label, 0, self.num_classes)
         if label == 0:
             return "background"
         return self.class_names[label - 1] if self.class_names else str(label)
