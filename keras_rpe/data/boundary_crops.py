@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import ndimage
 
+from keras_rpe.metrics.boundary_matching import thin_lines
+
 _VOID = np.float32(-1)  # the share of pixels beyond the image, which nobody has annotated
 
 # Thinning looks this far: a line of two pixels is thin after as many steps.
@@ -48,49 +50,6 @@ def segment_boundaries(segmentations: np.ndarray) -> np.ndarray:
     marks[:, :, :-1] |= segmentations[:, :, 1:] != segmentations[:, :, :-1]
     marks[:, :-1, :-1] |= segmentations[:, 1:, 1:] != segmentations[:, :-1, :-1]
     return thin_lines(marks)
-
-
-def thin_lines(marks: np.ndarray) -> np.ndarray:
-    """Thin the lines of N drawings, bool (N, H, W), to one pixel without breaking them.
-
-    Guo & Hall, "Parallel Thinning with Two-Subiteration Algorithms", CACM 1989, with their first
-    set of conditions, until nothing changes.
-    """
-    # Equal to `skimage.morphology.thin`, which takes nine times as long for the few lines of a
-    # segmentation, because it looks at all pixels; every augmented crop waits for it.
-    padded = np.pad(marks.astype(np.uint8), ((0, 0), (1, 1), (1, 1)))
-    row = padded.shape[2]
-    # Around a pixel, from its right against the clock.
-    steps = (1, 1 - row, -row, -row - 1, -1, row - 1, row, row + 1)
-    flat = padded.reshape(-1)
-    places = np.flatnonzero(flat)
-    while True:
-        before = len(places)
-        for removable in _REMOVABLE:
-            code = np.zeros(len(places), np.uint8)
-            for bit, step in enumerate(steps):
-                code |= flat[places + step] << np.uint8(bit)
-            removed = removable[code]
-            flat[places[removed]] = 0
-            places = places[~removed]
-        if len(places) == before:
-            return padded[:, 1:-1, 1:-1].astype(bool)
-
-
-def _removable() -> tuple[np.ndarray, np.ndarray]:
-    """For the two steps, whether a pixel goes, by the bits of its eight neighbors."""
-    x = [np.arange(256) >> bit & 1 for bit in range(8)]
-    pieces = sum((1 - x[i]) & (x[i + 1] | x[(i + 2) % 8]) for i in (0, 2, 4, 6))
-    one = sum(x[i] | x[i + 1] for i in (0, 2, 4, 6))
-    other = sum(x[i + 1] | x[(i + 2) % 8] for i in (0, 2, 4, 6))
-    fewer = np.minimum(one, other)
-    simple = (pieces == 1) & (fewer >= 2) & (fewer <= 3)
-    first = ((x[1] | x[2] | (1 - x[7])) & x[0]) == 0
-    second = ((x[5] | x[6] | (1 - x[3])) & x[4]) == 0
-    return simple & first, simple & second
-
-
-_REMOVABLE = _removable()
 
 
 def plain_crop(

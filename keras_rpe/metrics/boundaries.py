@@ -82,8 +82,8 @@ def match_boundaries(
 
     Of all one-to-one pairings within the allowed distance it is the cheapest: a pair costs its
     distance, a pixel without a partner 100 times the largest allowed one. So there are as many
-    pairs as possible, and among those pairings the sum of distances is the smallest. The optimum is
-    exact; where several pairings are equally cheap, one of them is taken.
+    pairs as possible, and among those pairings the sum of distances, in steps of 1/1024 of a pixel,
+    is the smallest. Where several pairings are equally cheap, one of them is taken.
 
     Args:
         predicted: boolean map (height, width), usually of lines one pixel wide.

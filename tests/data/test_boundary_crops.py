@@ -16,7 +16,6 @@ from keras_rpe.data.boundary_crops import (
     draw_center,
     plain_crop,
     segment_boundaries,
-    thin_lines,
     turned_crop,
 )
 from keras_rpe.data.bsds import BoundaryAnnotation, read_boundary_pair
@@ -112,12 +111,3 @@ def test_places_lie_inside_the_image_where_they_can():
         assert reach <= center[0] <= 50 - reach
         assert reach <= center[1] <= 60 - reach
         assert all(15 <= one <= 45 for one in draw_center((60, 60), (90, 90), 0.4, 0.5, rng))
-
-
-@pytest.mark.parametrize("share", [0.05, 0.3, 0.6, 0.95])
-def test_equals_the_thinning_of_scikit_image(share):
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        marks = rng.random((3, *rng.integers(1, 40, 2))) < share
-        expected = np.stack([thin(one) for one in marks])
-        np.testing.assert_array_equal(thin_lines(marks), expected)

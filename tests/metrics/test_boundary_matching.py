@@ -7,7 +7,7 @@ from scipy.optimize import linear_sum_assignment
 from skimage.morphology import thin
 
 from keras_rpe.metrics import match_boundaries
-from keras_rpe.metrics.boundary_matching import BoundaryMatcher, boundary_counts
+from keras_rpe.metrics.boundary_matching import BoundaryMatcher, boundary_counts, thin_lines
 
 
 def distances(first, second, width):
@@ -138,3 +138,12 @@ def test_bad_arguments_are_refused(change, message):
     line = np.eye(4, dtype=bool)
     with pytest.raises(ValueError, match=message):
         match_boundaries(**{"predicted": line, "truth": line, **change})
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.6, 0.95])
+def test_equals_the_thinning_of_scikit_image(share):
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        marks = rng.random((3, *rng.integers(1, 40, 2))) < share
+        expected = np.stack([thin(one) for one in marks])
+        np.testing.assert_array_equal(thin_lines(marks), expected)
