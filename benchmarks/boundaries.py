@@ -8,6 +8,7 @@ to create the environment `peers`; the picture needs `pip install ".[plot]"`. HE
 validation images too, so only the test images are unseen for it; the table says what each method
 was trained on.
 
+- Networks of this project: one row with the images as they are, one with the mean over `--scales`.
 - Networks: every map is thinned by `thin_boundaries`, and fades to 0 over `--border` pixels from
   the sides.
 - Canny: scikit-image's, on gray values in [0, 1], at 99 high thresholds of the gradient from 0.01
@@ -42,7 +43,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -205,12 +206,15 @@ def evaluate_people(photographs: list[Photograph], options: argparse.Namespace) 
     return Row(counts, BoundaryFigures.from_counts(counts, cut))
 
 
-def load_preset(folder: Path) -> tuple[Predict, int]:
+def load_preset(folder: Path, scales: Sequence[float]) -> tuple[Predict, int]:
     """A function from pixels to a map, and the number of parameters."""
     from keras_rpe.models import BoundaryDetector
 
     model = BoundaryDetector.from_preset(folder)
-    return lambda pixels: model.predict_boundaries(pixels).probabilities, model.count_params()
+    return (
+        lambda pixels: model.predict_boundaries(pixels, scales).probabilities,
+        model.count_params(),
+    )
 
 
 def canny_strengths(pixels: np.ndarray, sigma: float) -> np.ndarray:
@@ -339,14 +343,20 @@ def named_preset(text: str) -> tuple[str, Path]:
 def make_rows(photographs: list[Photograph], options: argparse.Namespace) -> dict[str, Row]:
     """The rows of all methods."""
     rows = {}
-    for name, folder in options.models.items():
+    for name, (folder, scales) in options.models.items():
 
-        def make(missing: list[Photograph], maps: Path, folder: Path = folder) -> None:
-            make_maps(missing, maps, lambda: load_preset(folder), 1)
+        def make(
+            missing: list[Photograph],
+            maps: Path,
+            folder: Path = folder,
+            scales: Sequence[float] = scales,
+        ) -> None:
+            make_maps(missing, maps, lambda: load_preset(folder, scales), 1)
 
         files = [folder / file for file in ("config.json", "model.weights.h5")]
         digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
-        rows[name] = evaluate(f"preset_{digest}", make, photographs, options)
+        key = "_".join(["preset", digest, *(f"{scale:g}" for scale in scales if scales != (1.0,))])
+        rows[name] = evaluate(key, make, photographs, options)
         notes = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
         rows[name].trained_on = str(notes.get("trained_on", "-"))
     if options.peer_python:
@@ -375,6 +385,9 @@ def main() -> None:
     parser.add_argument(
         "--models", type=named_preset, nargs="+", default=[], metavar="NAME=PRESET_FOLDER"
     )
+    parser.add_argument(
+        "--scales", type=float, nargs="*", default=[0.5, 1.0, 1.5], help="of a second row of each"
+    )
     parser.add_argument("--peer-python", type=Path)
     parser.add_argument("--split", choices=("train", "val", "test"), default="val")
     parser.add_argument("--images", type=int, help="use only the first of them")
@@ -387,7 +400,13 @@ def main() -> None:
     options = parser.parse_args()
     if len({"HED", "Human", *dict(options.models)}) < len(options.models) + 2:
         parser.error("--models needs names that differ, also from HED and Human")
-    options.models = dict(options.models)
+    options.models = {name: (folder, (1.0,)) for name, folder in options.models}
+    if options.scales:
+        several = {
+            f"{name}, {len(options.scales)} scales": (folder, tuple(options.scales))
+            for name, (folder, _) in options.models.items()
+        }
+        options.models |= several
     if options.peer_python and not options.peer_python.exists():
         parser.error(f"there is no {options.peer_python}")
     if options.images is not None and options.images < 1:

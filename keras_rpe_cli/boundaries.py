@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,8 +15,10 @@ from keras_rpe_cli.options import (
     ModelOption,
     OutOption,
     PresetOption,
+    ScalesOption,
     check_model_choice,
     load_task,
+    parsed_scales,
     process_images,
     write_all,
 )
@@ -36,6 +38,7 @@ def boundaries(
     thin: Annotated[
         bool, typer.Option("--thin/--no-thin", help="Also write the boundaries thinned to lines.")
     ] = True,
+    scales: ScalesOption = None,
 ) -> None:
     """Detect the boundaries of objects in photographs.
 
@@ -44,6 +47,7 @@ def boundaries(
     crests and 0 elsewhere: the map that benchmarks of boundaries take.
     """
     check_model_choice(preset, model)
+    factors = parsed_scales(scales)
     endings = [".png", "_thin.png"] if thin else [".png"]
 
     def process(
@@ -51,7 +55,7 @@ def boundaries(
     ) -> Callable[[], str]:
         if image.dtype.kind != "u":
             raise ValueError(f"{file} holds values of type {image.dtype}, not of 8 or 16 bits.")
-        found = detect(network, image)
+        found = detect(network, image, factors)
         targets = [out / f"{name}{ending}" for ending in endings]
 
         def write() -> str:
@@ -69,12 +73,13 @@ def boundaries(
         raise typer.Exit(1)
 
 
-def detect(network: BoundaryDetector, image: np.ndarray) -> Boundaries:
+def detect(network: BoundaryDetector, image: np.ndarray, scales: Sequence[float]) -> Boundaries:
     """Detect the boundaries in an image of 8 or 16 bits, whose largest value stands for white."""
     import numpy as np
 
     white = network.get_config()["max_value"]
-    return network.predict_boundaries(image * np.float32(white / np.iinfo(image.dtype).max))
+    pixels = image * np.float32(white / np.iinfo(image.dtype).max)
+    return network.predict_boundaries(pixels, scales)
 
 
 def _write_png(values: np.ndarray, path: Path) -> None:

@@ -17,9 +17,11 @@ from keras_rpe_cli.options import (
     DiameterOption,
     ModelOption,
     PresetOption,
+    ScalesOption,
     check_model_choice,
     load_task,
     parsed_diameter,
+    parsed_scales,
     read_names,
     segment_image,
 )
@@ -44,10 +46,10 @@ _CLASSES = {
     "classes": "SemanticSegmenter",
 }
 _NOT_FOR = {
-    "instances": ["--split"],
-    "proposals": ["--split", "--diameter", "--threshold", "--classes"],
+    "instances": ["--split", "--scales"],
+    "proposals": ["--split", "--diameter", "--threshold", "--classes", "--scales"],
     "boundaries": ["--images", "--instances", "--ignore-label", "--diameter", "--classes"],
-    "classes": ["--split", "--diameter", "--threshold", "--instances"],
+    "classes": ["--split", "--diameter", "--threshold", "--instances", "--scales"],
 }
 _PROPOSALS = (1, 10, 60)
 _IOUS = (0.5, 0.6, 0.7, 0.8, 0.9)
@@ -70,6 +72,7 @@ def evaluate_boundaries(
     names: Path | None,
     split: str,
     threshold: Sequence[float] | None,
+    scales: Sequence[float],
 ) -> dict[str, Any]:
     """Detect the boundaries in a part of BSDS500 and print the figures of its benchmark."""
     from keras_rpe.data import find_boundary_pairs, read_image
@@ -82,7 +85,7 @@ def evaluate_boundaries(
     pairs = list(chosen(found, read_names(names)).values())
     annotators = _checked(pairs)
     figures = boundary_benchmark(
-        (detect(network, read_image(pair.image)).thinned for pair in pairs),
+        (detect(network, read_image(pair.image), scales).thinned for pair in pairs),
         _Drawn(pairs),
         thresholds=cuts,
         progress=True,
@@ -342,6 +345,7 @@ def evaluate(
         ),
     ] = None,
     diameter: DiameterOption = "auto",
+    scales: ScalesOption = None,
     json_file: Annotated[
         Path | None,
         typer.Option("--json", help="Also write the figures, at all thresholds, into this file."),
@@ -363,7 +367,7 @@ def evaluate(
     check_model_choice(preset, model)
     if json_file is not None and (not json_file.parent.is_dir() or json_file.is_dir()):
         raise ValueError(f"--json needs a file in an existing folder. Received: {json_file}")
-    pixels = parsed_diameter(diameter)
+    pixels, factors = parsed_diameter(diameter), parsed_scales(scales)
     given = {
         "--images": images,
         "--instances": instances,
@@ -372,6 +376,7 @@ def evaluate(
         "--diameter": None if pixels == "auto" else diameter,
         "--split": split,
         "--threshold": threshold or None,
+        "--scales": scales,
     }
     kinds = [_CLASSES[task]] if task else list(_CLASSES.values())
     network = load_task(preset, model, *kinds)
@@ -383,7 +388,7 @@ def evaluate(
                 f"{option} does not go with a model for {kind}. Received: {given[option]}"
             )
     if kind == "boundaries":
-        figures = evaluate_boundaries(network, folder, names, split or "val", threshold)
+        figures = evaluate_boundaries(network, folder, names, split or "val", threshold, factors)
     else:
         from keras_rpe.data import label_folder
 

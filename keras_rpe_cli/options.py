@@ -52,6 +52,15 @@ DiameterOption = Annotated[
     ),
 ]
 
+ScalesOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="S,S,…",
+        help="Factors of the size of the image, such as 0.5,1,1.5: the boundaries found at each "
+        "are averaged. Default: 1.",
+    ),
+]
+
 ChannelOption = Annotated[
     int | None, typer.Option(min=1, help="Only this channel of each image, from 1, as gray.")
 ]
@@ -76,6 +85,16 @@ def check_model_choice(preset: str | None, model: Path | None) -> None:
         raise typer.BadParameter("give either --preset or --model", param_hint="--preset")
     if model is not None and not (model.is_file() and model.suffix == ".keras"):
         raise ValueError(f"--model needs an existing .keras file. Received: {model}")
+
+
+def parsed_scales(text: str | None) -> tuple[float, ...]:
+    """The numbers of `--scales`; the model checks how large they are."""
+    try:
+        return tuple(map(float, (text or "1").split(",")))
+    except ValueError:
+        raise ValueError(
+            f"--scales needs numbers with commas between them, such as 0.5,1,1.5. Received: {text}"
+        ) from None
 
 
 def load_model(source: str, *classes: str) -> Any:

@@ -67,6 +67,7 @@ def test_bad_options(run, labelled, tiny_preset, tmp_path):
         (["--images", "scans/*"], "scans/*"),
         (["--task", "boundaries"], "must be of class BoundaryDetector"),
         (["--split", "val"], "--split does not go with a model for instances"),
+        (["--scales", "1,2"], "--scales does not go with a model for instances"),
         (["--diameter", "large"], "--diameter needs auto or a number of pixels. Received: large"),
     ):
         assert_one_line_error(run("evaluate", labelled, "--preset", tiny_preset, *options), part)
@@ -126,6 +127,16 @@ def test_split_names_and_default_thresholds(run, bsds, boundary_preset, tmp_path
     assert (outcome.code, outcome.err) == (0, "")
     assert "images 1, annotations 1, thresholds 99" in outcome.out
     assert_one_line_error(run(*command, *options[2:]), "names", "'tree'")
+
+
+def test_boundaries_of_several_scales_have_other_figures(run, bsds, boundary_preset, tmp_path):
+    file, found = tmp_path / "figures.json", []
+    command = ("evaluate", bsds, "--preset", boundary_preset, "--threshold", "0.4", "--json", file)
+    for options in ((), ("--scales", "1"), ("--scales", "0.5,1,1.5")):
+        outcome = run(*command, *options)
+        assert (outcome.code, outcome.err) == (0, "")
+        found.append(json.loads(file.read_text())["ods_precision"])
+    assert found[0] == found[1] != found[2]
 
 
 def test_all_bad_files_are_named_before_the_first_is_done(run, bsds, boundary_preset, tmp_path):

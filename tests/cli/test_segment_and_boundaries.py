@@ -80,6 +80,17 @@ def test_boundaries_writes_both_maps(run, labelled, tiny_detector, boundary_pres
     assert outcome.out.splitlines()[-1] == f"boundaries of 4 images, written to {out}"
 
 
+def test_boundaries_at_several_scales(run, labelled, tiny_detector, boundary_preset, tmp_path):
+    file = labelled / "images" / "a.png"
+    command = ("boundaries", file, "--preset", boundary_preset, "--out", tmp_path, "--scales")
+    outcome = run(*command, "0.5,1")
+    assert (outcome.code, outcome.err) == (0, "")
+    expected = tiny_detector.predict_boundaries(read_image(file), scales=(0.5, 1)).probabilities
+    np.testing.assert_allclose(read_image(tmp_path / "a.png") / 255, expected, atol=0.51 / 255)
+    assert_one_line_error(run(*command, "large"), "--scales needs numbers", "Received: large")
+    assert_one_line_error(run(*command, "0.5,9"), "`scales` must be", "(0.5, 9.0)")
+
+
 def test_model_file_glob_and_fewer_results(run, labelled, tiny_model, tiny_detector, tmp_path):
     inputs = (labelled / "images" / "[ab].png", labelled / "images" / "a.png")
     for verb, model, options, expected in (

@@ -7,7 +7,6 @@ import pytest
 from bsds500_files import drawn, segmentation
 from scipy.ndimage import distance_transform_edt
 from skimage.measure import label
-from skimage.morphology import thin
 
 from keras_rpe.data import find_boundary_pairs
 from keras_rpe.data.boundary_crops import (

@@ -149,6 +149,29 @@ def test_predicts_any_image(trained, image: np.ndarray) -> None:
         trained.predict_boundaries(np.zeros((3, 9, 9, 3)))
 
 
+def test_scales_are_sizes_of_the_image_whose_maps_are_averaged(trained) -> None:
+    image = RNG.integers(0, 255, (32, 48, 3)).astype("uint8")
+    half = image.reshape(16, 2, 24, 2, 3).mean(axis=(1, 3))
+    small = trained.predict_boundaries(half).probabilities
+    enlarged = keras.ops.image.resize(small[None, ..., None], (32, 48))[0, ..., 0]
+    found = trained.predict_boundaries(image, scales=[0.5]).probabilities
+    np.testing.assert_allclose(found, enlarged, atol=2e-3)  # Pixels are rounded to 1/4096.
+    whole = trained.predict_boundaries(image).probabilities
+    both = trained.predict_boundaries(image, scales=(0.5, 1))
+    np.testing.assert_allclose(both.probabilities, (found + whole) / 2, atol=1e-5)
+    assert 0 < (both.thinned > 0).mean() < 0.5
+    for odd in (image[:9, :11], image[:31, :33]):
+        found = trained.predict_boundaries(odd, (0.3, 0.7, 1.5))
+        assert found.thinned.shape == odd.shape[:2]
+        assert 0.0 < found.probabilities.min() <= found.probabilities.max() <= 1.0
+
+
+@pytest.mark.parametrize("scales", [(), (0.05,), (1, 1), 1.5, (float("nan"),), ("big",)])
+def test_other_scales_are_refused(trained, scales) -> None:
+    with pytest.raises(ValueError, match=r"`scales` must be .* numbers in \[0.1, 4\]"):
+        trained.predict_boundaries(np.zeros((16, 16), "uint8"), scales=scales)
+
+
 def test_save_and_load_keep_everything(trained, tmp_path) -> None:
     images, shares = squares()
     trained.save(tmp_path / "model.keras")
