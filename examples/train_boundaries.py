@@ -28,7 +28,11 @@ BORDER = 5  # Pixels from the sides, where the network sees the end of the image
 def new_model(options: argparse.Namespace) -> BoundaryDetector:
     """A detector on a backbone that has seen ImageNet, ready to train."""
     model = BoundaryDetector(
-        options.backbone, border=BORDER, backbone_weights=options.backbone_weights or None
+        options.backbone,
+        embedding_dim=options.embedding_dim,
+        margin=options.margin,
+        border=BORDER,
+        backbone_weights=options.backbone_weights or None,
     )
     # By updates, not by time, so runs that are compared have the same number of updates.
     warmup = int(WARMUP * options.updates)
@@ -63,7 +67,9 @@ def main() -> None:
     parser.add_argument("--backbone", default="efficientnet_lite0")
     parser.add_argument("--backbone-weights", default="imagenet", help="a path, or '' for none")
     parser.add_argument("--embedding-share", type=float, default=0.5)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--embedding-dim", type=int, default=3)
+    parser.add_argument("--margin", type=float, default=0.1, help="of the pair loss")
+    parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--crop-size", type=int, default=320)
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
@@ -116,6 +122,8 @@ def main() -> None:
         "steps": options.updates,
         "crops": f"{options.batch_size} of {options.crop_size} pixels a side",
         "updates_with_pair_loss": embedding_epochs * STEPS,
+        "margin": options.margin,
+        "learning_rate": options.learning_rate,
         "seed": options.seed,
     }
     model.save_to_preset(options.out / "preset", notes)
