@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--embedding-share", type=float, default=0.5)
     parser.add_argument("--embedding-dim", type=int, default=3)
     parser.add_argument("--margin", type=float, default=0.1, help="of the pair loss")
-    parser.add_argument("--learning-rate", type=float, default=5e-4)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--crop-size", type=int, default=320)
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
