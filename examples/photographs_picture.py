@@ -1,9 +1,9 @@
-"""Draw what the presets find in photographs of scikit-image: classes and proposals.
+"""Draw what the presets find in photographs of scikit-image: classes, instances, proposals.
 
     python examples/photographs_picture.py --out photographs.png
 
-A column for each photograph; below it the classes of its pixels, and the best proposals. No preset
-was trained on these photographs.
+A column for each photograph; below it the classes of its pixels, instances with classes, and the
+best proposals. No preset was trained on these photographs.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from skimage import data
 from skimage.transform import resize
 
 from keras_rpe.data import write_image
-from keras_rpe.models import ObjectProposer, SemanticSegmenter
+from keras_rpe.models import InstanceSegmenter, ObjectProposer, SemanticSegmenter
 from keras_rpe.visualization import overlay_instances
 
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "stereo_motorcycle")
@@ -26,10 +26,12 @@ def main() -> None:
     """Print what is found, and draw it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--classes", default="voc_classes", help="a preset")
+    parser.add_argument("--instances", default="voc_instances", help="a preset")
     parser.add_argument("--proposals", default="objects", help="a preset")
     parser.add_argument("--out", type=Path, default=Path("photographs.png"))
     options = parser.parse_args()
     classify = SemanticSegmenter.from_preset(options.classes)
+    segment = InstanceSegmenter.from_preset(options.instances)
     propose = ObjectProposer.from_preset(options.proposals)
     columns = []
     for name in PHOTOGRAPHS:
@@ -39,12 +41,14 @@ def main() -> None:
         size = [round(side * factor) for side in image.shape[:2]]
         image = (255 * resize(image, size, anti_aliasing=True)).round().astype("uint8")
         classes = classify.predict_classes(image)
+        instances = segment.predict_instances(image)
         proposals = propose.predict_proposals(image, PROPOSALS).masks
         print(f"{name}: {', '.join(map(classify.class_name, classes.areas))}")
+        print(f"  instances: {', '.join(map(segment.class_name, instances.classes))}")
         best = np.zeros(size, "int32")
         for number in reversed(range(len(proposals))):  # The best is on top.
             best[proposals[number]] = number + 1
-        maps = (classes.classes, best)
+        maps = (classes.classes, instances.labels, best)
         shown = [image, *(overlay_instances(image, one) for one in maps)]
         width = round(size[1] * HEIGHT / size[0])
         column = [resize(one, (HEIGHT, width), anti_aliasing=True) for one in shown]

@@ -212,3 +212,35 @@ def test_classes_of_photographs_are_exported(tmp_path: Path) -> None:
     for size in ((300, 400), (9, 1000)):
         random = np.random.default_rng(0).integers(0, 256, (*size, 3), "uint8")
         assert model.predict_classes(random).classes.shape == size
+
+
+def test_instances_with_classes_in_photographs_that_it_has_not_seen(data_root) -> None:
+    model = InstanceSegmenter.from_preset("voc_instances")
+    for name, expected in (("astronaut", "person"), ("chelsea", "cat")):
+        found = model.predict_instances(getattr(data, name)()[::2, ::2])
+        largest = found.classes[found.areas.argmax()]
+        assert model.class_name(largest) == expected, name
+    _, held_out = label_folder(data_root / "voc", classes="semantic/*", ignore_label=255).split(0.2)
+    precision = MaskAveragePrecision("voc")
+    for image, labels, classes in held_out[:60]:
+        truth = GroundTruth(labels, classes, ignore_label=VOID)
+        precision.update_state(truth, model.predict_instances(image))
+    assert precision.result()["AP50"] > 0.1
+
+
+@pytest.mark.slow
+def test_instances_with_classes_are_exported(tmp_path: Path) -> None:
+    model = InstanceSegmenter.from_preset("voc_instances")
+    image = data.chelsea()[::2, ::2]
+    expected = model.predict_instances(image)
+    saved = load_served(model.export(tmp_path / "instances")).predict_instances(image)
+    np.testing.assert_array_equal(saved.labels, expected.labels)
+    assert saved.classes.tolist() == expected.classes.tolist()
+    lite = load_served(model.export(tmp_path / "instances.tflite", format="litert"))
+    found = lite.predict_instances(image)
+    assert np.mean((found.labels > 0) == (expected.labels > 0)) > 0.99
+    # A page, noise, and a line: nothing on the page, no error.
+    assert len(model.predict_instances(np.full((300, 400, 3), 255, "uint8"))) == 0
+    for size in ((300, 400), (9, 1000)):
+        random = np.random.default_rng(0).integers(0, 256, (*size, 3), "uint8")
+        assert model.predict_instances(random).labels.shape == size
