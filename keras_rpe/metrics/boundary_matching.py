@@ -108,13 +108,13 @@ class BoundaryMatcher:
         order, names = (np.argsort(part, kind="stable") for part in np.split(component, [rows]))
         place = np.empty(columns, np.intp)
         place[names] = np.arange(columns)
-        first, second = (
+        row_ends, column_ends = (
             np.bincount(part, minlength=number).cumsum() for part in np.split(component, [rows])
         )
         predicted, pairs = predicted[order], pairs[order]
         solved = {}
         start = begin = 0
-        for stop, end in zip(first.tolist(), second.tolist()):
+        for stop, end in zip(row_ends.tolist(), column_ends.tolist()):
             if start < stop:
                 # The predicted pixels settle which true pixels they reach.
                 key = predicted[start:stop].tobytes()

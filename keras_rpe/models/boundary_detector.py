@@ -219,7 +219,7 @@ class BoundaryDetector(Task):
                 side, values in [0, max_value].
             scales: One or more factors in [0.1, 4]: boundaries are detected in the image enlarged
                 or reduced by each, and the maps averaged. `(0.5, 1, 1.5)` finds more than 1 alone,
-                and takes three to four times as long.
+                and takes about three times as long.
 
         Returns:
             How likely each pixel is a boundary, and the same on the crests only.
