@@ -13,16 +13,15 @@ one line in OUT/runs.csv, beside the weights; if you start it again, finished ru
 """
 
 import argparse
-import csv
 import operator
 import sys
-import time
 from functools import reduce
 from pathlib import Path
 
 import keras
 import numpy as np
 from scipy import ndimage
+from seeds import print_ranges, repeated
 
 from keras_rpe.data import LabelledImages, label_folder
 from keras_rpe.metrics import Matching, matching
@@ -103,7 +102,7 @@ def figures(model: InstanceSegmenter, images: LabelledImages) -> dict[str, float
     }
 
 
-def run(loss: str, seed: int, steps: int, options: argparse.Namespace) -> list[dict[str, str]]:
+def run(loss: str, seed: int, steps: int, options: argparse.Namespace) -> list[dict[str, object]]:
     """Train once, and measure both readouts."""
     updating, calibrating = zip(*(kept_for_updates(label_folder(one)) for one in options.folders))
     weights = options.out / f"{loss.replace(' ', '_')}_{steps}_{seed}.weights.h5"
@@ -124,30 +123,8 @@ def run(loss: str, seed: int, steps: int, options: argparse.Namespace) -> list[d
         reading.optimize_thresholds(
             (one.image for one in chosen), (one.instances for one in chosen)
         )
-        values = figures(reading, label_folder(options.left_out))
-        row = {"steps": str(steps), "loss": loss, "seed": str(seed), "readout": readout}
-        rows.append(row | {name: f"{value:.4f}" for name, value in values.items()})
+        rows.append({"readout": readout, **figures(reading, label_folder(options.left_out))})
     return rows
-
-
-def print_table(runs: list[dict[str, str]], options: argparse.Namespace) -> None:
-    """Mean and range over the seeds."""
-    print(f"{options.seeds} seeds, on {options.left_out.name}; mean (range)")
-    print(f"{'steps':>6} {'loss':18}{'readout':15}{'AP50':21}{'AP70':21}", end="")
-    print(f"{'found if touching':21}{'found if apart'}")
-    for steps in options.steps:
-        for loss in LOSSES:
-            for readout in READOUTS:
-                key = (str(steps), loss, readout)
-                same = [one for one in runs if (one["steps"], one["loss"], one["readout"]) == key]
-                if not same:
-                    continue
-                print(f"{steps:6} {loss:18}{readout:15}", end="")
-                for name in FIGURES:
-                    values = [float(one[name]) for one in same]
-                    mean = sum(values) / len(values)
-                    print(f"{mean:.3f} ({min(values):.3f}-{max(values):.3f})", end="  ")
-                print()
 
 
 def main() -> None:
@@ -160,27 +137,20 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
 
-    table = options.out / "runs.csv"
-    table.parent.mkdir(parents=True, exist_ok=True)
-    runs = list(csv.DictReader(table.open())) if table.is_file() else []
-    done = {(one["steps"], one["loss"], one["seed"]) for one in runs}
-    for seed in range(options.seeds):
-        for steps in options.steps:
-            for loss in LOSSES:
-                if (str(steps), loss, str(seed)) in done:
-                    continue
-                began = time.perf_counter()
-                rows = run(loss, seed, steps, options)
-                runs += rows
-                seconds = time.perf_counter() - began
-                print(f"{steps} steps, {loss}, seed {seed}: {seconds:.0f} s", flush=True)
-                is_new = not table.is_file()
-                with table.open("a", newline="") as file:
-                    writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-                    if is_new:
-                        writer.writeheader()
-                    writer.writerows(rows)
-    print_table(runs, options)
+    options.out.mkdir(parents=True, exist_ok=True)
+    kinds = [
+        {"steps": str(steps), "loss": loss, "seed": str(seed)}
+        for seed in range(options.seeds)
+        for steps in options.steps
+        for loss in LOSSES
+    ]
+    runs = repeated(
+        options.out / "runs.csv",
+        kinds,
+        lambda kind: run(kind["loss"], int(kind["seed"]), int(kind["steps"]), options),
+    )
+    print(f"on {options.left_out.name}: mean (range)")
+    print_ranges(runs, ["steps", "loss", "readout"], FIGURES)
 
 
 if __name__ == "__main__":

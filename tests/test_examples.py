@@ -129,17 +129,40 @@ def test_digits_semantic(data_root: Path, tmp_path: Path, options: list) -> None
     assert (out / "preset" / "metadata.json").is_file()
 
 
-@pytest.mark.slow
-def test_train_photographs(data_root: Path, tmp_path: Path) -> None:
-    """The three tasks, one of them stopped and started again, and one from another's preset."""
+@pytest.fixture
+def photographs(data_root: Path, tmp_path: Path) -> Path:
+    """Twenty photographs with instances and classes."""
     folder = tmp_path / "voc"
     for part in ("images", "instances", "semantic"):
         (folder / part).mkdir(parents=True)
         for path in sorted((data_root / "voc" / part).iterdir())[:20]:
             (folder / part / path.name).symlink_to(path)
     (folder / "classes.json").symlink_to(data_root / "voc" / "classes.json")
-    options = ["--backbone", "unet_small", "--backbone-weights", "", "--crop-size", 32]
-    options += ["--batch-size", 4]
+    return folder
+
+
+TINY = ["--backbone", "unet_small", "--backbone-weights", "", "--crop-size", 32, "--batch-size", 4]
+
+
+@pytest.mark.slow
+def test_photograph_losses(photographs: Path, tmp_path: Path) -> None:
+    """Two losses of each task; finished runs are not repeated."""
+    for task, rows in (("classes", 3), ("proposals", 2), ("instances", 2)):
+        options = ["--out", tmp_path / "run", "--updates", 20, "--seeds", 1, *TINY]
+        options += ["--weights", 0.1, 1] if task == "classes" else []
+        first, again = (
+            _run("../benchmarks/photograph_losses.py", task, photographs, *options).splitlines()
+            for _ in range(2)
+        )
+        assert first[-rows - 1 :] == again[-rows - 1 :]
+        assert len(first) == len(again) + rows
+        assert len((tmp_path / "run" / f"{task}.csv").read_text().splitlines()) == 1 + rows
+
+
+@pytest.mark.slow
+def test_train_photographs(photographs: Path, tmp_path: Path) -> None:
+    """The three tasks, one of them stopped and started again, and one from another's preset."""
+    folder, options = photographs, TINY
     classes, begun = tmp_path / "classes", tmp_path / "begun"
     _run("train_photographs.py", "classes", folder, "--out", begun, "--minutes", 0.001, *options)
     for minutes in (0.1, 0.2):

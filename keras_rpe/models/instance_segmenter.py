@@ -644,12 +644,15 @@ class InstanceSegmenter(EmbeddingTask):
 
 # In the order in which they are searched, from the one that matters most.
 _CANDIDATES: dict[str, tuple[float, ...]] = {
-    "similarity_threshold": (0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.93, 0.96, 0.98),
-    "foreground_threshold": (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7),
-    "min_area": (0, 8, 12, 16, 20, 24, 32, 48, 64),
-    "fragment_area": (0, 16, 32, 48, 64, 96, 128),
+    "similarity_threshold": (
+        *(0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.93, 0.96, 0.98),
+    ),
+    "foreground_threshold": (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8),
+    "min_area": (0, 8, 12, 16, 20, 24, 32, 48, 64, 96, 128, 192, 256),
+    "fragment_area": (0, 16, 32, 48, 64, 96, 128, 192, 256),
 }
 _MOST_ROUNDS = 3
+_FIRST_STEP = 4  # Candidates further on; then half as many, and so on.
 
 
 def best_decoder(
@@ -657,8 +660,9 @@ def best_decoder(
 ) -> tuple[InstanceDecoder, float]:
     """Find the decoder of `InstanceSegmenter.optimize_thresholds`, and its average precision.
 
-    The thresholds are searched one after the other, again until none changes. The network and the
-    grouping run once on each image, and their results stay in memory.
+    The thresholds are searched one after the other, again until none changes, in steps along their
+    candidates that become smaller (Hooke & Jeeves, 1961). The network and the grouping run once on
+    each image, and their results stay in memory.
     """
     run = compiled_function(model, model.group, [(None, None, None, 3)])
     pairs = [(run(image[None]), truth) for image, truth in image_label_pairs(images, labels)]
@@ -680,12 +684,7 @@ def best_decoder(
     shapes = [(None,) if len(shape) == 1 else shape for shape in shapes]
     decode = compiled_function(model, decoded, [(None, None), *shapes, *([()] * len(_CANDIDATES))])
 
-    def precision(settings: dict[str, Any]) -> float:
-        fragment = settings["fragment_area"]
-        settings = {
-            **settings,
-            "fragment_area": settings["min_area"] if fragment is None else fragment,
-        }
+    def precision(settings: dict[str, float]) -> float:
         thresholds = tuple(settings[name] for name in _CANDIDATES)
         if thresholds not in found:
             values = [np.float32(value) for value in thresholds]
@@ -702,13 +701,19 @@ def best_decoder(
         return found[thresholds]
 
     best = {name: config[name] for name in _CANDIDATES}
+    if best["fragment_area"] is None:
+        best["fragment_area"] = best["min_area"]
     for _ in range(_MOST_ROUNDS):
         before = dict(best)
         for name, candidates in _CANDIDATES.items():
-            values = {
-                value: precision({**best, name: value}) for value in (best[name], *candidates)
-            }
-            best[name] = max(values, key=lambda value: values[value])
+            values, step = sorted({best[name], *candidates}), _FIRST_STEP
+            while step:
+                at = values.index(best[name])
+                near = [k for k in (at - step, at + step) if 0 <= k < len(values)]
+                # The first of equal ones: a threshold stays where others are not better.
+                better = max([best, *({**best, name: values[k]} for k in near)], key=precision)
+                step //= 2 if better == best else 1
+                best = better
         if best == before:
             break
     return InstanceDecoder.from_config({**config, **best}), precision(best)
