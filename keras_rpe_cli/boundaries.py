@@ -65,12 +65,14 @@ def boundaries(
 
         return write
 
-    load = partial(load_task, preset, model, "BoundaryDetector")
-    done, failures = process_images(inputs, out, endings, load, process)
-    found = f"boundaries of {counted(done, 'image')}, written to {out}"
-    typer.echo(found if done else "no image was done")
-    if failures:
-        raise typer.Exit(1)
+    process_images(
+        inputs,
+        out,
+        endings,
+        partial(load_task, preset, model, "BoundaryDetector"),
+        process,
+        lambda done: f"boundaries of {counted(done, 'image')}, written to {out}",
+    )
 
 
 def detect(network: BoundaryDetector, image: np.ndarray, scales: Sequence[float]) -> Boundaries:

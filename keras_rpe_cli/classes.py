@@ -72,16 +72,12 @@ def classes(
 
         return write
 
-    load = partial(load_task, preset, model, "SemanticSegmenter")
-    done = 0
-    try:
-        endings = ["_classes.png", "_overlay.png"]
-        done, failures = process_images(inputs, out, endings, load, process)
-    finally:
-        # Also after Ctrl-C or on a full disk.
-        if table.rows:
-            table.write()
-    text = f"classes of {counted(done, 'image')}, written to {out}"
-    typer.echo(text if done else "no image was done")
-    if failures:
-        raise typer.Exit(1)
+    process_images(
+        inputs,
+        out,
+        ["_classes.png", "_overlay.png"],
+        partial(load_task, preset, model, "SemanticSegmenter"),
+        process,
+        lambda done: f"classes of {counted(done, 'image')}, written to {out}",
+        [table],
+    )

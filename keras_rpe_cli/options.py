@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from keras_rpe_cli.image_table import ImageTable
 from keras_rpe_cli.report import (
     counted,
     import_keras_rpe,
@@ -158,15 +159,18 @@ def process_images(
     endings: Sequence[str],
     load: Callable[[], Any],
     process: Callable[[Any, Path, str, np.ndarray], Callable[[], str]],
+    summary: Callable[[int], str],
+    tables: Sequence[ImageTable] = (),
     **chosen: Any,
-) -> tuple[int, int]:
+) -> None:
     """Read all images that the inputs stand for, once each, and process them one by one.
 
     What is wrong with an input or an image is printed, and does not stop the others. `process`
     takes the model, the file, the name of its results and its pixels, and gives a function that
     writes the results and tells what is printed; `endings` are those of the files that it may
     write. While an image is processed, the one before is written and the next is read. `chosen`
-    says which part of a file is read. Counts what was done and what was not.
+    says which part of a file is read. At the end, the tables are written and the summary of so many
+    images is printed; the command fails if one of them did.
     """
     import_keras_rpe()
     from keras_rpe.data import ImageFileError, find_images, read_image
@@ -239,7 +243,13 @@ def process_images(
             finally:
                 reader.shutdown(cancel_futures=True)
                 writer.shutdown()
-    return done, failures
+                # Also after Ctrl-C or on a full disk: they list the images that are done.
+                for table in tables:
+                    if table.rows:
+                        table.write()
+    typer.echo(summary(done) if done else "no image was done")
+    if failures:
+        raise typer.Exit(1)
 
 
 def _result_names(files: Sequence[Path]) -> dict[Path, str]:

@@ -82,16 +82,12 @@ def propose(
 
         return write
 
-    endings = ["_masks.json", "_overlay.png"]
-    load = partial(load_task, preset, model, "ObjectProposer")
-    done = 0
-    try:
-        done, failures = process_images(inputs, out, endings, load, process)
-    finally:
-        # Also after Ctrl-C or on a full disk.
-        if table.rows:
-            table.write()
-    text = f"proposals for {counted(done, 'image')}, written to {out}"
-    typer.echo(text if done else "no image was done")
-    if failures:
-        raise typer.Exit(1)
+    process_images(
+        inputs,
+        out,
+        ["_masks.json", "_overlay.png"],
+        partial(load_task, preset, model, "ObjectProposer"),
+        process,
+        lambda done: f"proposals for {counted(done, 'image')}, written to {out}",
+        [table],
+    )

@@ -123,7 +123,7 @@ def segment(
     images = ImageTable(
         out / "summary.csv", {"image", "instances", "mean_area_px", "pixel_size_um"}
     )
-    done: list[int] = []
+    found: list[int] = []
     begin = time.perf_counter()
 
     def process(
@@ -138,9 +138,12 @@ def segment(
             _write_results(image, result, out / name, suffix, overlay, size, kinds, file.name)
             channels = read_channels(file, page, project) if measure else None
             table = result.measure(channels, size, shape=measure)
-            columns = [[table_text(value) for value in column] for column in table.values()]
-            rows = [dict(zip(table, row)) for row in zip(*columns)]
-            instances.rows[file.name] = [{"image": file.name, **row} for row in rows]
+            columns = {
+                "image": [file.name] * len(result),
+                **{key: map(table_text, column) for key, column in table.items()},
+                "class": map(network.class_name, result.classes),
+            }
+            instances.rows[file.name] = [dict(zip(columns, row)) for row in zip(*columns.values())]
             images.rows[file.name] = [
                 {
                     "image": file.name,
@@ -152,30 +155,30 @@ def segment(
                     "pixel_size_um": table_text(size) if size else "",
                 }
             ]
-            done.append(len(result))
-            found = f", diameter {result.diameter:.1f} px" if result.diameter else ""
-            return f"{counted(len(result), 'instance')}{found}"
+            found.append(len(result))
+            known = f", diameter {result.diameter:.1f} px" if result.diameter else ""
+            return f"{counted(len(result), 'instance')}{known}"
 
         return write
 
+    def summary(done: int) -> str:
+        rate = done / (time.perf_counter() - begin)
+        text = f"{counted(sum(found), 'instance')} in {counted(done, 'image')}"
+        return f"{text}, written to {out}, {rate:.2g} images a second with all loading"
+
     endings = ("_labels.png", "_labels.tif", "_overlay.png", *(_ENDINGS[kind] for kind in kinds))
-    load = partial(load_task, preset, model, "InstanceSegmenter")
-    chosen = {"channel": channel, "page": page, "project": project}
-    try:
-        _, failures = process_images(inputs, out, endings, load, process, **chosen)
-    finally:
-        # Also after Ctrl-C or on a full disk: the tables list the images that are done.
-        if done:
-            instances.write()
-            images.write()
-    rate = len(done) / (time.perf_counter() - begin)
-    text = f"{counted(sum(done), 'instance')} in {counted(len(done), 'image')}"
-    if done:
-        typer.echo(f"{text}, written to {out}, {rate:.2g} images a second with all loading")
-    else:
-        typer.echo("no image was segmented")
-    if failures:
-        raise typer.Exit(1)
+    process_images(
+        inputs,
+        out,
+        endings,
+        partial(load_task, preset, model, "InstanceSegmenter"),
+        process,
+        summary,
+        [instances, images],
+        channel=channel,
+        page=page,
+        project=project,
+    )
 
 
 def _check_slides(

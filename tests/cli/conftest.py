@@ -48,6 +48,7 @@ def tiny_model() -> InstanceSegmenter:
         fusion_filters=8,
         # Half the time of every graph.
         find_diameter=False,
+        class_names=["cell"],
         # Untrained embeddings are scattered, and rounding would send some to other seeds.
         inference_seeds=None,
     )

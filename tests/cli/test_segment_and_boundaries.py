@@ -53,7 +53,7 @@ def test_segment_writes_labels_overlay_and_table(run, labelled, tiny_model, tiny
         assert [int(row["area_px"]) for row in mine] == expected.areas.tolist()
         boxes = [[int(row[k]) for k in ("top", "left", "bottom", "right")] for row in mine]
         assert boxes == expected.boxes.tolist()
-        assert [int(row["class"]) for row in mine] == expected.classes.tolist()
+        assert {row["class"] for row in mine} <= {"cell"}
         scores = [float(row["score"]) for row in mine]
         np.testing.assert_allclose(scores, expected.scores, atol=1e-4)
     assert total > 0
