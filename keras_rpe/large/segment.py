@@ -267,20 +267,24 @@ def _measured(
     # What a window at the border shows of its neighbor must be as in the whole image, too.
     overlap = model.inference_window_overlap * cell if seeds else 0
     fragment = decoder.min_area if decoder.fragment_area is None else decoder.fragment_area
-    seen = _sight(model) + overlap + (_DIAMETERS * trained if fragment else 0)
-    halo = math.ceil(seen + _RIM * max(scale, 1.0))
+    sight = _sight(model) + overlap + (_DIAMETERS * trained if fragment else 0)
+    halo = math.ceil(sight + _RIM * max(scale, 1.0))
     size = (seeds.window_size if seeds else model.inference_window_size) or _WINDOW
     cells = [math.ceil(math.ceil(n * scale) / stride) * stride // cell for n in image.shape]
     windows = [int(window_grid(n, size)[1]) for n in cells]
     # Memory is that of what the network sees, or that of the image where it is made much smaller.
     side = tile * min(1.0, _ENLARGED * scale) - 2 * halo
+    # Windows are smaller in some images; their tiles see as much as those of the largest windows.
+    count = max(round(side / (cell * size)), 1)
+    seen = -(-(count * cell * size + 2 * halo + stride - 1) // stride) * stride
     return {
         "diameter": number or 1.0,
         "scale": scale,
         "limits": limits,
         "windows": windows,
-        "tile": [max(round(side / (cell * n)), 1) * cell * n for n in windows],
+        "tile": [count * cell * n for n in windows],
         "halo": halo,
+        "seen": seen,
         "strides": [cell, stride],
         "similarity": decoder.similarity_threshold,
         "least": decoder.min_area,

@@ -50,7 +50,8 @@ class TileJob:
     limits: tuple[float, float]
     windows: tuple[int, int]  # Sides of a window, in cells.
     tile: tuple[int, int]  # Sides of a tile, in pixels of the resized image.
-    halo: int  # The same, of what a tile sees beyond its own.
+    halo: int  # The same, of what a tile sees beyond its own at least.
+    seen: int  # The same, of all that a tile sees: memory is that of its square.
     strides: tuple[int, int]  # Of a cell, and the largest of the network.
     similarity: float  # From which neighboring cells are of one object.
     least: int  # Pixels of the resized image that an instance has.
@@ -86,12 +87,11 @@ class TileJob:
         borders = index * self.tile[axis], min((index + 1) * self.tile[axis], resized)
         # All tiles see as much, those at an end further inwards: memory is kept for each size, and
         # the first and the last window of the image see all their overlap on one side.
-        length = -(-(self.tile[axis] + 2 * self.halo + stride - 1) // stride) * stride
         whole = -(-resized // stride) * stride
-        begin = min(max(borders[0] - self.halo, 0), max(whole - length, 0)) // stride * stride
+        begin = min(max(borders[0] - self.halo, 0), max(whole - self.seen, 0)) // stride * stride
         first = math.floor(begin / self.scale)
-        ends = begin + length >= whole  # With the image, to the pixel.
-        end = self.image.shape[axis] if ends else first + math.floor(length / self.scale)
+        ends = begin + self.seen >= whole  # With the image, to the pixel.
+        end = self.image.shape[axis] if ends else first + math.floor(self.seen / self.scale)
         return TileSpan(
             first,
             end,
