@@ -5,9 +5,10 @@
 The folder holds `images/{train,val,test}` and `groundTruth/{train,val,test}`. As in the paper, the
 embeddings are first trained with the pair loss too, and then only for the boundary maps: the pair
 loss counts during the first `--embedding-share` of the updates; with 0 it never counts, and
-everything else is the same. If it is killed, start the same command again: training continues after
-the last hundred updates. At the end, the last weights are written as a preset into `OUT/preset`,
-and the boundaries of a validation image into `OUT/boundaries.png`.
+everything else is the same. The batch normalization of a backbone that has seen ImageNet stays as
+it is. If it is killed, start the same command again: training continues after the last hundred
+updates. At the end, the last weights are written as a preset into `OUT/preset`, and the boundaries
+of a validation image into `OUT/boundaries.png`.
 """
 
 import argparse
@@ -26,14 +27,23 @@ BORDER = 5  # Pixels from the sides, where the network sees the end of the image
 
 
 def new_model(options: argparse.Namespace) -> BoundaryDetector:
-    """A detector on a backbone that has seen ImageNet, ready to train."""
-    model = BoundaryDetector(
+    """A detector on a backbone that has seen ImageNet."""
+    return BoundaryDetector(
         options.backbone,
         embedding_dim=options.embedding_dim,
         margin=options.margin,
         border=BORDER,
         backbone_weights=options.backbone_weights or None,
     )
+
+
+def prepare(
+    model: BoundaryDetector, options: argparse.Namespace, updates: int
+) -> keras.optimizers.Optimizer:
+    """Freeze batch normalization, and make an optimizer that goes on after so many updates."""
+    for layer in model.backbone.layers if options.backbone_weights else ():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
     # By updates, not by time, so runs that are compared have the same number of updates.
     warmup = int(WARMUP * options.updates)
     rate = keras.optimizers.schedules.CosineDecay(
@@ -43,8 +53,9 @@ def new_model(options: argparse.Namespace) -> BoundaryDetector:
         warmup_target=options.learning_rate,
         warmup_steps=warmup,
     )
-    model.compile(keras.optimizers.AdamW(rate, weight_decay=1e-4, global_clipnorm=5.0))
-    return model
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=1e-4, global_clipnorm=5.0)
+    optimizer.iterations.assign(updates)
+    return optimizer
 
 
 def write_picture(model: BoundaryDetector, folder: Path, path: Path) -> None:
@@ -69,7 +80,7 @@ def main() -> None:
     parser.add_argument("--embedding-share", type=float, default=0.5)
     parser.add_argument("--embedding-dim", type=int, default=3)
     parser.add_argument("--margin", type=float, default=0.1, help="of the pair loss")
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--crop-size", type=int, default=320)
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
@@ -93,6 +104,8 @@ def main() -> None:
         # Another seed after a restart, so the crops do not repeat.
         seed=options.seed + 1000 * epoch,
     )
+    # What is frozen is not in a saved state, so its optimizer, for all weights, is of no use.
+    optimizer = prepare(model, options, epoch * STEPS)
     epochs = options.updates // STEPS
     embedding_epochs = round(options.embedding_share * epochs)
     for last, weight in ((embedding_epochs, 1.0), (epochs, 0.0)):
@@ -100,7 +113,7 @@ def main() -> None:
             continue
         weights = {f"embedding_{stride}": weight for stride in model.strides}
         # The optimizer continues from its present state.
-        model.compile(model.optimizer, loss_weights={"logits": 1.0, **weights})
+        model.compile(optimizer, loss_weights={"logits": 1.0, **weights})
         model.fit(
             dataset.repeat(),
             epochs=last,

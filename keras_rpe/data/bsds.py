@@ -24,7 +24,7 @@ from keras_rpe.data.boundary_crops import (
     plain_crop,
     turned_crop,
 )
-from keras_rpe.data.crops import CropOptions, crop_batches, draw_corner
+from keras_rpe.data.crops import CropOptions, crop_batches, draw_corner, recolored
 from keras_rpe.data.images import (
     MIN_SIDE,
     ImageFileError,
@@ -326,9 +326,10 @@ def bsds500(
     Every epoch takes `repeats` crops of every image. Crops lie inside the image where they fit;
     beyond it, pixels are continued by reflection.
 
-    Augmented crops are turned by one of 16 angles, mirrored in half of the cases, and enlarged or
-    reduced. Each annotator's segmentation is turned, and its boundaries are drawn anew by the
-    rule that the files follow, so that they stay whole and one pixel thin at every angle and size.
+    Augmented crops are turned by one of 16 angles, mirrored in half of the cases, enlarged or
+    reduced, and change in contrast, brightness and saturation. Each annotator's segmentation is
+    turned, and its boundaries are drawn anew by the rule that the files follow, so that they stay
+    whole and one pixel thin at every angle and size.
 
     The data set is for non-commercial research and education: Arbeláez et al., "Contour
     Detection and Hierarchical Image Segmentation", PAMI 2011.
@@ -341,7 +342,7 @@ def bsds500(
         batch_size: crops per batch; the last batch of an epoch may be smaller.
         shuffle: new order and new crops in every epoch; False gives every epoch the same order
             and the same crops.
-        augment: whether crops are turned, mirrored and enlarged.
+        augment: whether crops are turned, mirrored, enlarged and recolored.
         zoom: with `augment`, each crop is enlarged by a random factor from this range; factors
             below 1 reduce it and show more of the image.
         repeats: crops per image and epoch.
@@ -397,7 +398,8 @@ def bsds500(
         factor = math.exp(rng.uniform(*np.log(zoom)))
         mirror = bool(rng.random() < 0.5)
         center = draw_center(shape, size, angle, factor, rng)
-        return turned_crop(item, center, size, angle, factor, mirror)
+        image, shares = turned_crop(item, center, size, angle, factor, mirror)
+        return recolored(image, rng), shares
 
     def load(pair: BoundaryPair) -> AnnotatedImage:
         return annotated_image(*read_boundary_pair(pair))
