@@ -73,6 +73,15 @@ def test_whole_images_have_the_shares_of_their_annotators(folder):
     np.testing.assert_array_equal(images[0, ..., 0], segmentation() * 80)
 
 
+def test_augmented_crops_have_colors_of_their_own(tmp_path):
+    add(tmp_path, "one", annotators=1)
+    write_image(tmp_path / "images/train/one.png", np.full((40, 48, 3), (90, 120, 60), np.uint8))
+    for augment, count in ((False, 1), (True, 8)):
+        dataset = bsds500(tmp_path, crop_size=16, batch_size=1, repeats=8, augment=augment)
+        colors = [images[0, 0, 0] for images, _ in batches(dataset)]
+        assert len(np.unique(np.round(colors), axis=0)) == count
+
+
 def test_seed_and_shuffle_decide_the_batches(folder):
     def made(**options: object) -> tf.data.Dataset:
         return bsds500(folder, **SMALL, **options)
