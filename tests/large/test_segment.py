@@ -121,6 +121,22 @@ def test_a_part_at_the_end_of_an_image_ends_with_it(model):
         assert begin // model.output_stride + here == whole
 
 
+def test_tiles_see_as_much_in_images_of_all_sizes(model, tmp_path, monkeypatch):
+    """So memory does not grow with the image, although its windows are larger or smaller."""
+    jobs = []
+
+    def keep(job, *_):
+        jobs.append(job)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(segment, "_segment_tiles", keep)
+    for side in (900, 1100, 1500):
+        with pytest.raises(KeyboardInterrupt):
+            segment_large(np.eye(side), model, tmp_path / f"{side}.tif", DIAMETER, tile=400)
+    assert len({tuple(job.tile) for job in jobs}) == 3
+    assert len({job.span(0, 0).end for job in jobs}) == 1
+
+
 def test_an_interrupted_call_continues(model, image, whole, tmp_path, monkeypatch):
     real, done, failures = segment.segment_tile, [], ["cannot be read"]
 
