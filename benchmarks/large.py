@@ -124,13 +124,14 @@ def run(options: argparse.Namespace) -> None:
             found = segment_large(
                 options.image, options.preset, out, tile=TILE, client=one, progress=progress
             )
+            end = time.perf_counter()  # Not with the time in which the workers stop.
     else:
         model = loaded_segmenter(options.preset)
         idle, start = peak_memory(), time.perf_counter()
         found = segment_large(
             options.image, model, out, options.diameter or "auto", TILE, progress=progress
         )
-    end = time.perf_counter()
+        end = time.perf_counter()
     result = {
         "seconds": end - start,
         "first": times[0] - start,
