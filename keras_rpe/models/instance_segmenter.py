@@ -684,8 +684,13 @@ def best_decoder(
     shapes = [(None,) if len(shape) == 1 else shape for shape in shapes]
     decode = compiled_function(model, decoded, [(None, None), *shapes, *([()] * len(_CANDIDATES))])
 
-    def precision(settings: dict[str, float]) -> float:
-        thresholds = tuple(settings[name] for name in _CANDIDATES)
+    def numbers(settings: dict[str, Any]) -> dict[str, float]:
+        fragment = settings["fragment_area"]
+        least = settings["min_area"] if fragment is None else fragment
+        return {**settings, "fragment_area": least}
+
+    def precision(settings: dict[str, Any]) -> float:
+        thresholds = tuple(numbers(settings)[name] for name in _CANDIDATES)
         if thresholds not in found:
             values = [np.float32(value) for value in thresholds]
             maps = [
@@ -701,14 +706,12 @@ def best_decoder(
         return found[thresholds]
 
     best = {name: config[name] for name in _CANDIDATES}
-    if best["fragment_area"] is None:
-        best["fragment_area"] = best["min_area"]
     for _ in range(_MOST_ROUNDS):
         before = dict(best)
         for name, candidates in _CANDIDATES.items():
-            values, step = sorted({best[name], *candidates}), _FIRST_STEP
+            values, step = sorted({numbers(best)[name], *candidates}), _FIRST_STEP
             while step:
-                at = values.index(best[name])
+                at = values.index(numbers(best)[name])
                 near = [k for k in (at - step, at + step) if 0 <= k < len(values)]
                 # The first of equal ones: a threshold stays where others are not better.
                 better = max([best, *({**best, name: values[k]} for k in near)], key=precision)

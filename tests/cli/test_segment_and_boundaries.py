@@ -193,7 +193,10 @@ def test_channels_pages_and_sizes(run, tiny_model, tiny_preset, tmp_path):
     table = pandas.read_csv(out / "instances.csv")
     assert set(table["image"]) == {"größe 1.tif"}
     both = np.moveaxis(stack.max(axis=0), 0, -1)
-    for name, values in expected.measure(both, 0.25).items():
+    measured = expected.measure(both, 0.25)
+    assert set(table["class"]) == {"cell"}
+    assert measured.pop("class").tolist() == [1] * len(table)
+    for name, values in measured.items():
         np.testing.assert_allclose(table[name], values, rtol=1e-4, err_msg=name)
     assert {"mean_2", "max_1", "area_um2", "perimeter_um"} <= {*table}
     (row,) = rows_of(out / "summary.csv")
