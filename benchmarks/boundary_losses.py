@@ -48,6 +48,7 @@ def counts(kind: Kind, photographs: list, options: argparse.Namespace) -> np.nda
     if not (out / "preset" / "model.weights.h5").is_file():
         command = [sys.executable, TRAIN, options.folder, "--out", out]
         command += ["--updates", options.updates, "--learning-rate", options.learning_rate]
+        command += ["--crop-size", options.crop_size]
         command += ["--embedding-share", kind.share, "--embedding-dim", kind.dimensions]
         command += ["--margin", kind.margin, "--seed", kind.seed]
         subprocess.run([str(one) for one in command], check=True, stdout=subprocess.DEVNULL)
@@ -71,6 +72,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--updates", type=int, default=600, help="whole hundreds")
     parser.add_argument("--learning-rate", type=float, default=5e-4)
+    parser.add_argument("--crop-size", type=int, default=224)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--thresholds", type=int, default=14)
     parser.add_argument("--bootstrap", type=int, default=1000, help="draws of the images")

@@ -150,32 +150,29 @@ class InstanceDecoder(keras.layers.Layer):
         labels = grow_labels(labels, cells)
         # What growing has not reached touches nothing larger, and is no fragment.
         labels += components * ops.cast(labels == 0, "int32")
+        names, first = ops.shape(labels)[1] * ops.shape(labels)[2], ops.shape(labels)[0]
+        first = ops.reshape(ops.arange(first, dtype="int32") * names, (-1, 1, 1))
+        named = consecutive(labels) + first * ops.cast(labels > 0, "int32")
+        area: Any = ops.cast(least, "float32")
         if size is None or step is None:
-            height, width = ops.shape(score)[1], ops.shape(score)[2]
-            named = _named_for(labels, height * width)
-            labels = sample_nearest(named, height, width)
-            pixel: Any = 1.0
+            labels = sample_nearest(named, ops.shape(score)[1], ops.shape(score)[2])
         else:
-            height, width = size
-            named = _named_for(labels, height * width)
             side = ops.cast(cell, step.dtype)
             begin = None if start is None else start / side
-            labels = enlarge_labels(named, step / side, height, width, begin)
-            class_scores = resample(class_scores, step, height, width, start)
+            labels = enlarge_labels(named, step / side, *size, begin)
+            class_scores = resample(class_scores, step, *size, start, enlarges=True)
             score = ops.sum(class_scores, axis=-1)
-            pixel = ops.reshape(ops.square(step), (-1, 1, 1))
-        labels *= ops.cast(score >= foreground_threshold, "int32")
-        labels = _without_specks(labels, least, pixel)
+            area = area / ops.reshape(ops.square(step), (-1, 1))
+        seen = labels * ops.cast(score >= foreground_threshold, "int32")
         rows = _given(max_instances, self.max_instances)
-        names = labels
-        labels, count = number_labels(names, score, rows)
+        labels, count = number_labels(seen, score, rows, names, area)
         in_tables = labels * ops.cast(labels <= rows, "int32")
         class_means = instance_means(class_scores, in_tables, rows)
         there = ops.arange(1, rows + 1) <= ops.expand_dims(count, -1)
         # Keras' argmax compares bit patterns, for which mobile runtimes have no operator.
         best_means, best = ops.top_k(class_means, 1)
         classes = ops.cast(best[..., 0], "int32") + 1
-        there_too = {} if region is None else {"cells": _numbered(named, names, labels)}
+        there_too = {} if region is None else {"cells": _numbered(named, seen, labels, names)}
         return {
             **there_too,
             "labels": labels,
@@ -256,23 +253,15 @@ def _joined_from_beside(labels: Tensor, inside: Tensor, links: list[Tensor]) -> 
     return ops.where(outside, most, labels)
 
 
-def _named_for(labels: Tensor, pixels: Tensor | int) -> Tensor:
-    """Components of cells, named by 1 + the flat index of one of so many pixels of their image."""
-    numbers = consecutive(labels)
-    first = ops.reshape(ops.arange(ops.shape(labels)[0], dtype="int32"), (-1, 1, 1))
-    # There may be more cells than pixels, but hardly more components.
-    there = ops.cast(ops.logical_and(numbers > 0, numbers <= pixels), "int32")
-    return (numbers + first * ops.cast(pixels, "int32")) * there
-
-
-def _numbered(cells: Tensor, names: Tensor, labels: Tensor) -> Tensor:
-    """Named cells, with the labels that pixels of these names have."""
-    flat = ops.reshape(names, (-1,))
-    numbers = ops.segment_max(ops.reshape(labels, (-1,)), flat, ops.size(flat) + 1)
+def _numbered(cells: Tensor, seen: Tensor, labels: Tensor, names: Tensor | int) -> Tensor:
+    """Cells with the labels that pixels of their names have; so many names are in an image."""
+    size = ops.shape(cells)[0] * names + 1
+    flat = ops.reshape(labels, (-1,))
+    numbers = ops.segment_max(flat, ops.reshape(seen, (-1,)), size)
     return ops.take(ops.maximum(numbers, 0), cells, axis=0) * ops.cast(cells > 0, "int32")
 
 
-def _without_specks(labels: Tensor, least: Tensor, cell: Tensor | float = 1) -> Tensor:
+def _without_specks(labels: Tensor, least: Tensor, cell: Tensor | float) -> Tensor:
     area = ops.cast(label_areas(labels), "float32") * ops.cast(cell, "float32")
     return labels * ops.cast(area >= ops.cast(least, "float32"), "int32")
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_rpe.arguments import check_choice, check_integer, check_number
+from keras_rpe.ops.backend import run_while
 from keras_rpe.ops.maps import missing_to_multiple
 
 Tensor = Any
@@ -68,12 +70,9 @@ class ImageNormalization(keras.layers.Layer):
         x = ops.repeat(x, 3, axis=-1) if channels == 1 else x[..., :3]
         if limits is None:
             shape = ops.shape(x)
-            pixels = shape[1] * shape[2]
-            gray = ops.sort(ops.reshape(ops.mean(x, axis=-1), (shape[0], pixels)), axis=1)
-            low = _percentile(gray, self.low, pixels)
-            high = _percentile(gray, self.high, pixels)
-        else:
-            low, high = (ops.reshape(limits[:, k], (-1, 1, 1, 1)) for k in range(2))
+            gray = ops.reshape(ops.mean(x, axis=-1), (shape[0], shape[1] * shape[2]))
+            limits = _percentiles(gray, (self.low, self.high))
+        low, high = (ops.reshape(limits[:, k], (-1, 1, 1, 1)) for k in range(2))
         return ops.clip((x - low) / ops.maximum(high - low, 1e-6), 0.0, 1.0)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
@@ -85,11 +84,47 @@ class ImageNormalization(keras.layers.Layer):
         return {**super().get_config(), "low": self.low, "high": self.high}
 
 
-def _percentile(ordered: Tensor, percent: float, pixels: Tensor | int) -> Tensor:
-    """The nearest-rank percentile of sorted rows, shape `(batch, 1, 1, 1)`."""
-    rank = ops.cast(ops.cast(pixels - 1, "float32") * (percent / 100.0) + 0.5, "int32")
-    value = ops.take(ordered, ops.expand_dims(rank, 0), axis=1)
-    return ops.reshape(value, (-1, 1, 1, 1))
+_HALVINGS = 10  # Enough for 8 bits and three channels at once.
+
+
+def _percentiles(rows: Tensor, percents: tuple[float, ...]) -> Tensor:
+    """The nearest-rank percentiles of rows, `(batch, percents)`, exactly.
+
+    By halving intervals, in a fraction of the time of sorting.
+    """
+    last = ops.cast(ops.shape(rows)[1] - 1, "float32")
+    places = [ops.cast(last * (percent / 100.0) + 0.5, "int32") for percent in percents]
+    rank = ops.expand_dims(ops.stack(places), 0)
+
+    def reached(values: Tensor) -> Tensor:
+        counts = [
+            ops.sum(ops.cast(rows <= values[:, k : k + 1], "int32"), axis=1)
+            for k in range(len(percents))
+        ]
+        return ops.stack(counts, axis=1) > rank
+
+    def search(below: Tensor, most: Tensor, found: Tensor) -> tuple[Tensor, ...]:
+        """Of values above `below` and not above `most`, halve the interval, and try the least."""
+        low, high = below, most
+        for _ in range(_HALVINGS):
+            middle = 0.5 * low + 0.5 * high
+            enough = reached(middle)
+            low, high = ops.where(enough, low, middle), ops.where(enough, middle, high)
+        above = [
+            ops.min(ops.where(rows > low[:, k : k + 1], rows, np.inf), axis=1)
+            for k in range(len(percents))
+        ]
+        least = ops.stack(above, axis=1)
+        # Nothing is above `low` where values are not numbers.
+        right = ops.logical_or(reached(least), least == np.inf)
+        most = ops.where(found, most, ops.where(right, least, high))
+        return ops.where(right, low, least), most, ops.logical_or(found, right)
+
+    least, most = (ops.min(rows, axis=1, keepdims=True), ops.max(rows, axis=1, keepdims=True))
+    least, most = (one + 0.0 * ops.cast(rank, "float32") for one in (least, most))
+    found = reached(least)
+    start = (least, ops.where(found, least, most), found)
+    return run_while(lambda *state: ops.any(ops.logical_not(state[2])), search, start)[1]
 
 
 _SMALLEST = 1e-12  # Keeps the slope finite at black.

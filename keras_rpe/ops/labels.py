@@ -152,24 +152,24 @@ def _renamed(labels: Tensor, names: Tensor) -> Tensor:
     return ops.reshape(ops.take(table, ops.reshape(labels, (-1,)), axis=0), ops.shape(labels))
 
 
-def number_labels(labels: Tensor, score: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """Renumber components 1, 2, … in the order of their last pixels, image by image.
+def number_labels(
+    labels: Tensor, score: Tensor, most: int, names: Tensor | int, least: Tensor | float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Renumber components 1, 2, … in the order of their names, image by image.
 
-    Takes labels as `connected_components` gives them: each component is named by 1 + the flat index
-    of a pixel of its image. Where there are more than `most`, those of the highest mean `score`,
-    `(batch, H, W)` in [0, 1], come first, so that the numbers up to `most` are the most certain.
+    Components of image b of the batch are named from `1 + b · names` on, with `names` names at
+    most. Those of fewer than `least` pixels, a number or `(batch, 1)`, become 0. Where there are
+    more than `most`, those of the highest mean `score`, `(batch, H, W)` in [0, 1], come first, so
+    that the numbers up to `most` are the most certain.
 
     Returns the maps, int32 `(batch, H, W)`, and the number of components of each, int32 `(batch,)`.
     """
-    shape = ops.shape(labels)
-    flat, pixels = ops.reshape(labels, (-1,)), (shape[0], shape[1] * shape[2])
-    # The pixel that names a component need not be part of it, so pixels are counted by name.
-    area = ops.segment_sum(ops.cast(flat > 0, "float32"), flat, ops.size(flat) + 1)[1:]
-    total = ops.segment_sum(
-        ops.cast(ops.reshape(score, (-1,)), "float32"), flat, ops.size(flat) + 1
-    )
-    mean = ops.reshape(total[1:] / ops.maximum(area, 1.0), pixels)
-    present = ops.reshape(ops.cast(area > 0, "int32"), pixels)
+    shape = (ops.shape(labels)[0], names)
+    flat, size = ops.reshape(labels, (-1,)), shape[0] * names + 1
+    area = ops.segment_sum(ops.cast(flat > 0, "float32"), flat, size)[1:]
+    total = ops.segment_sum(ops.cast(ops.reshape(score, (-1,)), "float32"), flat, size)
+    mean = ops.reshape(total[1:] / ops.maximum(area, 1.0), shape)
+    present = ops.cast(ops.reshape(area, shape) >= ops.maximum(least, 1.0), "int32")
     count = ops.sum(present, axis=1)
 
     # Bisection finds the score that `most` components reach; without too many it does not begin.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -83,7 +82,12 @@ _PLACES = 1024.0  # Of a cell, which are told apart.
 
 
 def resample(
-    x: Tensor, step: Tensor, height: Tensor | int, width: Tensor | int, start: Tensor | None = None
+    x: Tensor,
+    step: Tensor,
+    height: Tensor | int,
+    width: Tensor | int,
+    start: Tensor | None = None,
+    enlarges: bool = False,
 ) -> Tensor:
     """Read maps at another scale: the mean of a map over each new pixel.
 
@@ -97,6 +101,8 @@ def resample(
         height: Rows of the result.
         width: Columns of the result.
         start: Row and column where the result begins, in pixels, `(batch, 2)`; default: 0.
+        enlarges: Whether the result has more pixels than the maps as a rule. Only the time depends
+            on it, and how sums are rounded.
 
     Returns:
         `(batch, height, width, C)`; 0 beyond the map.
@@ -110,15 +116,23 @@ def resample(
         >>> np.asarray(resample(x, np.array([0.5], "float32"), 1, 4)).ravel().tolist()
         [0.0, 1.0, 3.0, 4.0]
     """
-    for axis, size in ((0, height), (1, width)):
-        x = ops.round(x * _EXACT) / _EXACT
-        begin = 0.0 if start is None else start[:, axis : axis + 1]
-        # The other axis comes forward: after both it is back in its place.
-        x = ops.transpose(_means_of_rows(x, step, size, begin), (0, 2, 1, 3))
-    return x
+    begin = (0.0, 0.0) if start is None else (start[:, :1], start[:, 1:])
+
+    def turned(x: Tensor) -> Tensor:
+        return ops.transpose(x, (0, 2, 1, 3))
+
+    def rows(x: Tensor) -> Tensor:
+        return _means_of_rows(x, step, height, begin[0])
+
+    def columns(x: Tensor) -> Tensor:
+        return turned(_means_of_rows(turned(x), step, width, begin[1]))
+
+    # Whole rows are copied faster, so they come where the map is largest.
+    return rows(columns(x)) if enlarges else columns(rows(x))
 
 
 def _means_of_rows(x: Tensor, step: Tensor, count: Tensor | int, start: Tensor | float) -> Tensor:
+    x = ops.round(x * _EXACT) / _EXACT
     length = ops.cast(ops.shape(x)[1], x.dtype)
     step = ops.expand_dims(step, 1)
     center = start + (ops.cast(ops.arange(count), x.dtype) + 0.5) * step
@@ -138,11 +152,6 @@ def _means_of_rows(x: Tensor, step: Tensor, count: Tensor | int, start: Tensor |
 def _of_rows(x: Tensor) -> Tensor:
     """Numbers of rows `(batch, n)` as `(batch, n, 1, 1)`."""
     return ops.expand_dims(ops.expand_dims(x, -1), -1)
-
-
-def _rows_around(place: Tensor, length: Tensor | int) -> tuple[Tensor, Tensor]:
-    low = ops.minimum(ops.cast(ops.floor(place), "int32"), length - 1)
-    return low, ops.minimum(low + 1, length - 1)
 
 
 def _rows(x: Tensor, index: Tensor) -> Tensor:
@@ -171,38 +180,36 @@ def enlarge_labels(
         width: Columns of the result.
         start: Row and column where the result begins, in cells, `(batch, 2)`; default: 0.
     """
-    dtype = step.dtype
-    candidates, shares = [ops.expand_dims(labels, -1)], []
+    dtype, found = step.dtype, []
     for axis, size in enumerate((height, width)):
-        length = ops.shape(candidates[0])[1]
+        length = ops.shape(labels)[axis + 1]
         begin = 0.0 if start is None else start[:, axis : axis + 1]
         place = (ops.cast(ops.arange(size), dtype) + 0.5) * ops.expand_dims(step, 1) - 0.5 + begin
         # In the middle between two cells exactly, wherever a part of a map begins.
         place = ops.round(place * _PLACES) / _PLACES
         place = ops.clip(place, 0.0, ops.cast(length - 1, dtype))
-        low, high = _rows_around(place, length)
-        shares.append(ops.expand_dims(place - ops.cast(low, dtype), 2 - axis))
-        # The other axis comes forward: after both it is back in its place.
-        candidates = [
-            ops.transpose(_rows(one, index), (0, 2, 1, 3))
-            for one in candidates
-            for index in (low, high)
-        ]
-    candidates = [one[..., 0] for one in candidates]
-    weights = [
-        down * across * ops.cast(label > 0, dtype)
-        for (down, across), label in zip(
-            itertools.product(*((1.0 - share, share) for share in shares)), candidates
-        )
+        low = ops.minimum(ops.cast(ops.floor(place), "int32"), length - 1)
+        found.append((low, place - ops.cast(low, dtype), length))
+    (top, down, _), (left, across, last) = found
+    down, across = ops.expand_dims(down, 2), ops.expand_dims(across, 1)
+    # What is known of the four cells before rows are copied costs little: (batch, h, width).
+    sides = ops.transpose(labels, (0, 2, 1))
+    sides = [
+        ops.transpose(_rows(sides, index), (0, 2, 1))
+        for index in (left, ops.minimum(left + 1, last - 1))
     ]
-    votes = list(weights)
-    for one, other in itertools.combinations(range(4), 2):
-        same = ops.cast(ops.equal(candidates[one], candidates[other]), dtype)
-        votes[one] += same * weights[other]
-        votes[other] += same * weights[one]
-    best, most = candidates[0], votes[0]
-    for label, share in zip(candidates[1:], votes[1:]):
-        best, most = ops.where(share > most, label, best), ops.maximum(share, most)
+    cells = [*sides, *(ops.concatenate([side[:, 1:], side[:, -1:]], axis=1) for side in sides)]
+    shares = [(1.0 - across, across)[k % 2] * ops.cast(cells[k] > 0, dtype) for k in range(4)]
+    best: Any = None
+    for cell in cells:
+        same = [ops.cast(ops.equal(cell, other), dtype) * w for other, w in zip(cells, shares)]
+        above, below = same[0] + same[1], same[2] + same[3]
+        votes = _rows(above, top) + down * _rows(below - above, top)
+        label = _rows(cell, top)
+        if best is None:
+            best, most = label, votes
+        else:
+            best, most = ops.where(votes > most, label, best), ops.maximum(votes, most)
     return best
 
 

@@ -3,6 +3,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from harness import run_layer_test
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from keras_rpe.layers import (
     BatchStatisticsNormalization,
@@ -11,6 +13,7 @@ from keras_rpe.layers import (
     ImageNormalization,
     PadToMultiple,
 )
+from keras_rpe.layers.images import _percentiles
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 3000, (2, 9, 14, 3)).astype("float32")
@@ -35,6 +38,26 @@ def test_normalization_equals_numpy_for_colors_and_transparent_ones() -> None:
         np.testing.assert_allclose(result, np.clip((image - low) / (high - low), 0, 1), atol=1e-5)
     with_alpha = np.concatenate([IMAGES, IMAGES[..., :1]], axis=-1)
     np.testing.assert_array_equal(ImageNormalization(5, 95)(with_alpha), x)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 9999), kind=st.sampled_from(["ties", "tails", "tiny", "one"]))
+def test_normalization_finds_percentiles_of_any_values(seed: int, kind: str) -> None:
+    rng = np.random.default_rng(seed)
+    images = {
+        "ties": rng.integers(-2, 3, (2, 8, 8, 1)),
+        "tails": np.sinh(rng.normal(size=(2, 8, 8, 1)) * 20),
+        "tiny": 1.0 + rng.integers(0, 9, (2, 8, 8, 1)) * 2.0**-23,
+        "one": np.full((2, 8, 8, 1), rng.normal()),
+    }[kind].astype("float32")
+    found = _percentiles(images.reshape(2, 64), (3.0, 70.0))
+    wanted = np.percentile(images, [3, 70], axis=(1, 2, 3), method="nearest").T
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_normalization_ends_on_what_is_no_number() -> None:
+    image = np.full((1, 4, 4, 1), np.nan, "float32")
+    assert np.isnan(ImageNormalization()(image)).all()
 
 
 def test_normalization_keeps_16_bits_under_half_precision() -> None:
