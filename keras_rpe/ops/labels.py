@@ -208,11 +208,12 @@ def instance_means(values: Tensor, labels: Tensor, max_instances: int) -> Tensor
     values = values if rank == 4 else ops.expand_dims(values, -1)
     depth = values.shape[-1]
     segments, count = _segments(labels, max_instances)
-    ones = ops.ones_like(values[..., :1])
-    values = ops.reshape(ops.concatenate([values, ones], axis=-1), (-1, depth + 1))
-    sums = ops.segment_sum(values, segments, count)
-    sums = ops.reshape(sums, (-1, max_instances + 1, depth + 1))[:, 1:]
-    means = sums[..., :-1] / ops.maximum(sums[..., -1:], 1.0)
+    # Numbers are summed many times as fast as rows of one number.
+    values = ops.reshape(values, (-1,) if depth == 1 else (-1, depth))
+    areas = ops.segment_sum(ops.ones_like(segments, dtype=values.dtype), segments, count)
+    sums = ops.reshape(ops.segment_sum(values, segments, count), (-1, max_instances + 1, depth))
+    areas = ops.reshape(areas, (-1, max_instances + 1, 1))
+    means = sums[:, 1:] / ops.maximum(areas[:, 1:], 1.0)
     return means if rank == 4 else means[..., 0]
 
 
@@ -226,11 +227,14 @@ def instance_boxes(labels: Tensor, max_instances: int) -> Tensor:
     zero = ops.zeros_like(labels)
     row = ops.reshape(ops.arange(height, dtype="int32"), (1, height, 1)) + zero
     column = ops.reshape(ops.arange(width, dtype="int32"), (1, 1, width)) + zero
-    ends = ops.stack([height - row, width - column, row + 1, column + 1], axis=-1)
     segments, count = _segments(labels, max_instances)
-    # The minimum of a coordinate is the maximum of its distance from the far side.
-    ends = ops.segment_max(ops.reshape(ends, (-1, 4)), segments, count)
-    ends = ops.reshape(ends, (-1, max_instances + 1, 4))[:, 1:]
+    # The minimum of a coordinate is the maximum of its distance from the far side. One after the
+    # other, as rows of numbers take many times as long.
+    ends = [
+        ops.segment_max(ops.reshape(end, (-1,)), segments, count)
+        for end in (height - row, width - column, row + 1, column + 1)
+    ]
+    ends = ops.reshape(ops.stack(ends, axis=-1), (-1, max_instances + 1, 4))[:, 1:]
     ends = ops.maximum(ends, 0)
     there = ops.cast(ends[..., 2:3] > 0, "int32")
     first = ops.concatenate([height - ends[..., 0:1], width - ends[..., 1:2]], axis=-1)
