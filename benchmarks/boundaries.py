@@ -8,7 +8,8 @@ to create the environment `peers`; the picture needs `pip install ".[plot]"`. HE
 validation images too, so only the test images are unseen for it; the table says what each method
 was trained on.
 
-- Networks of this project: one row with the images as they are, one with the mean over `--scales`.
+- Networks of this project: a row with the images as they are, and one with the mean over each list
+  of `--scales`.
 - Networks: every map is thinned by `thin_boundaries`, and fades to 0 over `--border` pixels from
   the sides.
 - Canny: scikit-image's, on gray values in [0, 1], at 99 high thresholds of the gradient from 0.01
@@ -54,6 +55,7 @@ from hed_boundaries import VARIANTS, VERSION, save_arrays
 
 HED = Path(__file__).with_name("hed_boundaries.py")
 CANNY_LEVELS, CANNY_LOW = 99, 0.4
+SCALES = (0.5, 1.0, 1.5)
 SEED = 0
 MAX_DISTANCE = 0.0075
 # Pixels on which the last layers of HED are fitted anew.
@@ -410,7 +412,11 @@ def main() -> None:
         "--models", type=named_preset, nargs="+", default=[], metavar="NAME=PRESET_FOLDER"
     )
     parser.add_argument(
-        "--scales", type=float, nargs="*", default=[0.5, 1.0, 1.5], help="of a second row of each"
+        "--scales",
+        type=float,
+        nargs="*",
+        action="append",
+        help="of another row of each; may be given again; default: 0.5 1 1.5",
     )
     parser.add_argument("--peer-python", type=Path)
     parser.add_argument(
@@ -431,13 +437,12 @@ def main() -> None:
     options = parser.parse_args()
     if len({"HED", "Human", *dict(options.models)}) < len(options.models) + 2:
         parser.error("--models needs names that differ, also from HED and Human")
-    options.models = {name: (folder, (1.0,)) for name, folder in options.models}
-    if options.scales:
-        several = {
-            f"{name}, {len(options.scales)} scales": (folder, tuple(options.scales))
-            for name, (folder, _) in options.models.items()
-        }
-        options.models |= several
+    rows = [(1.0,), *(tuple(scales) for scales in options.scales or [SCALES] if scales)]
+    options.models = {
+        name if scales == (1.0,) else f"{name}, {len(scales)} scales": (folder, scales)
+        for name, folder in options.models
+        for scales in rows
+    }
     if options.peer_python and not options.peer_python.exists():
         parser.error(f"there is no {options.peer_python}")
     if options.images is not None and options.images < 1:
