@@ -270,7 +270,7 @@ class InstanceSegmenter(EmbeddingTask):
             one = ops.ones_like(scores[:, 0, 0, 0])
             modes = self.shift(embedding, scores, grid=grid)
             return {"modes": modes, "scores": scores, "scale": one, "diameter": 0.0 * one}
-        pixels = self.normalized(images, limits)
+        pixels = self._pixels(images, limits)
         octaves = self._octaves(pixels, diameter)
         # Of few binary places, so that where pixels lie is exact, in a part of an image as well.
         step = ops.round(ops.exp2(-octaves) * STEPS) / STEPS
@@ -284,10 +284,8 @@ class InstanceSegmenter(EmbeddingTask):
         height, width = canvas or (
             ops.maximum(ops.cast(ops.ceil(ops.max(scale) * n), "int32"), 1) for n in sides
         )
-        gray = images.shape[-1] == 1  # Then one channel is resized for all.
-        resized = resample(pixels[..., :1] if gray else pixels, step, height, width, start)
-        resized = ops.repeat(resized, 3, axis=-1) if gray else resized
-        embedding, scores = self.embed_normalized(resized)
+        resized = resample(pixels, step, height, width, start)
+        embedding, scores = self.embed_normalized(_colors(resized))
         scores = scores * self._inside(scale, pixels, scores, start)
         trained = ops.convert_to_tensor(self.object_size.log_diameter)
         known = ops.cast(trained > 0, "float32")
@@ -362,7 +360,7 @@ class InstanceSegmenter(EmbeddingTask):
         """
         if self.object_size is None:
             raise ValueError("`estimate_diameter` needs a model made with find_diameter=True.")
-        octaves = self._octaves(self.normalized(images), None)
+        octaves = self._octaves(self._pixels(images), None)
         return ops.exp2(ops.convert_to_tensor(self.object_size.log_diameter) - octaves)
 
     def decode(
@@ -374,6 +372,11 @@ class InstanceSegmenter(EmbeddingTask):
             return {**result, "labels": result["labels"][:, :height, :width]}
         options |= {"size": (height, width), "step": grouped["scale"]}
         return self.decoder(grouped["modes"], grouped["scores"], **options)
+
+    def _pixels(self, images: Tensor, limits: Tensor | None = None) -> Tensor:
+        """Normalized images, of a single channel if they are gray: that is resized for all."""
+        pixels = self.normalized(images, limits)
+        return pixels[..., :1] if images.shape[-1] == 1 else pixels
 
     def _octaves(self, pixels: Tensor, diameter: Tensor | None) -> Tensor:
         """How many times to double each image: by the given diameter, or by that in its views.
@@ -415,7 +418,7 @@ class InstanceSegmenter(EmbeddingTask):
         starts = ops.maximum(sides - shown, 0.0) * before
         count, batch = steps.shape[0], ops.shape(pixels)[0]
         views = [resample(pixels, steps[i], side, side, starts[i]) for i in range(count)]
-        sizes = network(ops.concatenate(views, axis=0), training=False)
+        sizes = network(_colors(ops.concatenate(views, axis=0)), training=False)
         cells = sizes.shape[1]
         center = (np.arange(cells, dtype="float32") + 0.5) * (side / cells)
         places = ops.expand_dims(starts, 3) + ops.reshape(center, (1, 1, 1, -1)) * ops.reshape(
@@ -500,7 +503,7 @@ class InstanceSegmenter(EmbeddingTask):
                     "`diameter` must be 'auto' for a model made with find_diameter=False. "
                     f"Received: diameter={diameter}"
                 )
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {"channels": self._channels(image)}
         if self.object_size is not None and keras.backend.backend() == "jax":
             if not given:
                 given = (self.predict_diameter(image),)
@@ -519,7 +522,8 @@ class InstanceSegmenter(EmbeddingTask):
         Raises:
             ValueError: As `estimate_diameter`.
         """
-        return float(self._run_one(self._estimated, image)["diameter"][0])
+        found = self._run_one(self._estimated, image, channels=self._channels(image))
+        return float(found["diameter"][0])
 
     def predict_part(
         self,
@@ -546,15 +550,16 @@ class InstanceSegmenter(EmbeddingTask):
             `diameter`, in pixels.
         """
         numbers: tuple[float, ...] = (diameter, *limits, *start, *(own or _EVERYWHERE))
-        options: dict[str, Any] = {}
+        # By its axes alone: parts of one image go through one graph.
+        gray = np.ndim(image) == 2 and self.object_size is not None
+        options: dict[str, Any] = {"channels": 1 if gray else 3}
         if keras.backend.backend() == "tensorflow" and grid is not None:
             numbers += (*grid[0], *grid[1])  # One graph serves all.
         else:
             options["grid"] = grid
         if self.object_size is not None and keras.backend.backend() == "jax":
             options["canvas"] = self._canvas(np.shape(image)[:2], diameter)
-        channels = 1 if np.ndim(image) == 2 and self.object_size is not None else 3
-        tables = self._tables(self._part, image, *numbers, channels=channels, **options)
+        tables = self._tables(self._part, image, *numbers, **options)
         return {name: table[0] for name, table in tables.items()}
 
     def _part(
@@ -578,6 +583,14 @@ class InstanceSegmenter(EmbeddingTask):
         tables = self.serve_part(images, diameter, limits, start, own, **options)
         del tables["boxes"]  # What is not returned is not computed.
         return tables
+
+    def _channels(self, image: Any) -> int:
+        """How many channels the graph is given: one where all are alike."""
+        pixels = np.asarray(image)
+        gray = pixels.ndim == 2 or (
+            pixels.ndim == 3 and bool((pixels[..., :1] == pixels[..., 1:3]).all())
+        )
+        return 1 if gray and self.object_size is not None else 3
 
     def _canvas(self, sides: tuple[int, ...], diameter: float) -> tuple[int, ...]:
         """The size of a resized image, as JAX must know it before the graph is compiled for it."""
@@ -640,6 +653,11 @@ class InstanceSegmenter(EmbeddingTask):
         # Both have the old decoder in their graphs.
         self._compiled_serve, self.predict_function = MappingProxyType({}), None
         return precision
+
+
+def _colors(pixels: Tensor) -> Tensor:
+    """The three channels that networks take."""
+    return ops.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels
 
 
 # In the order in which they are searched, from the one that matters most.

@@ -125,6 +125,9 @@ def test_predict_ignores_scale_of_pixels_and_gray_is_rgb(trained) -> None:
     first = trained.predict_instances(gray).labels
     for same in (np.dstack([gray] * 3), gray.astype("uint16") * 64):
         np.testing.assert_array_equal(trained.predict_instances(same).labels, first)
+    # A batch goes through the graph for colors.
+    colors = trained.predict(np.dstack([gray] * 3)[None], verbose=0)["labels"][0]
+    np.testing.assert_array_equal(colors, first)
 
 
 def test_predict_gives_instances_for_a_batch() -> None:
