@@ -150,10 +150,12 @@ class InstanceDecoder(keras.layers.Layer):
         labels = grow_labels(labels, cells)
         # What growing has not reached touches nothing larger, and is no fragment.
         labels += components * ops.cast(labels == 0, "int32")
-        names, first = ops.shape(labels)[1] * ops.shape(labels)[2], ops.shape(labels)[0]
-        first = ops.reshape(ops.arange(first, dtype="int32") * names, (-1, 1, 1))
+        # Tables are as long as there are cells: the fewer names, the less time they take.
+        batch, high, wide = ops.shape(labels)[:3]
+        names = high * wide
+        first = ops.reshape(ops.arange(batch, dtype="int32") * names, (-1, 1, 1))
         named = consecutive(labels) + first * ops.cast(labels > 0, "int32")
-        area: Any = ops.cast(least, "float32")
+        area: Any = ops.cast(least, "float32")  # In pixels of the labels.
         if size is None or step is None:
             labels = sample_nearest(named, ops.shape(score)[1], ops.shape(score)[2])
         else:
