@@ -10,12 +10,13 @@ from keras import ops
 
 from keras_rpe.arguments import check_integer, check_number
 from keras_rpe.ops.attention import has_fused_attention
-from keras_rpe.ops.backend import on_gpu
+from keras_rpe.ops.backend import map_in_turn, on_gpu
 from keras_rpe.ops.maps import (
     WindowGrid,
     at_least_float32,
     join_windows,
     merge_windows,
+    overlapping_window_count,
     overlapping_windows,
     partition_windows,
     sample_nearest,
@@ -261,20 +262,30 @@ class SeededMeanShift(keras.layers.Layer):
         grid: WindowGrid | None = None,
     ) -> Tensor:
         """Return the modes of all pixels."""
-        x, weights = _lists(
-            at_least_float32(inputs), weights, self.window_size, self.window_overlap, grid
-        )
-        modes = seeded_mean_shift(
-            x,
-            bandwidth=self.bandwidth if bandwidth is None else bandwidth,
-            max_seeds=self.max_seeds,
-            max_iterations=self.max_iterations,
-            weights=weights,
-            seed_similarity=self.seed_similarity,
-            mode_similarity=self.mode_similarity,
-        )
-        if self.window_overlap and self.window_size and len(inputs.shape) == 4:
-            modes = join_windows(modes, inputs, self.window_size, self.window_overlap, grid)
+        points, size, overlap = at_least_float32(inputs), self.window_size, self.window_overlap
+
+        def grouped(only: Tensor | None = None) -> Tensor:
+            x, mass = _lists(points, weights, size, overlap, grid, only)
+            return seeded_mean_shift(
+                x,
+                bandwidth=self.bandwidth if bandwidth is None else bandwidth,
+                max_seeds=self.max_seeds,
+                max_iterations=self.max_iterations,
+                weights=mass,
+                seed_similarity=self.seed_similarity,
+                mode_similarity=self.mode_similarity,
+            )
+
+        overlaps = bool(overlap and size and len(inputs.shape) == 4)
+        if overlaps and grid is not None:
+            # What a tile of a large image takes of memory is not to depend on its windows.
+            count = overlapping_window_count(points, size, overlap, grid)
+            modes = ops.swapaxes(map_in_turn(grouped, count, points.dtype), 0, 1)
+            modes = ops.reshape(modes, (-1, *ops.shape(modes)[2:]))
+        else:
+            modes = grouped()
+        if overlaps:
+            modes = join_windows(modes, inputs, size, overlap, grid)
         else:
             modes = _map(modes, inputs, self.window_size)
         return ops.cast(modes, self.compute_dtype)
@@ -329,6 +340,7 @@ def _lists(
     window_size: int | None,
     overlap: int = 0,
     grid: WindowGrid | None = None,
+    only: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Lay out embeddings as lists `(lists, N, D)` that are grouped each for itself.
 
@@ -343,8 +355,8 @@ def _lists(
         weights = ops.expand_dims(sample_nearest(weights, height, width), -1)
     if window_size and overlap:
         if weights is not None:
-            weights = overlapping_windows(weights, window_size, overlap, grid)
-        return overlapping_windows(x, window_size, overlap, grid), weights
+            weights = overlapping_windows(weights, window_size, overlap, grid, only)
+        return overlapping_windows(x, window_size, overlap, grid, only), weights
     if window_size:
         x, real = partition_windows(x, window_size)
         if weights is not None:

@@ -58,6 +58,25 @@ def run_while(cond: Callable[..., Tensor], body: Callable[..., State], state: St
     return ops.while_loop(cond, body, state)
 
 
+def map_in_turn(function: Callable[[Tensor], Tensor], count: Tensor | int, dtype: str) -> Tensor:
+    """Stack what a function gives for 0, 1, …, count - 1, as in `run_while`; no gradient.
+
+    Args:
+        function: Takes a scalar int32 tensor; its results have the same shape.
+        count: How often, once at least; a Python integer on JAX.
+        dtype: Of the results.
+
+    Returns:
+        `(count, …)`.
+    """
+    indices = ops.arange(count, dtype="int32")
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.map_fn(function, indices, fn_output_signature=dtype, parallel_iterations=1)
+    return ops.map(function, indices)
+
+
 def on_gpu() -> bool:
     """Whether the backend computes on a GPU."""
     backend = keras.backend.backend()

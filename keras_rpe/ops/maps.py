@@ -244,19 +244,37 @@ the windows, and those behind them, count as the ends of the first and the last,
 
 
 def overlapping_windows(
-    x: Tensor, size: int, overlap: int, grid: WindowGrid | None = None
+    x: Tensor,
+    size: int,
+    overlap: int,
+    grid: WindowGrid | None = None,
+    only: Tensor | None = None,
 ) -> Tensor:
     """Cut a map `(batch, H, W, D)` into windows that show `overlap` cells of their neighbors.
 
     The windows themselves are those of `partition_windows`, or those of a larger map of which this
     one is a part, by their `grid`; all are widened alike, as far as the map goes.
-    `(batch · windows, points, D)`; nothing is padded.
+    `(batch · windows, points, D)`; nothing is padded. With `only`, the index of one of the windows
+    of each image, `(batch, points, D)`.
     """
     batch, depth = ops.shape(x)[0], x.shape[-1]
     (rows, high, index, _), (columns, wide, across, _) = _overlaps(x, size, overlap, grid)
-    x = ops.take(ops.take(x, index, axis=1), across, axis=2)
+    if only is not None:
+        index = ops.take(index, only // columns, axis=0)
+        across = ops.take(across, only % columns, axis=0)
+        rows, columns = 1, 1
+    x = ops.take(x, ops.reshape(index, (-1,)), axis=1)
+    x = ops.take(x, ops.reshape(across, (-1,)), axis=2)
     x = ops.transpose(ops.reshape(x, (batch, rows, high, columns, wide, depth)), (0, 1, 3, 2, 4, 5))
     return ops.reshape(x, (batch * rows * columns, high * wide, depth))
+
+
+def overlapping_window_count(
+    x: Tensor, size: int, overlap: int, grid: WindowGrid | None = None
+) -> Tensor | int:
+    """How many windows `overlapping_windows` cuts an image of a map into."""
+    (rows, *_), (columns, *_) = _overlaps(x, size, overlap, grid)
+    return rows * columns
 
 
 def join_windows(
@@ -275,7 +293,7 @@ def join_windows(
 def _overlaps(x: Tensor, size: int, overlap: int, grid: WindowGrid | None) -> list[tuple[Any, ...]]:
     """Of rows and columns: windows, the side of each, where its cells are, and whence they return.
 
-    The second index is among the cells of all windows.
+    Where they are is `(windows, side)`; the second index is among the cells of all windows.
     """
     found = []
     for axis, length in enumerate(ops.shape(x)[1:3]):
@@ -294,7 +312,7 @@ def _overlaps(x: Tensor, size: int, overlap: int, grid: WindowGrid | None) -> li
             window = ops.clip(window, 0, count - 1)
         place = ops.arange(length) - ops.take(start, window)
         back = window * side + (ops.clip(place, 0, side - 1) if counts else place)
-        found.append((count, side, ops.reshape(cells, (-1,)), back))
+        found.append((count, side, cells, back))
     return found
 
 

@@ -49,6 +49,16 @@ def test_an_object_in_two_windows_has_one_mode() -> None:
     assert across[1] > 0.999
 
 
+def test_windows_of_a_part_in_turn_are_those_of_the_map_at_once() -> None:
+    layer, x = SeededMeanShift(window_size=16, window_overlap=5), _quarters(40, 28)
+    weights = np.random.default_rng(2).random((2, 40, 28)).astype("float32")
+    whole = np.asarray(layer(x, weights))
+    grid = ((14, 0), (14, 0))
+    np.testing.assert_allclose(layer(x, weights, grid=grid), whole, atol=1e-6)
+    below = layer(x[:, 14 - 5 :], weights[:, 14 - 5 :], grid=((14, 14 - 5), (14, 0)))
+    np.testing.assert_allclose(below[:, 5:], whole[:, 14:], atol=1e-6)
+
+
 def test_pixels_of_no_weight_attract_none() -> None:
     x, weights = _clusters(), np.ones((2, 9, 11), "float32")
     weights[:, :, 6:] = 0

@@ -1,7 +1,7 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_rpe.ops.backend import repeat, run_while
+from keras_rpe.ops.backend import map_in_turn, repeat, run_while
 
 
 def test_repeat_is_differentiable_and_a_while_op() -> None:
@@ -21,3 +21,12 @@ def test_repeat_is_differentiable_and_a_while_op() -> None:
 def test_run_while_counts() -> None:
     state = run_while(lambda i, x: i < 4, lambda i, x: (i + 1, 2 * x), (0, np.ones(3)))
     np.testing.assert_array_equal(state[1], 16 * np.ones(3))
+
+
+def test_map_in_turn_stacks_results_of_unknown_number() -> None:
+    @tf.function(input_signature=[tf.TensorSpec((), "int32"), tf.TensorSpec((None, 2))])
+    def multiples(count, x):
+        return map_in_turn(lambda i: tf.cast(i, "float32") * x, count, "float32")
+
+    x = np.array([[1, 2], [3, 4], [5, 6]], "float32")
+    np.testing.assert_array_equal(multiples(4, x), np.arange(4)[:, None, None] * x)

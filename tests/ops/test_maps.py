@@ -11,6 +11,7 @@ from keras_rpe.ops.maps import (
     enlarge_labels,
     join_windows,
     merge_windows,
+    overlapping_window_count,
     overlapping_windows,
     partition_windows,
     resample,
@@ -84,8 +85,11 @@ def test_windows_of_dynamic_sizes_under_xla() -> None:
 def test_windows_that_overlap(height: int, width: int, size: int, overlap: int) -> None:
     x = np.arange(2 * height * width * 2, dtype="float32").reshape(2, height, width, 2)
     windows = np.asarray(overlapping_windows(x, size, overlap))
-    np.testing.assert_array_equal(join_windows(windows, x, size, overlap), x)
     count = -(-height // size) * -(-width // size)
+    assert overlapping_window_count(x, size, overlap) == count
+    one = overlapping_windows(x, size, overlap, only=count - 1)
+    np.testing.assert_array_equal(one, windows[count - 1 :: count])
+    np.testing.assert_array_equal(join_windows(windows, x, size, overlap), x)
     assert len(windows) == 2 * count
     # Every cell of a window is seen with its neighbors, as far as the map goes.
     plain = np.asarray(partition_windows(x, size)[0])[:count]
