@@ -2,7 +2,12 @@
 
 from keras_rpe.layers.decoder import InstanceDecoder
 from keras_rpe.layers.embedding import SphericalEmbedding
-from keras_rpe.layers.fusion import BilinearUpsampling, CropLike, FeatureFusion
+from keras_rpe.layers.fusion import (
+    BilinearUpsampling,
+    CropLike,
+    FeatureFusion,
+    SubpixelConv2DTranspose,
+)
 from keras_rpe.layers.images import (
     BatchStatisticsNormalization,
     GammaCorrection,
@@ -27,6 +32,7 @@ __all__ = [
     "ProposalRanking",
     "SeededMeanShift",
     "SphericalEmbedding",
+    "SubpixelConv2DTranspose",
 ]
 
 

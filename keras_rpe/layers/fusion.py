@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_rpe.arguments import check_integer
@@ -53,6 +54,75 @@ class BilinearUpsampling(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Configuration from which the layer can be made again."""
         return {**super().get_config(), "factor": self.factor}
+
+
+@keras.saving.register_keras_serializable(package="keras_rpe", name="Conv2DTranspose")
+class SubpixelConv2DTranspose(keras.layers.Conv2DTranspose):
+    """Enlarge maps by a transposed convolution that sees the 2×2 cells around each pixel.
+
+    The same result and the same weights as `Conv2DTranspose` with a kernel twice as long as its
+    stride, in a fraction of its time on a CPU: all pixels of a cell are channels of one 3×3
+    convolution (sub-pixel convolution, Shi et al., CVPR 2016, section 3).
+
+    Args:
+        filters: Channels of the result.
+        factor: By how much maps are enlarged, even.
+        **kwargs: Of `keras.layers.Conv2DTranspose`, from its activation on.
+
+    Input shape:
+        `(batch, H, W, C)`, C static.
+
+    Output shape:
+        `(batch, factor · H, factor · W, filters)`.
+
+    Raises:
+        ValueError: If `factor` is odd or below 2.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_rpe.layers import SubpixelConv2DTranspose
+        >>> tuple(SubpixelConv2DTranspose(3, 2)(np.zeros((1, 5, 6, 8), "float32")).shape)
+        (1, 10, 12, 3)
+    """
+
+    def __init__(self, filters: int, factor: int, **kwargs: Any) -> None:
+        self.factor = check_integer("factor", factor, 2, 1024)
+        if factor % 2:
+            raise ValueError(f"`factor` must be even. Received: factor={factor}")
+        fixed = {"padding": "same", "output_padding": None, "dilation_rate": 1}
+        super().__init__(
+            filters, 2 * factor, factor, data_format="channels_last", **fixed, **kwargs
+        )
+
+    def call(self, inputs: Tensor) -> Tensor:
+        """Return the enlarged maps."""
+        batch, height, width = ops.shape(inputs)[:3]
+        side, depth = self.factor, inputs.shape[-1]
+        # Pixel r of a cell sees cell m of three along an axis by place s·(2 - m) + r of the kernel
+        # with half a stride of zeros on both sides.
+        half = [side // 2, side // 2]
+        kernel = ops.pad(self.kernel, [half, half, [0, 0], [0, 0]])
+        places = (side * np.arange(3)[::-1, None] + np.arange(side)).ravel()
+        kernel = ops.take(ops.take(kernel, places, axis=0), places, axis=1)
+        kernel = ops.reshape(kernel, (3, side, 3, side, self.filters, depth))
+        kernel = ops.transpose(kernel, (0, 2, 5, 1, 3, 4))
+        kernel = ops.reshape(kernel, (3, 3, depth, side * side * self.filters))
+        x = ops.conv(inputs, kernel, padding="same", data_format="channels_last")
+        x = ops.reshape(x, (batch * height, width, side, side * self.filters))
+        x = ops.transpose(x, (0, 2, 1, 3))
+        x = ops.reshape(x, (batch, height * side, width * side, self.filters))
+        return self.activation(x if self.bias is None else x + self.bias)
+
+    def get_config(self) -> dict[str, Any]:
+        """Configuration from which the layer can be made again."""
+        fixed = {"kernel_size", "strides", "padding", "output_padding", "data_format"}
+        fixed |= {"dilation_rate", "groups"}
+        config = {**super().get_config(), "factor": self.factor}
+        return {name: value for name, value in config.items() if name not in fixed}
+
+
+# Files of weights name them by this: those of Keras' layer fit.
+SubpixelConv2DTranspose.__name__ = "Conv2DTranspose"
 
 
 @keras.saving.register_keras_serializable(package="keras_rpe")

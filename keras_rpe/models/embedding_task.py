@@ -19,6 +19,7 @@ from keras_rpe.layers import (
     ObjectSize,
     PadToMultiple,
     SphericalEmbedding,
+    SubpixelConv2DTranspose,
 )
 from keras_rpe.losses import CosineMarginLoss, ObjectSizeLoss
 from keras_rpe.models.backbones import pyramid
@@ -276,9 +277,9 @@ class EmbeddingTask(Task):
 
 def _classify(num_classes: int, stride: int, dtype: Any) -> Callable[[Tensor], Tensor]:
     """The head of class scores, at the size of the image."""
-    shared = {"padding": "same", "dtype": dtype, "name": "classes"}
+    shared = {"dtype": dtype, "name": "classes"}
     if num_classes == 1 and stride > 1:  # Edges finer than the cells.
-        return keras.layers.Conv2DTranspose(2, 2 * stride, strides=stride, **shared)
+        return SubpixelConv2DTranspose(2, stride, **shared)
     # With many classes such edges would cost as much as the backbone.
     classify = keras.layers.Conv2DTranspose(num_classes + 1, 1, **shared)
     enlarge = BilinearUpsampling(stride, dtype=dtype, name="enlarge")

@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -7,6 +8,7 @@ from keras_rpe.layers import (
     BilinearUpsampling,
     CropLike,
     FeatureFusion,
+    SubpixelConv2DTranspose,
 )
 
 RNG = np.random.default_rng(0)
@@ -20,6 +22,25 @@ def test_upsampling_harness(tmp_path) -> None:
 def test_wrong_arguments() -> None:
     with pytest.raises(ValueError, match="`factor` must .* Received: factor=1.5"):
         BilinearUpsampling(1.5)
+    with pytest.raises(ValueError, match="`factor` must be even. Received: factor=3"):
+        SubpixelConv2DTranspose(2, 3)
+
+
+def test_subpixel_harness(tmp_path) -> None:
+    maps = RNG.normal(size=(2, 5, 7, 6)).astype("float32")
+    config = {"filters": 3, "factor": 2, "activation": "tanh", "use_bias": False}
+    run_layer_test(SubpixelConv2DTranspose, config, maps, tmp_path, policies=("mixed_float16",))
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_subpixels_are_those_of_a_transposed_convolution(factor: int) -> None:
+    maps = RNG.normal(size=(2, 5, 7, 6)).astype("float32")
+    ours = SubpixelConv2DTranspose(3, factor, bias_initializer="normal")
+    keras_own = keras.layers.Conv2DTranspose(3, 2 * factor, strides=factor, padding="same")
+    for layer in (ours, keras_own):
+        layer.build(maps.shape)
+    keras_own.set_weights(ours.get_weights())
+    np.testing.assert_allclose(ours(maps), keras_own(maps), atol=1e-5)
 
 
 IMAGES = RNG.integers(0, 3000, (2, 9, 14, 3)).astype("float32")
