@@ -22,7 +22,7 @@ from keras_rpe.ops.maps import (
     sample_nearest,
 )
 from keras_rpe.ops.mean_shift import mean_shift
-from keras_rpe.ops.seeded_mean_shift import seeded_mean_shift
+from keras_rpe.ops.seeded_mean_shift import modes_of_points, seeded_modes
 
 Tensor = Any
 
@@ -264,9 +264,9 @@ class SeededMeanShift(keras.layers.Layer):
         """Return the modes of all pixels."""
         points, size, overlap = at_least_float32(inputs), self.window_size, self.window_overlap
 
-        def grouped(only: Tensor | None = None) -> Tensor:
+        def grouped(only: Tensor | None = None) -> tuple[Tensor, Tensor]:
             x, mass = _lists(points, weights, size, overlap, grid, only)
-            return seeded_mean_shift(
+            return seeded_modes(
                 x,
                 bandwidth=self.bandwidth if bandwidth is None else bandwidth,
                 max_seeds=self.max_seeds,
@@ -280,14 +280,19 @@ class SeededMeanShift(keras.layers.Layer):
         if overlaps and grid is not None:
             # What a tile of a large image takes of memory is not to depend on its windows.
             count = overlapping_window_count(points, size, overlap, grid)
-            modes = ops.swapaxes(map_in_turn(grouped, count, points.dtype), 0, 1)
-            modes = ops.reshape(modes, (-1, *ops.shape(modes)[2:]))
+            modes, slots = map_in_turn(grouped, count, (points.dtype, "int32"))
+            # Numbers count on from one image to the next; here from one window to the next, too.
+            first = ops.arange(count, dtype="int32") * (ops.shape(modes)[1] * ops.shape(modes)[2])
+            slots = ops.where(slots < 0, -1, slots + ops.reshape(first, (-1, 1, 1)))
+            slots = ops.swapaxes(slots, 0, 1)
+            slots = ops.reshape(slots, (-1, ops.shape(slots)[2]))
         else:
-            modes = grouped()
+            modes, slots = grouped()
         if overlaps:
-            modes = join_windows(modes, inputs, size, overlap, grid)
+            slots = join_windows(slots, inputs, size, overlap, grid)
         else:
-            modes = _map(modes, inputs, self.window_size)
+            slots = _map(ops.expand_dims(slots, -1), inputs, size)[..., 0]
+        modes = modes_of_points(modes, slots, points)
         return ops.cast(modes, self.compute_dtype)
 
     def compute_output_spec(
@@ -372,7 +377,7 @@ def _map(
     lists: Tensor, like: Tensor, window_size: int | None, lead: tuple[int, ...] = ()
 ) -> Tensor:
     """Undo `_lists`, for points `(*lead, lists, N, D)`, to the shape of `like`."""
-    shape, depth = ops.shape(like), like.shape[-1]
+    shape, depth = ops.shape(like), lists.shape[-1]
     if window_size and len(like.shape) == 4:
         size = ops.shape(lists)
         # The windows of all loops are put back in one go, as of one larger batch.

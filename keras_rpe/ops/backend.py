@@ -58,22 +58,25 @@ def run_while(cond: Callable[..., Tensor], body: Callable[..., State], state: St
     return ops.while_loop(cond, body, state)
 
 
-def map_in_turn(function: Callable[[Tensor], Tensor], count: Tensor | int, dtype: str) -> Tensor:
-    """Stack what a function gives for 0, 1, …, count - 1, as in `run_while`; no gradient.
+def map_in_turn(
+    function: Callable[[Tensor], State], count: Tensor | int, dtypes: tuple[Any, ...]
+) -> State:
+    """Stack what a function gives for 0, 1, …, count - 1, one after the other; no gradient.
 
     Args:
-        function: Takes a scalar int32 tensor; its results have the same shape.
+        function: Takes a scalar int32 tensor; its results are of the same shapes each time.
         count: How often, once at least; a Python integer on JAX.
-        dtype: Of the results.
+        dtypes: Of the results.
 
     Returns:
-        `(count, …)`.
+        Tensors `(count, …)`.
     """
     indices = ops.arange(count, dtype="int32")
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        return tf.map_fn(function, indices, fn_output_signature=dtype, parallel_iterations=1)
+        # One iteration is in memory at a time, as in `run_while`.
+        return tf.map_fn(function, indices, fn_output_signature=dtypes, parallel_iterations=1)
     return ops.map(function, indices)
 
 

@@ -250,23 +250,24 @@ def overlapping_windows(
     grid: WindowGrid | None = None,
     only: Tensor | None = None,
 ) -> Tensor:
-    """Cut a map `(batch, H, W, D)` into windows that show `overlap` cells of their neighbors.
+    """Cut a map `(batch, H, W, …)` into windows that show `overlap` cells of their neighbors.
 
     The windows themselves are those of `partition_windows`, or those of a larger map of which this
     one is a part, by their `grid`; all are widened alike, as far as the map goes.
-    `(batch · windows, points, D)`; nothing is padded. With `only`, the index of one of the windows
-    of each image, `(batch, points, D)`.
+    `(batch · windows, points, …)`; nothing is padded. With `only`, the index of one of the windows
+    of each image, `(batch, points, …)`.
     """
-    batch, depth = ops.shape(x)[0], x.shape[-1]
-    (rows, high, index, _), (columns, wide, across, _) = _overlaps(x, size, overlap, grid)
+    batch, height, width = ops.shape(x)[:3]
+    (rows, high, down, _), (columns, wide, across, _) = _overlaps(x, size, overlap, grid)
     if only is not None:
-        index = ops.take(index, only // columns, axis=0)
-        across = ops.take(across, only % columns, axis=0)
-        rows, columns = 1, 1
-    x = ops.take(x, ops.reshape(index, (-1,)), axis=1)
-    x = ops.take(x, ops.reshape(across, (-1,)), axis=2)
-    x = ops.transpose(ops.reshape(x, (batch, rows, high, columns, wide, depth)), (0, 1, 3, 2, 4, 5))
-    return ops.reshape(x, (batch * rows * columns, high * wide, depth))
+        down = ops.take(down, ops.expand_dims(only // columns, 0), axis=0)
+        across = ops.take(across, ops.expand_dims(only % columns, 0), axis=0)
+        rows = columns = 1
+    down, across = ops.reshape(down, (rows, 1, high, 1)), ops.reshape(across, (columns, 1, wide))
+    index = ops.reshape(down * width + across, (1, rows * columns, high * wide))
+    index += ops.reshape(ops.arange(batch, dtype="int32") * (height * width), (batch, 1, 1))
+    index = ops.reshape(index, (batch * rows * columns, high * wide))
+    return ops.take(ops.reshape(x, (batch * height * width, *x.shape[3:])), index, axis=0)
 
 
 def overlapping_window_count(
@@ -281,19 +282,21 @@ def join_windows(
     windows: Tensor, like: Tensor, size: int, overlap: int, grid: WindowGrid | None = None
 ) -> Tensor:
     """Undo `overlapping_windows` of a map `like`: each cell is taken from its own window."""
-    batch, depth = ops.shape(like)[0], windows.shape[-1]
-    (rows, high, _, index), (columns, wide, _, across) = _overlaps(like, size, overlap, grid)
-    x = ops.reshape(windows, (batch, rows, columns, high, wide, depth))
-    x = ops.reshape(
-        ops.transpose(x, (0, 1, 3, 2, 4, 5)), (batch, rows * high, columns * wide, depth)
-    )
-    return ops.take(ops.take(x, index, axis=1), across, axis=2)
+    batch = ops.shape(like)[0]
+    (rows, high, _, down), (columns, wide, _, across) = _overlaps(like, size, overlap, grid)
+    # Of the window and the place in it along both axes.
+    first = ops.expand_dims(down // high * columns * (high * wide) + down % high * wide, 1)
+    index = first + ops.expand_dims(across // wide * (high * wide) + across % wide, 0)
+    start = ops.arange(batch, dtype="int32") * (rows * columns * high * wide)
+    index = ops.reshape(start, (batch, 1, 1)) + index
+    points = batch * rows * columns * high * wide
+    return ops.take(ops.reshape(windows, (points, *windows.shape[2:])), index, axis=0)
 
 
 def _overlaps(x: Tensor, size: int, overlap: int, grid: WindowGrid | None) -> list[tuple[Any, ...]]:
     """Of rows and columns: windows, the side of each, where its cells are, and whence they return.
 
-    Where they are is `(windows, side)`; the second index is among the cells of all windows.
+    Where they are is `(windows, side)`; the last index is among the cells of all windows.
     """
     found = []
     for axis, length in enumerate(ops.shape(x)[1:3]):

@@ -12,8 +12,8 @@ are wanted, a few seeds suffice:
 
 No operation has a shape that depends on data. So the modes of a list lie in a table of fixed
 length: the first `count` of its slots are filled, and the others are 0. The table is worked on in
-blocks of slots, and only the blocks that are used cost time. The points of step 2 lie in blocks,
-too, the eligible ones first (`_in_blocks`).
+blocks of slots, and only the blocks that are used cost time. The points lie in blocks, too, the
+eligible ones first (`_eligible_first`), and step 2 takes the blocks that have any.
 """
 
 from __future__ import annotations
@@ -86,37 +86,114 @@ def seeded_mean_shift(
         >>> bool(np.all(modes[0] == modes[1])), modes[2].round(4).tolist()
         (True, [-1.0, 0.0])
     """
+    modes, slot = seeded_modes(
+        x,
+        bandwidth,
+        max_seeds,
+        max_iterations,
+        weights,
+        seed_similarity,
+        mode_similarity,
+        seed_weight,
+        tolerance,
+    )
+    return modes_of_points(modes, slot, ops.stop_gradient(ops.convert_to_tensor(x)))
+
+
+def seeded_modes(
+    x: Tensor,
+    bandwidth: Tensor | float,
+    max_seeds: int,
+    max_iterations: int,
+    weights: Tensor | None,
+    seed_similarity: float,
+    mode_similarity: float,
+    seed_weight: float = 0.5,
+    tolerance: float = 1e-3,
+) -> tuple[Tensor, Tensor]:
+    """Do what `seeded_mean_shift` does; return the modes, and which of them each point has.
+
+    The modes are `(batch, slots, D)`. The numbers of slots, int32 `(batch, N)`, count on from one
+    list to the next, and are -1 in lists without a mode.
+    """
     x = ops.stop_gradient(ops.convert_to_tensor(x))
-    weights = ops.ones_like(x[..., :1]) if weights is None else ops.cast(weights, x.dtype)
-    weights = ops.stop_gradient(weights)
     kappa = ops.stop_gradient(1.0 / ops.square(ops.convert_to_tensor(bandwidth, dtype=x.dtype)))
-    squared = ops.sum(ops.square(x), axis=-1, keepdims=True)
+    squared = ops.sum(ops.square(x), axis=-1)
+    weights = ops.ones_like(squared) if weights is None else ops.cast(weights[..., 0], x.dtype)
+    weights = ops.stop_gradient(weights)
     # A zero vector would not even be close to itself.
     eligible = ops.logical_and(weights >= seed_weight, squared > 0.25)
-    weights = ops.where(eligible, weights, 0.0)
-    eligible = eligible[..., 0]
+    place, order, number = _eligible_first(eligible)
+    batch, padded = ops.shape(order)
+    points = ops.take(ops.reshape(x, (-1, x.shape[-1])), order, axis=0)
     # The points, as both factors of the products with seeds y. As rows, their product with (κ y, 1)
     # is the exponent of the kernel, κ (x·y - |x|) + log w, which never rises above log w. As
     # columns, their product with a kernel is the weighted sum of the points, and its total.
     length = ops.sqrt(ops.maximum(squared, 1.0))
-    rows = ops.concatenate([x, _logarithm(weights) - kappa * length], axis=-1)
-    columns = _with_ones(ops.swapaxes(x, 1, 2))
+    exponent = ops.take(ops.reshape(_logarithm(weights) - kappa * length, (-1,)), order, axis=0)
+    eligible = ops.expand_dims(ops.arange(padded, dtype="int32"), 0) < number
+    exponent = ops.where(eligible, exponent, _ABSENT)
+    rows = ops.concatenate([points, ops.expand_dims(exponent, -1)], axis=-1)
+    side = _block_side(ops.shape(x)[1])
+    columns = ops.reshape(points, (batch, padded // side, side, x.shape[-1]))
+    columns = _with_ones(ops.swapaxes(columns, 2, 3))
+    blocks = ops.reshape(rows, (batch, padded // side, side, rows.shape[-1])), columns
+    used = (ops.max(number, initial=0) + side - 1) // side
     climb = partial(_climb, kappa=kappa, max_iterations=max_iterations, tolerance=tolerance)
 
-    modes, count = _find_modes(rows, columns, eligible, climb, max_seeds, 2 * seed_similarity - 1)
-    blocks = _in_blocks(rows, eligible)
+    first = ops.expand_dims(ops.arange(batch, dtype="int32") * ops.shape(x)[1], 1)
+    modes, count = _find_modes(
+        rows, columns, eligible, order - first, climb, max_seeds, 2 * seed_similarity - 1
+    )
     # After one loop among all points, most of the modes that were found twice are one.
     for loops in (1, max_iterations):
-        climb_all = partial(climb, sums=partial(_sums_over_blocks, *blocks), max_iterations=loops)
+        sums = partial(_sums_over_blocks, *blocks, used)
+        climb_all = partial(climb, sums=sums, max_iterations=loops)
         modes = _each_block(modes, count, climb_all)
         modes, count = _distinct(modes, count, 2 * mode_similarity - 1)
-    return _nearest(x, columns, modes, count)
+    return modes, ops.take(ops.reshape(_nearest(columns, modes, count), (-1,)), place, axis=0)
+
+
+def modes_of_points(modes: Tensor, slot: Tensor, x: Tensor) -> Tensor:
+    """The mode of each point by its number, as `seeded_modes` gives it; the point itself at -1."""
+    table = ops.reshape(modes, (-1, modes.shape[-1]))
+    found = ops.take(table, ops.maximum(slot, 0), axis=0)
+
+    def keep(_: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
+        return ops.zeros((), "bool"), ops.where(ops.expand_dims(slot < 0, -1), x, found)
+
+    return run_while(lambda missing, _: missing, keep, (ops.any(slot < 0), found))[1]
+
+
+def _block_side(n: Tensor | int) -> Tensor | int:
+    return max(min(n, POINT_BLOCK), 1) if isinstance(n, int) else ops.clip(n, 1, POINT_BLOCK)
+
+
+def _eligible_first(eligible: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Where points go if the eligible ones come first, and which then lies in each place.
+
+    Places are whole blocks of points in each list, so the last ones hold any point. Both count on
+    from one list to the next, int32 `(batch, N)` and `(batch, places)`. And how many points of each
+    list are eligible, int32 `(batch, 1)`.
+    """
+    batch, n = ops.shape(eligible)
+    padded = n + missing_to_multiple(n, _block_side(n))
+    first = ops.cast(eligible, "int32")
+    number = ops.sum(first, axis=1, keepdims=True)
+    place = ops.where(
+        eligible, ops.cumsum(first, axis=1) - 1, number + ops.cumsum(1 - first, axis=1) - 1
+    )
+    place += ops.expand_dims(ops.arange(batch, dtype="int32") * padded, 1)
+    index = ops.arange(batch * n, dtype="int32")
+    order = ops.scatter(ops.reshape(place, (-1, 1)), index, (batch * padded,))
+    return place, ops.reshape(order, (batch, padded)), number
 
 
 def _find_modes(
     rows: Tensor,
     columns: Tensor,
     eligible: Tensor,
+    index: Tensor,
     climb: Callable[..., Tensor],
     max_seeds: int,
     cosine: float,
@@ -135,7 +212,7 @@ def _find_modes(
     # jumps about from one point to the next, so that it follows no pattern of the data. A sample is
     # the points of the highest priorities among those left over, which is a fair sample of them
     # without a random number. The product is below 2³¹.
-    priority = ops.cast(ops.arange(n, dtype="int32") % 46337 * 46327 % 65521 + 1, rows.dtype)
+    priority = ops.cast(index % 46337 * 46327 % 65521 + 1, rows.dtype)
     first_of_list = ops.reshape(ops.arange(batch, dtype="int32") * n, (batch, 1))
     all_rows = ops.reshape(rows, (batch * n, width))
 
@@ -145,19 +222,20 @@ def _find_modes(
 
     def search(modes: Tensor, count: Tensor, closest: Tensor) -> tuple[Tensor, ...]:
         key = priority * ops.cast(left_over(modes, count, closest), rows.dtype)
-        key, index = ops.top_k(key, size)
-        index = first_of_list + ops.cast(index, "int32")
-        sample = ops.take(all_rows, index, axis=0)
+        key, chosen = ops.top_k(key, size)
+        chosen = first_of_list + ops.cast(chosen, "int32")
+        sample = ops.take(all_rows, chosen, axis=0)
         first_new = ops.min(count)
         modes, count = _modes_of_sample(sample, key, modes, count, climb, max_seeds, cosine)
 
         def compare(first: Tensor, closest: Tensor) -> tuple[Tensor]:
-            return (ops.maximum(closest, ops.max(_cosines(modes, count, first, columns), axis=1)),)
+            highest = ops.max(_cosines(modes, count, first, columns), axis=2)
+            return (ops.maximum(closest, ops.reshape(highest, (batch, n))),)
 
         (closest,) = _over_blocks(first_new, count, compare, (closest,))
         # What was in the sample counts as close to a mode, wherever its seed has climbed to.
         sampled = ops.scatter(
-            ops.reshape(index, (-1, 1)), ops.reshape(ops.ones_like(key), (-1,)), (batch * n,)
+            ops.reshape(chosen, (-1, 1)), ops.reshape(ops.ones_like(key), (-1,)), (batch * n,)
         )
         return modes, count, closest + (1.0 - _FAR) * ops.reshape(sampled, (batch, n))
 
@@ -270,38 +348,6 @@ def _sums_over_blocks(rows: Tensor, columns: Tensor, count: Tensor, queries: Ten
     return run_while(lambda i, _: i < count, add, start)[1]
 
 
-def _in_blocks(rows: Tensor, eligible: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The points in blocks, as rows and as columns, and how many blocks hold all eligible ones.
-
-    `(batch, blocks, points, D + 1)` and `(batch, blocks, D + 1, points)`, the eligible ones first.
-    """
-    batch, n, width = ops.shape(rows)[0], ops.shape(rows)[1], rows.shape[-1]
-    side = max(min(n, POINT_BLOCK), 1) if isinstance(n, int) else ops.clip(n, 1, POINT_BLOCK)
-    first = ops.cast(eligible, "int32")
-    number = ops.sum(first, axis=1, keepdims=True)
-    place = ops.where(
-        eligible, ops.cumsum(first, axis=1) - 1, number + ops.cumsum(1 - first, axis=1) - 1
-    )
-    index = ops.reshape(ops.arange(batch * n, dtype="int32"), (batch, n))
-    place += index[:, :1]
-    order = ops.scatter(ops.reshape(place, (-1, 1)), ops.reshape(index, (-1,)), (batch * n,))
-    ordered = ops.take(ops.reshape(rows, (batch * n, width)), order, axis=0)
-    ordered = ops.reshape(ordered, (batch, n, width))
-    more = missing_to_multiple(n, side)
-    # As columns, what fills the last block up adds nothing.
-    columns = ops.pad(
-        _with_ones(ops.swapaxes(ordered[..., :-1], 1, 2)), [[0, 0], [0, 0], [0, more]]
-    )
-    ordered = ops.pad(ordered, [[0, 0], [0, more], [0, 0]])
-    blocks = (n + more) // side
-    columns = ops.reshape(columns, (batch, width, blocks, side))
-    return (
-        ops.reshape(ordered, (batch, blocks, side, width)),
-        ops.transpose(columns, (0, 2, 1, 3)),
-        (ops.max(number, initial=0) + side - 1) // side,
-    )
-
-
 def _each_block(modes: Tensor, count: Tensor, climb: Callable[[Tensor], Tensor]) -> Tensor:
     """The modes after a climb, block by block."""
 
@@ -336,23 +382,22 @@ def _distinct(modes: Tensor, count: Tensor, cosine: float) -> tuple[Tensor, Tens
     return packed, ops.cast(ops.sum(kept, axis=1), "int32")
 
 
-def _nearest(x: Tensor, columns: Tensor, modes: Tensor, count: Tensor) -> Tensor:
-    """The nearest mode of each point, or the point itself in lists without a mode."""
-    batch, slots, depth = ops.shape(modes)[0], ops.shape(modes)[1], x.shape[-1]
+def _nearest(columns: Tensor, modes: Tensor, count: Tensor) -> Tensor:
+    """The number of the nearest mode of each point, as `seeded_modes` numbers them."""
+    batch, slots = ops.shape(modes)[0], ops.shape(modes)[1]
 
     def compare(first: Tensor, nearest: Tensor, best: Tensor) -> tuple[Tensor, ...]:
         cosine = _cosines(modes, count, first, columns)
-        highest = ops.max(cosine, axis=1)
-        slot = ops.reshape(first + ops.arange(SEED_BLOCK, dtype="int32"), (1, SEED_BLOCK, 1))
-        slot = ops.max(ops.where(cosine >= ops.expand_dims(highest, 1), slot, 0), axis=1)
+        highest = ops.max(cosine, axis=2)
+        slot = ops.reshape(first + ops.arange(SEED_BLOCK, dtype="int32"), (1, 1, SEED_BLOCK, 1))
+        slot = ops.max(ops.where(cosine >= ops.expand_dims(highest, 2), slot, 0), axis=2)
         return ops.where(highest > best, slot, nearest), ops.maximum(highest, best)
 
-    best = ops.zeros_like(columns[:, 0]) + 2.0 * _FAR
+    best = ops.zeros_like(columns[:, :, 0]) + 2.0 * _FAR
     start = (ops.cast(ops.zeros_like(best), "int32"), best)
     nearest, _ = _over_blocks(ops.zeros((), "int32"), count, compare, start)
-    offset = ops.reshape(ops.arange(batch, dtype="int32") * slots, (batch, 1))
-    found = ops.take(ops.reshape(modes, (batch * slots, depth)), nearest + offset, axis=0)
-    return ops.where(ops.reshape(count > 0, (batch, 1, 1)), found, x)
+    offset = ops.reshape(ops.arange(batch, dtype="int32") * slots, (batch, 1, 1))
+    return ops.where(ops.reshape(count > 0, (batch, 1, 1)), nearest + offset, -1)
 
 
 def _over_blocks(
@@ -367,10 +412,14 @@ def _over_blocks(
 
 
 def _cosines(modes: Tensor, count: Tensor, first: Tensor, columns: Tensor) -> Tensor:
-    """Cosines of a block of modes with the points, `(batch, SEED_BLOCK, N)`, low where empty."""
+    """Cosines of a block of modes with blocks of points, low where empty.
+
+    `(batch, blocks, SEED_BLOCK, points)`.
+    """
     slot = first + ops.arange(SEED_BLOCK, dtype="int32")
     empty = ops.cast(slot[None, :, None] >= ops.reshape(count, (-1, 1, 1)), modes.dtype)
-    return ops.matmul(ops.concatenate([_block(modes, first), _FAR * empty], axis=-1), columns)
+    rows = ops.concatenate([_block(modes, first), _FAR * empty], axis=-1)
+    return ops.matmul(ops.expand_dims(rows, 1), columns)
 
 
 def _logarithm(weights: Tensor) -> Tensor:
@@ -379,7 +428,7 @@ def _logarithm(weights: Tensor) -> Tensor:
 
 
 def _with_ones(columns: Tensor) -> Tensor:
-    return ops.concatenate([columns, ops.ones_like(columns[:, :1])], axis=1)
+    return ops.concatenate([columns, ops.ones_like(columns[..., :1, :])], axis=-2)
 
 
 def _block(slots: Tensor, first: Tensor) -> Tensor:

@@ -26,7 +26,9 @@ def test_run_while_counts() -> None:
 def test_map_in_turn_stacks_results_of_unknown_number() -> None:
     @tf.function(input_signature=[tf.TensorSpec((), "int32"), tf.TensorSpec((None, 2))])
     def multiples(count, x):
-        return map_in_turn(lambda i: tf.cast(i, "float32") * x, count, "float32")
+        return map_in_turn(lambda i: (i, tf.cast(i, x.dtype) * x), count, ("int32", x.dtype))
 
     x = np.array([[1, 2], [3, 4], [5, 6]], "float32")
-    np.testing.assert_array_equal(multiples(4, x), np.arange(4)[:, None, None] * x)
+    numbers, products = multiples(4, x)
+    np.testing.assert_array_equal(numbers, np.arange(4))
+    np.testing.assert_array_equal(products, np.arange(4)[:, None, None] * x)
