@@ -41,6 +41,7 @@ POINT_BLOCK = 2048
 
 _FAR = -2.0  # Below any cosine.
 _ABSENT = -200.0  # As the logarithm of a weight.
+_NO_WEIGHT = 1 / 256  # Up to which a point is of no group: most of the background.
 
 
 def seeded_mean_shift(
@@ -75,8 +76,8 @@ def seeded_mean_shift(
         tolerance: Squared distance below which a loop has moved nothing.
 
     Returns:
-        `(batch, N, D)`: the mode of each point, the same vector for all points of a group; in
-        lists where no point needs a seed, the points themselves.
+        `(batch, N, D)`: the mode of each point, the same vector for all points of a group; the
+        points themselves where their weight is below 1/256, and in lists where none needs a seed.
 
     Example:
         >>> import numpy as np
@@ -114,7 +115,7 @@ def seeded_modes(
     """Do what `seeded_mean_shift` does; return the modes, and which of them each point has.
 
     The modes are `(batch, slots, D)`. The numbers of slots, int32 `(batch, N)`, count on from one
-    list to the next, and are -1 in lists without a mode.
+    list to the next, and are -1 for points of no weight and in lists without a mode.
     """
     x = ops.stop_gradient(ops.convert_to_tensor(x))
     kappa = ops.stop_gradient(1.0 / ops.square(ops.convert_to_tensor(bandwidth, dtype=x.dtype)))
@@ -123,7 +124,7 @@ def seeded_modes(
     weights = ops.stop_gradient(weights)
     # A zero vector would not even be close to itself.
     eligible = ops.logical_and(weights >= seed_weight, squared > 0.25)
-    place, order, number = _eligible_first(eligible)
+    place, order, number, there = _eligible_first(eligible, weights > _NO_WEIGHT)
     batch, padded = ops.shape(order)
     points = ops.take(ops.reshape(x, (-1, x.shape[-1])), order, axis=0)
     # The points, as both factors of the products with seeds y. As rows, their product with (κ y, 1)
@@ -138,12 +139,12 @@ def seeded_modes(
     columns = ops.reshape(points, (batch, padded // side, side, x.shape[-1]))
     columns = _with_ones(ops.swapaxes(columns, 2, 3))
     blocks = ops.reshape(rows, (batch, padded // side, side, rows.shape[-1])), columns
-    used = (ops.max(number, initial=0) + side - 1) // side
+    used, any_weight = ((ops.max(many, initial=0) + side - 1) // side for many in (number, there))
     climb = partial(_climb, kappa=kappa, max_iterations=max_iterations, tolerance=tolerance)
 
     first = ops.expand_dims(ops.arange(batch, dtype="int32") * ops.shape(x)[1], 1)
     modes, count = _find_modes(
-        rows, columns, eligible, order - first, climb, max_seeds, 2 * seed_similarity - 1
+        rows, columns, used, eligible, order - first, climb, max_seeds, 2 * seed_similarity - 1
     )
     # After one loop among all points, most of the modes that were found twice are one.
     for loops in (1, max_iterations):
@@ -151,47 +152,52 @@ def seeded_modes(
         climb_all = partial(climb, sums=sums, max_iterations=loops)
         modes = _each_block(modes, count, climb_all)
         modes, count = _distinct(modes, count, 2 * mode_similarity - 1)
-    return modes, ops.take(ops.reshape(_nearest(columns, modes, count), (-1,)), place, axis=0)
+    nearest = _nearest(columns, any_weight, modes, count)
+    return modes, ops.take(ops.reshape(nearest, (-1,)), place, axis=0)
 
 
 def modes_of_points(modes: Tensor, slot: Tensor, x: Tensor) -> Tensor:
     """The mode of each point by its number, as `seeded_modes` gives it; the point itself at -1."""
-    table = ops.reshape(modes, (-1, modes.shape[-1]))
-    found = ops.take(table, ops.maximum(slot, 0), axis=0)
-
-    def keep(_: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
-        return ops.zeros((), "bool"), ops.where(ops.expand_dims(slot < 0, -1), x, found)
-
-    return run_while(lambda missing, _: missing, keep, (ops.any(slot < 0), found))[1]
+    width = x.shape[-1]
+    table = ops.concatenate([ops.reshape(x, (-1, width)), ops.reshape(modes, (-1, width))], axis=0)
+    points = ops.size(slot)
+    own = ops.reshape(ops.arange(points, dtype="int32"), ops.shape(slot))
+    return ops.take(table, ops.where(slot < 0, own, slot + points), axis=0)
 
 
 def _block_side(n: Tensor | int) -> Tensor | int:
     return max(min(n, POINT_BLOCK), 1) if isinstance(n, int) else ops.clip(n, 1, POINT_BLOCK)
 
 
-def _eligible_first(eligible: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Where points go if the eligible ones come first, and which then lies in each place.
+def _eligible_first(eligible: Tensor, there: Tensor) -> tuple[Tensor, ...]:
+    """Where points go if the eligible ones come first, and then those that are there at all.
 
-    Places are whole blocks of points in each list, so the last ones hold any point. Both count on
-    from one list to the next, int32 `(batch, N)` and `(batch, places)`. And how many points of each
-    list are eligible, int32 `(batch, 1)`.
+    And which point then lies in each place. Places are whole blocks of points in each list, so the
+    last ones hold any point. Both count on from one list to the next, int32 `(batch, N)` and
+    `(batch, places)`. And how many points of each list are eligible, and how many are there or
+    eligible, int32 `(batch, 1)`.
     """
     batch, n = ops.shape(eligible)
     padded = n + missing_to_multiple(n, _block_side(n))
     first = ops.cast(eligible, "int32")
-    number = ops.sum(first, axis=1, keepdims=True)
-    place = ops.where(
-        eligible, ops.cumsum(first, axis=1) - 1, number + ops.cumsum(1 - first, axis=1) - 1
-    )
+    second = ops.cast(there, "int32") * (1 - first)
+    kinds = first, second, 1 - first - second
+    place, before = 0, 0
+    for kind in kinds:
+        place += kind * (before + ops.cumsum(kind, axis=1) - 1)
+        before += ops.sum(kind, axis=1, keepdims=True)
     place += ops.expand_dims(ops.arange(batch, dtype="int32") * padded, 1)
     index = ops.arange(batch * n, dtype="int32")
     order = ops.scatter(ops.reshape(place, (-1, 1)), index, (batch * padded,))
-    return place, ops.reshape(order, (batch, padded)), number
+    number = ops.sum(first, axis=1, keepdims=True)
+    many = number + ops.sum(second, axis=1, keepdims=True)
+    return place, ops.reshape(order, (batch, padded)), number, many
 
 
 def _find_modes(
     rows: Tensor,
     columns: Tensor,
+    used: Tensor,
     eligible: Tensor,
     index: Tensor,
     climb: Callable[..., Tensor],
@@ -228,11 +234,14 @@ def _find_modes(
         first_new = ops.min(count)
         modes, count = _modes_of_sample(sample, key, modes, count, climb, max_seeds, cosine)
 
-        def compare(first: Tensor, closest: Tensor) -> tuple[Tensor]:
-            highest = ops.max(_cosines(modes, count, first, columns), axis=2)
-            return (ops.maximum(closest, ops.reshape(highest, (batch, n))),)
+        def nearer(points: Tensor, closest: Tensor) -> Tensor:
+            def compare(first: Tensor, closest: Tensor) -> tuple[Tensor]:
+                highest = ops.max(_cosines(modes, count, first, points), axis=1)
+                return (ops.maximum(closest, highest),)
 
-        (closest,) = _over_blocks(first_new, count, compare, (closest,))
+            return _over_blocks(first_new, count, compare, (closest,))[0]
+
+        closest = _each_point_block(columns, used, nearer, closest)
         # What was in the sample counts as close to a mode, wherever its seed has climbed to.
         sampled = ops.scatter(
             ops.reshape(chosen, (-1, 1)), ops.reshape(ops.ones_like(key), (-1,)), (batch * n,)
@@ -382,22 +391,42 @@ def _distinct(modes: Tensor, count: Tensor, cosine: float) -> tuple[Tensor, Tens
     return packed, ops.cast(ops.sum(kept, axis=1), "int32")
 
 
-def _nearest(columns: Tensor, modes: Tensor, count: Tensor) -> Tensor:
+def _nearest(columns: Tensor, used: Tensor, modes: Tensor, count: Tensor) -> Tensor:
     """The number of the nearest mode of each point, as `seeded_modes` numbers them."""
     batch, slots = ops.shape(modes)[0], ops.shape(modes)[1]
 
-    def compare(first: Tensor, nearest: Tensor, best: Tensor) -> tuple[Tensor, ...]:
-        cosine = _cosines(modes, count, first, columns)
-        highest = ops.max(cosine, axis=2)
-        slot = ops.reshape(first + ops.arange(SEED_BLOCK, dtype="int32"), (1, 1, SEED_BLOCK, 1))
-        slot = ops.max(ops.where(cosine >= ops.expand_dims(highest, 2), slot, 0), axis=2)
-        return ops.where(highest > best, slot, nearest), ops.maximum(highest, best)
+    def find(points: Tensor, _: Tensor) -> Tensor:
+        def compare(first: Tensor, nearest: Tensor, best: Tensor) -> tuple[Tensor, ...]:
+            cosine = _cosines(modes, count, first, points)
+            highest = ops.max(cosine, axis=1)
+            slot = ops.reshape(first + ops.arange(SEED_BLOCK, dtype="int32"), (1, SEED_BLOCK, 1))
+            slot = ops.max(ops.where(cosine >= ops.expand_dims(highest, 1), slot, 0), axis=1)
+            return ops.where(highest > best, slot, nearest), ops.maximum(highest, best)
 
-    best = ops.zeros_like(columns[:, :, 0]) + 2.0 * _FAR
-    start = (ops.cast(ops.zeros_like(best), "int32"), best)
-    nearest, _ = _over_blocks(ops.zeros((), "int32"), count, compare, start)
-    offset = ops.reshape(ops.arange(batch, dtype="int32") * slots, (batch, 1, 1))
-    return ops.where(ops.reshape(count > 0, (batch, 1, 1)), nearest + offset, -1)
+        best = ops.zeros_like(points[:, 0]) + 2.0 * _FAR
+        none = ops.cast(ops.zeros_like(best), "int32")
+        return _over_blocks(ops.zeros((), "int32"), count, compare, (none, best))[0] + offset
+
+    offset = ops.reshape(ops.arange(batch, dtype="int32") * slots, (batch, 1))
+    none = ops.cast(ops.zeros_like(columns[:, :, 0]), "int32") - 1
+    nearest = _each_point_block(columns, used, find, ops.reshape(none, (batch, -1)))
+    return ops.where(ops.expand_dims(count > 0, 1), nearest, -1)
+
+
+def _each_point_block(
+    columns: Tensor, used: Tensor, body: Callable[[Tensor, Tensor], Tensor], state: Tensor
+) -> Tensor:
+    """What `body` makes of each of the first blocks of points and of their state, `(batch, N)`."""
+    batch, blocks, _, side = ops.shape(columns)
+    place = ops.reshape(ops.arange(blocks, dtype="int32"), (1, blocks, 1))
+
+    def one(i: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        new = body(ops.take(columns, i, axis=1), ops.take(state, i, axis=1))
+        here = ops.cast(ops.equal(place, i), state.dtype)
+        return i + 1, state * (1 - here) + here * ops.expand_dims(new, 1)
+
+    start = ops.zeros((), "int32"), ops.reshape(state, (batch, blocks, side))
+    return ops.reshape(run_while(lambda i, _: i < used, one, start)[1], (batch, blocks * side))
 
 
 def _over_blocks(
@@ -412,14 +441,10 @@ def _over_blocks(
 
 
 def _cosines(modes: Tensor, count: Tensor, first: Tensor, columns: Tensor) -> Tensor:
-    """Cosines of a block of modes with blocks of points, low where empty.
-
-    `(batch, blocks, SEED_BLOCK, points)`.
-    """
+    """Cosines of a block of modes with points, `(batch, SEED_BLOCK, points)`, low where empty."""
     slot = first + ops.arange(SEED_BLOCK, dtype="int32")
     empty = ops.cast(slot[None, :, None] >= ops.reshape(count, (-1, 1, 1)), modes.dtype)
-    rows = ops.concatenate([_block(modes, first), _FAR * empty], axis=-1)
-    return ops.matmul(ops.expand_dims(rows, 1), columns)
+    return ops.matmul(ops.concatenate([_block(modes, first), _FAR * empty], axis=-1), columns)
 
 
 def _logarithm(weights: Tensor) -> Tensor:
