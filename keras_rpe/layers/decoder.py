@@ -15,7 +15,6 @@ from keras_rpe.ops.labels import (
     embedding_links,
     grow_labels,
     instance_boxes,
-    instance_means,
     label_areas,
     number_labels,
     shift_map,
@@ -167,9 +166,8 @@ class InstanceDecoder(keras.layers.Layer):
             area = area / ops.reshape(ops.square(step), (-1, 1))
         seen = labels * ops.cast(score >= foreground_threshold, "int32")
         rows = _given(max_instances, self.max_instances)
-        labels, count = number_labels(seen, score, rows, names, area)
+        labels, count, class_means = number_labels(seen, class_scores, rows, names, area)
         in_tables = labels * ops.cast(labels <= rows, "int32")
-        class_means = instance_means(class_scores, in_tables, rows)
         there = ops.arange(1, rows + 1) <= ops.expand_dims(count, -1)
         # Keras' argmax compares bit patterns, for which mobile runtimes have no operator.
         best_means, best = ops.top_k(class_means, 1)

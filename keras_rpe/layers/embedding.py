@@ -102,7 +102,7 @@ class SphericalEmbedding(keras.layers.Layer):
             )
         self.projection.build((*input_shape[:-1], input_shape[-1] + 2 * self.coordinates))
 
-    def call(self, inputs: Tensor) -> Tensor:
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """Return the unit embeddings of a feature map."""
         if self.coordinates:
             inputs = ops.concatenate([inputs, coordinate_channels(inputs)], axis=-1)
@@ -110,9 +110,10 @@ class SphericalEmbedding(keras.layers.Layer):
         squared = ops.sum(ops.square(v), axis=-1, keepdims=True)
         there = squared > 0
         x = v / (ops.sqrt(ops.where(there, squared, 1.0)) + self.epsilon)
-        # A vector this short has no direction to learn from, and its gradient, up to 1/ε, would
-        # overflow float16.
-        x = ops.where(squared > _SHORTEST**2, x, ops.stop_gradient(x))
+        if training is not False:
+            # A vector this short has no direction to learn from, and its gradient, up to 1/ε, would
+            # overflow float16.
+            x = ops.where(squared > _SHORTEST**2, x, ops.stop_gradient(x))
         if self.position_periods:
             x = rotate_by_position(x, self.position_periods)
         return ops.cast(x, self.compute_dtype)

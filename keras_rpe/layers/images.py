@@ -60,17 +60,22 @@ class ImageNormalization(keras.layers.Layer):
 
     def call(self, inputs: Tensor, limits: Tensor | None = None) -> Tensor:
         """Return the normalized images."""
+        x = self.scaled(inputs, limits)
+        return ops.repeat(x, 3, axis=-1) if inputs.shape[-1] == 1 else x
+
+    def scaled(self, inputs: Tensor, limits: Tensor | None = None) -> Tensor:
+        """Do what a call does, but leave gray images in one channel."""
         channels = inputs.shape[-1]
         if len(inputs.shape) != 4 or channels not in (1, 3, 4, None):
             raise ValueError(
                 "Images must be of shape (batch, H, W, C) with C = 1 (gray), 3 (RGB) or 4 (RGBA). "
                 f"Received: shape={tuple(inputs.shape)}"
             )
-        x = ops.stop_gradient(ops.cast(inputs, "float32"))
-        x = ops.repeat(x, 3, axis=-1) if channels == 1 else x[..., :3]
+        x = ops.stop_gradient(ops.cast(inputs, "float32"))[..., :3]
         if limits is None:
             shape = ops.shape(x)
-            gray = ops.reshape(ops.mean(x, axis=-1), (shape[0], shape[1] * shape[2]))
+            gray = x if channels == 1 else ops.mean(x, axis=-1)
+            gray = ops.reshape(gray, (shape[0], shape[1] * shape[2]))
             limits = _percentiles(gray, (self.low, self.high))
         low, high = (ops.reshape(limits[:, k], (-1, 1, 1, 1)) for k in range(2))
         return ops.clip((x - low) / ops.maximum(high - low, 1e-6), 0.0, 1.0)

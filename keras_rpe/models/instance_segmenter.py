@@ -375,8 +375,7 @@ class InstanceSegmenter(EmbeddingTask):
 
     def _pixels(self, images: Tensor, limits: Tensor | None = None) -> Tensor:
         """Normalized images, of a single channel if they are gray: that is resized for all."""
-        pixels = self.normalized(images, limits)
-        return pixels[..., :1] if images.shape[-1] == 1 else pixels
+        return self._normalization.scaled(images, limits) if self._normalization else images
 
     def _octaves(self, pixels: Tensor, diameter: Tensor | None) -> Tensor:
         """How many times to double each image: by the given diameter, or by that in its views.

@@ -141,11 +141,16 @@ def test_numbers_are_consecutive_in_each_image() -> None:
     labels = np.array([[[0, 3, 3, 4]], [[0, 0, 6, 8]]], "int32")
     score = np.array([[[0, 0.5, 0.7, 0.9]], [[0, 0, 0.4, 0.4]]])
     for most, first in ((10, [0, 1, 1, 2]), (1, [0, 2, 2, 1])):  # The more certain is the second.
-        numbered, count = number_labels(labels, score, most, 4)
+        numbered, count, means = number_labels(labels, score[..., None], most, 4)
         assert np.asarray(numbered).tolist() == [[first], [[0, 0, 1, 2]]]
         assert np.asarray(count).tolist() == [2, 2]
+        expected = [[0.6, 0.9], [0.4, 0.4]] if most > 1 else [[0.9], [0.4]]
+        np.testing.assert_allclose(means[:, :2, 0], expected, rtol=1e-6)
+        assert means.shape == (2, most, 1)
+        assert not np.asarray(means)[:, 2:].any()
     # Those of fewer pixels than are asked of their image are none.
-    numbered, count = number_labels(labels, score, 10, 4, np.array([[2.0], [1.0]], "float32"))
+    least = np.array([[2.0], [1.0]], "float32")
+    numbered, count, _ = number_labels(labels, score[..., None], 10, 4, least)
     assert np.asarray(numbered).tolist() == [[[0, 1, 1, 0]], [[0, 0, 1, 2]]]
     assert np.asarray(count).tolist() == [1, 2]
 
@@ -156,7 +161,9 @@ def test_the_first_numbers_are_the_most_certain(most: int, seed: int, alike: boo
     rng = np.random.default_rng(seed)
     labels = np.arange(1, 61, dtype="int32").reshape(2, 5, 6) * (rng.random((2, 5, 6)) < 0.7)
     score = rng.integers(0, 3 if alike else 10**6, labels.shape) / 10**6
-    numbered, count = (np.asarray(x) for x in number_labels(labels, score, most, 30))
+    two = np.stack([0.75 * score, 0.25 * score], -1)  # As of two classes.
+    numbered, count, means = (np.asarray(x) for x in number_labels(labels, two, most, 30))
+    np.testing.assert_allclose(3 * means[..., 1], means[..., 0], rtol=1e-5)
     for numbers, scores, n in zip(numbered, score, count):
         there = numbers > 0
         assert sorted(numbers[there]) == list(range(1, n + 1))
