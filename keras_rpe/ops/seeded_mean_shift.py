@@ -124,7 +124,7 @@ def seeded_modes(
     weights = ops.stop_gradient(weights)
     # A zero vector would not even be close to itself.
     eligible = ops.logical_and(weights >= seed_weight, squared > 0.25)
-    place, order, number, there = _eligible_first(eligible, weights > _NO_WEIGHT)
+    place, order, number, many = _eligible_first(eligible, weights > _NO_WEIGHT)
     batch, padded = ops.shape(order)
     points = ops.take(ops.reshape(x, (-1, x.shape[-1])), order, axis=0)
     # The points, as both factors of the products with seeds y. As rows, their product with (κ y, 1)
@@ -139,7 +139,7 @@ def seeded_modes(
     columns = ops.reshape(points, (batch, padded // side, side, x.shape[-1]))
     columns = _with_ones(ops.swapaxes(columns, 2, 3))
     blocks = ops.reshape(rows, (batch, padded // side, side, rows.shape[-1])), columns
-    used, any_weight = ((ops.max(many, initial=0) + side - 1) // side for many in (number, there))
+    used, any_weight = ((ops.max(n, initial=0) + side - 1) // side for n in (number, many))
     climb = partial(_climb, kappa=kappa, max_iterations=max_iterations, tolerance=tolerance)
 
     first = ops.expand_dims(ops.arange(batch, dtype="int32") * ops.shape(x)[1], 1)
@@ -153,6 +153,8 @@ def seeded_modes(
         modes = _each_block(modes, count, climb_all)
         modes, count = _distinct(modes, count, 2 * mode_similarity - 1)
     nearest = _nearest(columns, any_weight, modes, count)
+    # Others may lie in the last of these blocks, or in those of a list with more points.
+    nearest = ops.where(ops.expand_dims(ops.arange(padded, dtype="int32"), 0) < many, nearest, -1)
     return modes, ops.take(ops.reshape(nearest, (-1,)), place, axis=0)
 
 

@@ -273,6 +273,16 @@ def test_no_list_depends_on_the_others_of_its_batch() -> None:
         np.testing.assert_allclose(alone[0], together[k], atol=1e-5)
 
 
+def test_points_of_no_weight_stay_whatever_other_lists_have() -> None:
+    x = np.stack([_groups([60, 60], 6, seed=s)[0] for s in range(2)]).astype("float32")
+    weights = np.ones((2, 120, 1), "float32")
+    weights[0, ::3], weights[1, 10:] = 1e-3, 0
+    modes = np.asarray(seeded_mean_shift(x, weights=weights))
+    none = weights[..., 0] < 1 / 256
+    np.testing.assert_array_equal(modes[none], x[none])
+    assert not (modes[~none] == x[~none]).all(axis=-1).any()
+
+
 def test_guards_that_a_file_in_float16_rounds_to_0_make_no_nan(monkeypatch) -> None:
     x, weights = _lists_of_many_and_of_few_modes()
     expected = np.asarray(seeded_mean_shift(x, weights=weights))
