@@ -208,7 +208,8 @@ class SeededMeanShift(keras.layers.Layer):
     Call arguments:
         inputs: Unit embeddings `(batch, H, W, D)` or `(batch, N, D)`, D static.
         weights: Weight of each pixel as a neighbor, in [0, 1], as in `MeanShiftRNN`; pixels of
-            less than half weight get no seeds and are no neighbors. Default: 1.
+            less than half weight get no seeds and are no neighbors, and those of at most 1/256 are
+            of no group and stay where they are. Default: 1.
         bandwidth: In place of that of the layer, a number or a scalar tensor.
         grid: Where the windows of a larger map lie in this part of it: their side, and how many
             cells of the first are missing, of rows and of columns.

@@ -77,7 +77,7 @@ def seeded_mean_shift(
 
     Returns:
         `(batch, N, D)`: the mode of each point, the same vector for all points of a group; the
-        points themselves where their weight is below 1/256, and in lists where none needs a seed.
+        points themselves where their weight is at most 1/256, and in lists where none needs a seed.
 
     Example:
         >>> import numpy as np
