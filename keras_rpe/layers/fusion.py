@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
@@ -99,14 +100,16 @@ class SubpixelConv2DTranspose(keras.layers.Conv2DTranspose):
         batch, height, width = ops.shape(inputs)[:3]
         side, depth = self.factor, inputs.shape[-1]
         # Pixel r of a cell sees cell m of three along an axis by place s·(2 - m) + r of the kernel
-        # with half a stride of zeros on both sides.
-        half = [side // 2, side // 2]
-        kernel = ops.pad(self.kernel, [half, half, [0, 0], [0, 0]])
+        # with half a stride of zeros on both sides. One constant index, which converters fold.
+        kernel = ops.reshape(self.kernel, (-1,))
+        kernel = ops.concatenate([ops.zeros_like(kernel[:1]), kernel], axis=0)
+        index = 1 + np.arange(math.prod(self.kernel.shape)).reshape(self.kernel.shape)
+        half = (side // 2, side // 2)
+        index = np.pad(index, (half, half, (0, 0), (0, 0)))
         places = (side * np.arange(3)[::-1, None] + np.arange(side)).ravel()
-        kernel = ops.take(ops.take(kernel, places, axis=0), places, axis=1)
-        kernel = ops.reshape(kernel, (3, side, 3, side, self.filters, depth))
-        kernel = ops.transpose(kernel, (0, 2, 5, 1, 3, 4))
-        kernel = ops.reshape(kernel, (3, 3, depth, side * side * self.filters))
+        index = index[places][:, places].reshape(3, side, 3, side, self.filters, depth)
+        index = index.transpose(0, 2, 5, 1, 3, 4).reshape(3, 3, depth, -1)
+        kernel = ops.take(kernel, index.astype("int32"), axis=0)
         x = ops.conv(inputs, kernel, padding="same", data_format="channels_last")
         x = ops.reshape(x, (batch * height, width, side, side * self.filters))
         x = ops.transpose(x, (0, 2, 1, 3))
