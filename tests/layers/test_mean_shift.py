@@ -198,8 +198,11 @@ def test_pixels_of_no_weight_attract_none_and_get_no_seed() -> None:
     y = np.asarray(SeededMeanShift()(x, weights))
     alone = np.asarray(SeededMeanShift()(x[:, :, :6]))
     np.testing.assert_allclose(y[:, :, :6], alone, atol=1e-3)
+    np.testing.assert_array_equal(y[:, :, 6:], x[:, :, 6:])
+    light = np.where(weights > 0, weights, 0.1)  # Of some weight, they take the nearest mode.
+    moved = np.asarray(SeededMeanShift()(x, light))[0].reshape(-1, 4)
     left = {mode.tobytes() for mode in y[0, :, :6].reshape(-1, 4)}
-    assert {mode.tobytes() for mode in y[0].reshape(-1, 4)} == left
+    assert {mode.tobytes() for mode in moved} == left
     twice = np.kron(weights, np.ones((1, 2, 2), "float32"))
     np.testing.assert_array_equal(SeededMeanShift()(x, twice), y)
     flat = SeededMeanShift()(x.reshape(2, 99, 4), weights.reshape(2, 99))
