@@ -277,8 +277,13 @@ class SeededMeanShift(keras.layers.Layer):
                 mode_similarity=self.mode_similarity,
             )
 
-        overlaps = bool(overlap and size and len(inputs.shape) == 4)
-        if overlaps and grid is not None:
+        if not (size and overlap and len(inputs.shape) == 4):
+            modes, slots = grouped()
+            slots = _map(ops.expand_dims(slots, -1), inputs, size)[..., 0]
+        elif grid is None:
+            modes, slots = grouped()
+            slots = join_windows(slots, inputs, size, overlap)
+        else:
             # What a tile of a large image takes of memory is not to depend on its windows.
             count = overlapping_window_count(points, size, overlap, grid)
             modes, slots = map_in_turn(grouped, count, (points.dtype, "int32"))
@@ -287,12 +292,7 @@ class SeededMeanShift(keras.layers.Layer):
             slots = ops.where(slots < 0, -1, slots + ops.reshape(first, (-1, 1, 1)))
             slots = ops.swapaxes(slots, 0, 1)
             slots = ops.reshape(slots, (-1, ops.shape(slots)[2]))
-        else:
-            modes, slots = grouped()
-        if overlaps:
             slots = join_windows(slots, inputs, size, overlap, grid)
-        else:
-            slots = _map(ops.expand_dims(slots, -1), inputs, size)[..., 0]
         modes = modes_of_points(modes, slots, points)
         return ops.cast(modes, self.compute_dtype)
 
