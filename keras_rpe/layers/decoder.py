@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from keras_rpe.arguments import check_integer, check_number
+from keras_rpe.ops.backend import take
 from keras_rpe.ops.labels import (
     NEIGHBORS,
     connected_components,
@@ -258,7 +259,7 @@ def _numbered(cells: Tensor, seen: Tensor, labels: Tensor, names: Tensor | int) 
     size = ops.shape(cells)[0] * names + 1
     flat = ops.reshape(labels, (-1,))
     numbers = ops.segment_max(flat, ops.reshape(seen, (-1,)), size)
-    return ops.take(ops.maximum(numbers, 0), cells, axis=0) * ops.cast(cells > 0, "int32")
+    return take(ops.maximum(numbers, 0), cells, axis=0) * ops.cast(cells > 0, "int32")
 
 
 def _without_specks(labels: Tensor, least: Tensor, cell: Tensor | float) -> Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_rpe.arguments import check_choice, check_integer, check_number
-from keras_rpe.ops.backend import run_while
+from keras_rpe.ops.backend import run_while, take
 from keras_rpe.ops.maps import missing_to_multiple
 
 Tensor = Any
@@ -110,11 +110,14 @@ def _percentiles(rows: Tensor, percents: tuple[float, ...]) -> Tensor:
 
     def search(below: Tensor, most: Tensor, found: Tensor) -> tuple[Tensor, ...]:
         """Of values above `below` and not above `most`, halve the interval, and try the least."""
-        low, high = below, most
-        for _ in range(_HALVINGS):
+
+        def halve(i: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, ...]:
             middle = 0.5 * low + 0.5 * high
             enough = reached(middle)
-            low, high = ops.where(enough, low, middle), ops.where(enough, middle, high)
+            return i + 1, ops.where(enough, low, middle), ops.where(enough, middle, high)
+
+        start = ops.zeros((), "int32"), below, most
+        low, high = run_while(lambda i, *_: i < _HALVINGS, halve, start)[1:]
         above = [
             ops.min(ops.where(rows > low[:, k : k + 1], rows, np.inf), axis=1)
             for k in range(len(percents))
@@ -223,8 +226,8 @@ class PadToMultiple(keras.layers.Layer):
         bottom = missing_to_multiple(height, self.multiple)
         right = missing_to_multiple(width, self.multiple)
         if self.mode == "reflect":
-            x = ops.take(inputs, _mirrored(height, height + bottom), axis=1)
-            x = ops.take(x, _mirrored(width, width + right), axis=2)
+            x = take(inputs, _mirrored(height, height + bottom), axis=1)
+            x = take(x, _mirrored(width, width + right), axis=2)
         else:
             x = ops.pad(inputs, [[0, 0], [0, bottom], [0, right], [0, 0]])
         # Padding by sizes that are known late makes a mobile converter forget the channels.

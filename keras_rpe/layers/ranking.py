@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_rpe.arguments import check_integer, check_number
+from keras_rpe.ops.backend import take
 from keras_rpe.ops.labels import (
     greedy_suppression,
     instance_boxes,
@@ -336,7 +337,7 @@ class ProposalRanking(keras.layers.Layer):
 
         def of_best(table: Tensor) -> Tensor:
             flat = ops.reshape(table, (batch * candidates, *table.shape[2:]))
-            return ops.take(flat, index + offset, axis=0)
+            return take(flat, index + offset, axis=0)
 
         there = ops.cast(of_best(kept), "int32")
         return {

@@ -80,6 +80,19 @@ def map_in_turn(
     return ops.map(function, indices)
 
 
+def take(x: Tensor, index: Tensor, axis: int = 0) -> Tensor:
+    """Do what `ops.take` does, for an index that is nowhere negative.
+
+    On TensorFlow, Keras' own compares, adds and selects in all of it to count negative ones from
+    the end: as much time as the reading itself, and a tenth of the operations of an exported file.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.gather(x, index, axis=axis)
+    return ops.take(x, index, axis=axis)
+
+
 def on_gpu() -> bool:
     """Whether the backend computes on a GPU."""
     backend = keras.backend.backend()

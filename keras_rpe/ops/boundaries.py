@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_rpe.arguments import check_integer, check_number
+from keras_rpe.ops.backend import take
 
 Tensor = Any
 
@@ -100,7 +101,7 @@ def _extended(maps: Tensor, margin: int) -> Tensor:
     for axis in (1, 2):
         size = ops.shape(maps)[axis]
         index = ops.clip(ops.arange(-margin, size + margin), 0, size - 1)
-        maps = ops.take(maps, index, axis=axis)
+        maps = take(maps, index, axis=axis)
     return maps
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from keras import ops
 
-from keras_rpe.ops.backend import run_while
+from keras_rpe.ops.backend import run_while, take
 
 Tensor = Any
 
@@ -111,7 +111,7 @@ def label_areas(labels: Tensor) -> Tensor:
     """
     flat = ops.reshape(labels, (-1,))
     count = ops.segment_sum(ops.cast(flat > 0, "int32"), flat, ops.size(flat) + 1)
-    return ops.reshape(ops.take(count, flat, axis=0), ops.shape(labels))
+    return ops.reshape(take(count, flat, axis=0), ops.shape(labels))
 
 
 def log_diameters(instances: Tensor) -> Tensor:
@@ -130,7 +130,7 @@ def log_diameters(instances: Tensor) -> Tensor:
     inside *= shift_map(one, 0, 1) * shift_map(one, 0, -1)
     ends = ops.reshape(ops.cast(ops.stack([one, 1 - inside], axis=-1), "float32"), (-1, 2))
     area, cut = ops.unstack(
-        ops.take(ops.segment_sum(ends, flat, batch * (pixels + 1)), flat, axis=0), axis=1
+        take(ops.segment_sum(ends, flat, batch * (pixels + 1)), flat, axis=0), axis=1
     )
     found = 0.5 * ops.log2(area * (4.0 / math.pi))
     # A single pixel is 1.13 wide: all logarithms are above 0.
@@ -149,7 +149,7 @@ def consecutive(labels: Tensor) -> Tensor:
 def _renamed(labels: Tensor, names: Tensor) -> Tensor:
     """Label k as the k-th of the names, and label 0 as 0."""
     table = ops.concatenate([ops.zeros((1,), "int32"), ops.reshape(names, (-1,))], axis=0)
-    return ops.reshape(ops.take(table, ops.reshape(labels, (-1,)), axis=0), ops.shape(labels))
+    return ops.reshape(take(table, ops.reshape(labels, (-1,)), axis=0), ops.shape(labels))
 
 
 def number_labels(

@@ -10,6 +10,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_rpe.ops.backend import take
+
 Tensor = Any
 
 
@@ -73,7 +75,7 @@ def sample_nearest(x: Tensor, height: Tensor | int, width: Tensor | int) -> Tens
     x = ops.convert_to_tensor(x)
     for axis, size in ((1, height), (2, width)):
         old = ops.shape(x)[axis]
-        x = ops.take(x, (2 * ops.arange(size) + 1) * old // (2 * size), axis=axis)
+        x = take(x, (2 * ops.arange(size) + 1) * old // (2 * size), axis=axis)
     return x
 
 
@@ -158,7 +160,7 @@ def _rows(x: Tensor, index: Tensor) -> Tensor:
     """Rows `index[b]` of each map `x[b]`."""
     batch, length = ops.shape(x)[0], ops.shape(x)[1]
     first = ops.reshape(ops.arange(batch, dtype="int32") * length, (batch, 1))
-    return ops.take(ops.reshape(x, (batch * length, *ops.shape(x)[2:])), index + first, axis=0)
+    return take(ops.reshape(x, (batch * length, *ops.shape(x)[2:])), index + first, axis=0)
 
 
 def enlarge_labels(
@@ -260,14 +262,14 @@ def overlapping_windows(
     batch, height, width = ops.shape(x)[:3]
     (rows, high, down, _), (columns, wide, across, _) = _overlaps(x, size, overlap, grid)
     if only is not None:
-        down = ops.take(down, ops.expand_dims(only // columns, 0), axis=0)
-        across = ops.take(across, ops.expand_dims(only % columns, 0), axis=0)
+        down = take(down, ops.expand_dims(only // columns, 0), axis=0)
+        across = take(across, ops.expand_dims(only % columns, 0), axis=0)
         rows = columns = 1
     down, across = ops.reshape(down, (rows, 1, high, 1)), ops.reshape(across, (columns, 1, wide))
     index = ops.reshape(down * width + across, (1, rows * columns, high * wide))
     index += ops.reshape(ops.arange(batch, dtype="int32") * (height * width), (batch, 1, 1))
     index = ops.reshape(index, (batch * rows * columns, high * wide))
-    return ops.take(ops.reshape(x, (batch * height * width, *x.shape[3:])), index, axis=0)
+    return take(ops.reshape(x, (batch * height * width, *x.shape[3:])), index, axis=0)
 
 
 def overlapping_window_count(
@@ -290,7 +292,7 @@ def join_windows(
     start = ops.arange(batch, dtype="int32") * (rows * columns * high * wide)
     index = ops.reshape(start, (batch, 1, 1)) + index
     points = batch * rows * columns * high * wide
-    return ops.take(ops.reshape(windows, (points, *windows.shape[2:])), index, axis=0)
+    return take(ops.reshape(windows, (points, *windows.shape[2:])), index, axis=0)
 
 
 def _overlaps(x: Tensor, size: int, overlap: int, grid: WindowGrid | None) -> list[tuple[Any, ...]]:
@@ -313,7 +315,7 @@ def _overlaps(x: Tensor, size: int, overlap: int, grid: WindowGrid | None) -> li
         window = (ops.arange(length) + missing) // own
         if counts:
             window = ops.clip(window, 0, count - 1)
-        place = ops.arange(length) - ops.take(start, window)
+        place = ops.arange(length) - take(start, window)
         back = window * side + (ops.clip(place, 0, side - 1) if counts else place)
         found.append((count, side, cells, back))
     return found

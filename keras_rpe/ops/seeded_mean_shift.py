@@ -24,7 +24,7 @@ from typing import Any
 
 from keras import ops
 
-from keras_rpe.ops.backend import run_while
+from keras_rpe.ops.backend import run_while, take
 from keras_rpe.ops.maps import missing_to_multiple
 from keras_rpe.ops.mean_shift import SHORTEST, unit
 
@@ -126,12 +126,12 @@ def seeded_modes(
     eligible = ops.logical_and(weights >= seed_weight, squared > 0.25)
     place, order, number, many = _eligible_first(eligible, weights > _NO_WEIGHT)
     batch, padded = ops.shape(order)
-    points = ops.take(ops.reshape(x, (-1, x.shape[-1])), order, axis=0)
+    points = take(ops.reshape(x, (-1, x.shape[-1])), order, axis=0)
     # The points, as both factors of the products with seeds y. As rows, their product with (κ y, 1)
     # is the exponent of the kernel, κ (x·y - |x|) + log w, which never rises above log w. As
     # columns, their product with a kernel is the weighted sum of the points, and its total.
     length = ops.sqrt(ops.maximum(squared, 1.0))
-    exponent = ops.take(ops.reshape(_logarithm(weights) - kappa * length, (-1,)), order, axis=0)
+    exponent = take(ops.reshape(_logarithm(weights) - kappa * length, (-1,)), order, axis=0)
     eligible = ops.expand_dims(ops.arange(padded, dtype="int32"), 0) < number
     exponent = ops.where(eligible, exponent, _ABSENT)
     rows = ops.concatenate([points, ops.expand_dims(exponent, -1)], axis=-1)
@@ -155,7 +155,7 @@ def seeded_modes(
     nearest = _nearest(columns, any_weight, modes, count)
     # Others may lie in the last of these blocks, or in those of a list with more points.
     nearest = ops.where(ops.expand_dims(ops.arange(padded, dtype="int32"), 0) < many, nearest, -1)
-    return modes, ops.take(ops.reshape(nearest, (-1,)), place, axis=0)
+    return modes, take(ops.reshape(nearest, (-1,)), place, axis=0)
 
 
 def modes_of_points(modes: Tensor, slot: Tensor, x: Tensor) -> Tensor:
@@ -164,7 +164,7 @@ def modes_of_points(modes: Tensor, slot: Tensor, x: Tensor) -> Tensor:
     table = ops.concatenate([ops.reshape(x, (-1, width)), ops.reshape(modes, (-1, width))], axis=0)
     points = ops.size(slot)
     own = ops.reshape(ops.arange(points, dtype="int32"), ops.shape(slot))
-    return ops.take(table, ops.where(slot < 0, own, slot + points), axis=0)
+    return take(table, ops.where(slot < 0, own, slot + points), axis=0)
 
 
 def _block_side(n: Tensor | int) -> Tensor | int:
@@ -232,7 +232,7 @@ def _find_modes(
         key = priority * ops.cast(left_over(modes, count, closest), rows.dtype)
         key, chosen = ops.top_k(key, size)
         chosen = first_of_list + ops.cast(chosen, "int32")
-        sample = ops.take(all_rows, chosen, axis=0)
+        sample = take(all_rows, chosen, axis=0)
         first_new = ops.min(count)
         modes, count = _modes_of_sample(sample, key, modes, count, climb, max_seeds, cosine)
 
@@ -292,7 +292,7 @@ def _modes_of_sample(
         rest = key * ops.cast(left_over(count, closest), key.dtype)
         rest, index = ops.top_k(ops.pad(rest, [[0, 0], [0, SEED_BLOCK]]), SEED_BLOCK)
         index = ops.minimum(ops.cast(index, "int32"), size - 1)
-        seeds = unit(ops.take(all_points, first_of_list + index, axis=0))
+        seeds = unit(take(all_points, first_of_list + index, axis=0))
         # A seed that is close to an earlier one of this draw can wait for the next.
         near = ops.cast(ops.matmul(seeds, ops.swapaxes(seeds, 1, 2)) >= cosine, key.dtype)
         drawn = ops.cast(rest > 0, key.dtype)
@@ -352,7 +352,7 @@ def _sums_over_blocks(rows: Tensor, columns: Tensor, count: Tensor, queries: Ten
     """`_sums` of the first blocks of points."""
 
     def add(i: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
-        block = ops.take(rows, i, axis=1), ops.take(columns, i, axis=1)
+        block = take(rows, i, axis=1), take(columns, i, axis=1)
         return i + 1, total + _sums(*block, queries)
 
     start = ops.zeros((), "int32"), ops.zeros_like(queries)
@@ -423,7 +423,7 @@ def _each_point_block(
     place = ops.reshape(ops.arange(blocks, dtype="int32"), (1, blocks, 1))
 
     def one(i: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        new = body(ops.take(columns, i, axis=1), ops.take(state, i, axis=1))
+        new = body(take(columns, i, axis=1), take(state, i, axis=1))
         here = ops.cast(ops.equal(place, i), state.dtype)
         return i + 1, state * (1 - here) + here * ops.expand_dims(new, 1)
 
@@ -461,7 +461,7 @@ def _with_ones(columns: Tensor) -> Tensor:
 def _block(slots: Tensor, first: Tensor) -> Tensor:
     """A block of the slots; it may reach over their end, where it repeats the last one."""
     index = ops.minimum(first + ops.arange(SEED_BLOCK, dtype="int32"), ops.shape(slots)[1] - 1)
-    return ops.take(slots, index, axis=1)
+    return take(slots, index, axis=1)
 
 
 def _placed(rows: Tensor, slot: Tensor, like: Tensor) -> Tensor:

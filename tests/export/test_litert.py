@@ -43,10 +43,10 @@ def test_loop_is_a_builtin_while_and_nothing_is_flex(litert):
     ("quantize", "least", "largest_share"),
     [
         # Of 16 bits: the diameter that is found moves, most on the smallest image.
-        ("bundled", 0.97, 0.8),
-        pytest.param(None, 0.995, 1.3, marks=pytest.mark.slow),
-        pytest.param("float16", 0.97, 0.8, marks=pytest.mark.slow),
-        pytest.param("dynamic", 0.97, 0.55, marks=pytest.mark.slow),
+        ("bundled", 0.97, 0.75),
+        pytest.param(None, 0.995, 1.25, marks=pytest.mark.slow),
+        pytest.param("float16", 0.97, 0.75, marks=pytest.mark.slow),
+        pytest.param("dynamic", 0.97, 0.5, marks=pytest.mark.slow),
     ],
 )
 def test_labels_agree_with_the_keras_model(
@@ -72,7 +72,7 @@ def test_static_int8(nuclei, tmp_path, real_images, real_labels):
     operators = interpreter._get_ops_details()
     outputs = [entry["outputs"][0] for entry in operators if entry["op_name"] == "CONV_2D"]
     assert {dtypes[output] for output in outputs} == {np.int8}
-    assert path.stat().st_size < 0.55 * 4 * nuclei.count_params()
+    assert path.stat().st_size < 0.5 * 4 * nuclei.count_params()
     # The diameter that is found moves most with int8, as the guide says.
     assert agreement(path, real_images, real_labels) >= 0.85
     assert read_record(path) == ExportRecord("litert", "int8", "nuclei")
