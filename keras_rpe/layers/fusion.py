@@ -61,8 +61,8 @@ class BilinearUpsampling(keras.layers.Layer):
 class SubpixelConv2DTranspose(keras.layers.Conv2DTranspose):
     """Enlarge maps by a transposed convolution that sees the 2×2 cells around each pixel.
 
-    The same result and the same weights as `Conv2DTranspose` with a kernel twice as long as its
-    stride, in a fraction of its time on a CPU: all pixels of a cell are channels of one 3×3
+    It has the weights and gives the result of Keras' `Conv2DTranspose` whose kernel is twice as
+    long as its stride, in less time on a CPU: all pixels of a cell are channels of one 3×3
     convolution (sub-pixel convolution, Shi et al., CVPR 2016, section 3).
 
     Args:
@@ -124,7 +124,7 @@ class SubpixelConv2DTranspose(keras.layers.Conv2DTranspose):
         return {name: value for name, value in config.items() if name not in fixed}
 
 
-# Files of weights name them by this: those of Keras' layer fit.
+# Files of weights are keyed by the names of classes: so those with Keras' layer can be loaded.
 SubpixelConv2DTranspose.__name__ = "Conv2DTranspose"
 
 

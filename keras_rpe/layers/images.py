@@ -64,7 +64,18 @@ class ImageNormalization(keras.layers.Layer):
         return ops.repeat(x, 3, axis=-1) if inputs.shape[-1] == 1 else x
 
     def scaled(self, inputs: Tensor, limits: Tensor | None = None) -> Tensor:
-        """Do what a call does, but leave gray images in one channel."""
+        """Do what a call does, but leave gray images in one channel.
+
+        Args:
+            inputs: The images, `(batch, H, W, C)`, C = 1, 3 or 4.
+            limits: As in a call.
+
+        Returns:
+            `(batch, H, W, 1)` for C = 1, otherwise `(batch, H, W, 3)`, float32 in [0, 1].
+
+        Raises:
+            ValueError: If C is none of 1, 3, 4.
+        """
         channels = inputs.shape[-1]
         if len(inputs.shape) != 4 or channels not in (1, 3, 4, None):
             raise ValueError(

@@ -83,8 +83,8 @@ def map_in_turn(
 def take(x: Tensor, index: Tensor, axis: int = 0) -> Tensor:
     """Do what `ops.take` does, for an index that is nowhere negative.
 
-    On TensorFlow, Keras' own compares, adds and selects in all of it to count negative ones from
-    the end: as much time as the reading itself, and a tenth of the operations of an exported file.
+    On TensorFlow, Keras' own goes through the index three times to count negative ones from the
+    end, which costs time, and operations in exported files.
     """
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
