@@ -48,10 +48,10 @@ OF_PHOTOGRAPHS = {
 }
 # Scales of the grouping: faint objects need a low threshold, touching objects a high one.
 SCALES = {
-    "foreground_thresholds": (0.06, 0.35, 0.7),
-    "similarity_thresholds": (0.7, 0.97),
-    "bandwidths": (0.2, 0.04),
-    "iou_threshold": 0.9,
+    "foreground_thresholds": (0.06, 0.2, 0.35, 0.5, 0.7),
+    "similarity_thresholds": (0.4, 0.9, 0.97),
+    "bandwidths": (0.2,),
+    "iou_threshold": 0.8,
     "min_area": 24,
 }
 
@@ -92,7 +92,7 @@ def new_model(options: argparse.Namespace, class_names: list[str]) -> Any:
 
 def prepare(model: Any, options: argparse.Namespace) -> None:
     """Freeze the backbone and compile; after a restart the optimizer begins anew."""
-    # A thousand photographs would sooner spoil what ImageNet taught than add to it.
+    # Heads that know nothing yet would spoil what ImageNet taught: they are trained first.
     model.backbone.trainable = options.tune_backbone
     for layer in model.backbone.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -138,7 +138,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=100.0)
     parser.add_argument("--start", help="a preset with whose weights to begin")
-    parser.add_argument("--tune-backbone", action="store_true", help="train its convolutions too")
+    parser.add_argument("--tune-backbone", action="store_true", help="train all its layers too")
     parser.add_argument("--backbone", default="efficientnet_lite0")
     parser.add_argument("--backbone-weights", default="imagenet", help="a path, or '' for none")
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="at its peak")

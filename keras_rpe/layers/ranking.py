@@ -143,12 +143,10 @@ def _sums(
     columns = [count, total, *(ops.tile(value, (maps, 1, 1)) for value in inside)]
     batch, rows = ops.shape(labels)[0], max_instances + 1
     offset = ops.reshape(ops.arange(batch, dtype="int32") * rows, (batch, 1, 1))
-    sums = ops.segment_sum(
-        ops.reshape(ops.stack(columns, axis=-1), (-1, len(columns))),
-        ops.reshape(labels + offset, (-1,)),
-        batch * rows,
-    )
-    return ops.reshape(sums, (batch, rows, len(columns)))[:, 1:]
+    segments = ops.reshape(labels + offset, (-1,))
+    # One after the other, as rows of numbers take many times as long.
+    sums = [ops.segment_sum(ops.reshape(c, (-1,)), segments, batch * rows) for c in columns]
+    return ops.reshape(ops.stack(sums, axis=-1), (batch, rows, len(columns)))[:, 1:]
 
 
 FEATURES = (*MASK_FEATURES, "stability")

@@ -48,7 +48,13 @@ def test_images_are_resized_to_the_diameter_of_training(layer) -> None:
     assert octaves(layer, [[99.0]], [[sure]], [1.0]) == 0
     assert octaves(layer, [[8.0]], [[unsure]], [1.0]) == 0
     # Diameters that are far from those of training count for little.
-    assert octaves(layer, [[3.0, 7.0]], [[sure, sure]], [1.0]) == pytest.approx(0.93, abs=0.01)
+    assert octaves(layer, [[3.0, 7.0]], [[sure, sure]], [1.0]) == pytest.approx(0.98, abs=0.01)
+
+
+def test_large_objects_do_not_outvote_small_ones_by_their_cells(layer) -> None:
+    layer.log_diameter.assign(4.0)
+    # Of objects of 11 and 23 pixels, the larger with twice the cells: a mean of all would be -0.17.
+    assert octaves(layer, [[3.5, 4.5, 4.5]], [[20.0] * 3], [1.0]) == pytest.approx(-0.086, abs=1e-3)
 
 
 def test_it_learns_diameters() -> None:
