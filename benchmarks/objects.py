@@ -1,4 +1,4 @@
-"""Compare proposals: average recall of presets, a grid of boxes and Felzenszwalb's segments.
+"""Compare proposals: recall of presets, boxes, Felzenszwalb's segments and Selective Search.
 
     python benchmarks/objects.py PHOTOS_A PHOTOS_B --models objects --out proposals.png
 
@@ -13,9 +13,13 @@ per image.
   outwards.
 - "Felzenszwalb": the segments of `skimage.segmentation.felzenszwalb`, ranked by size: of each
   scale, and of all scales together without segments that are nearly the same as a larger one.
+- "Selective Search" (Uijlings et al., IJCV 2013): the boxes of OpenCV in its fast mode, in their
+  order. Without `pip install opencv-contrib-python-headless` that row is left out, and a line says
+  so.
 """
 
 import argparse
+import importlib.util
 import os
 import statistics
 import time
@@ -77,6 +81,21 @@ def segments(scales: tuple[int, ...]) -> Method:
     return propose
 
 
+def selective_search(image: np.ndarray) -> np.ndarray:
+    """Boxes of Selective Search as masks, at most `(60, H, W)`."""
+    import cv2
+
+    cv2.setRNGSeed(0)  # The order is partly drawn.
+    search = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation()
+    search.setBaseImage(np.ascontiguousarray(image[..., ::-1]))
+    search.switchToSelectiveSearchFast()
+    found = search.process()[: NUMBERS[-1]]
+    masks = np.zeros((len(found), *image.shape[:2]), bool)
+    for mask, (x, y, width, height) in zip(masks, found):
+        mask[y : y + height, x : x + width] = True
+    return masks
+
+
 def picture(image: np.ndarray, truth: np.ndarray, found: list[np.ndarray]) -> np.ndarray:
     """The objects and the same number of best proposals of each method, side by side."""
     from skimage.transform import resize
@@ -119,6 +138,10 @@ def main() -> None:
         methods["boxes"] = boxes
         methods |= {f"Felzenszwalb, scale {scale}": segments((scale,)) for scale in SCALES}
         methods["Felzenszwalb, all scales"] = segments(SCALES)
+        if importlib.util.find_spec("cv2") is None:
+            print("No Selective Search: pip install opencv-contrib-python-headless")
+        else:
+            methods["Selective Search"] = selective_search
     tables: dict[str, dict[str, AverageRecall]] = {}
     counts: dict[str, list[int]] = {}
     seconds: dict[str, dict[str, list[float]]] = {}
