@@ -91,7 +91,7 @@ def new_model(options: argparse.Namespace, class_names: list[str]) -> Any:
 
 
 def prepare(model: Any, options: argparse.Namespace) -> None:
-    """Freeze the backbone and compile; after a restart the optimizer begins anew."""
+    """Freeze what is not trained, and compile; after a restart the optimizer begins anew."""
     # Heads that know nothing yet would spoil what ImageNet taught: they are trained first.
     model.backbone.trainable = options.tune_backbone
     for layer in model.backbone.layers:

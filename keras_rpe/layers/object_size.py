@@ -15,7 +15,7 @@ Tensor = Any
 
 _MOMENTUM = 0.99  # Of the diameter that the network is trained at.
 _OCTAVES = (-4.0, 2.0)  # By which images are enlarged: large ones take time and memory.
-_SMALLER = 0.5  # By how many octaves the cells of objects half as large weigh more.
+_PER_OCTAVE = 0.5  # A cell of an object twice as large weighs 2 to the minus this as much.
 _LEAST_CONFIDENCE = 0.5  # The sum over cells below which there is nothing to measure.
 
 
@@ -113,7 +113,7 @@ class ObjectSize(keras.layers.Layer):
         off = log2 - self.log_diameter
         # The further a diameter is from those of training, the less it is to be relied on; and a
         # large object has more cells than a small one, without being more of an object.
-        weight = certain * ops.exp(-0.5 * ops.square(off)) * ops.exp2(-_SMALLER * off)
+        weight = certain * ops.exp(-0.5 * ops.square(off)) * ops.exp2(-_PER_OCTAVE * off)
         log2 = log2 + ops.expand_dims(ops.log2(steps), -1)
         total = ops.sum(weight, axis=(0, 2))
         there = total > 0
