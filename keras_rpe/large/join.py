@@ -56,8 +56,10 @@ def join_tiles(job: TileJob) -> dict[str, np.ndarray]:
     graph = coo_array((np.ones(len(links), bool), links.T), (total, total))
     _, joined = connected_components(graph, directed=False)
     table = {key: np.concatenate(values) for key, values in parts.items()}
-    # Instances of few pixels are dropped, and have number 0.
-    kept = np.bincount(joined, table["area"]) * job.scale**2 >= job.least
+    # Instances of few pixels or a low score are dropped, and have number 0.
+    areas = np.bincount(joined, table["area"])
+    scores = np.bincount(joined, table["area"] * table["score"]) / np.maximum(areas, 1)
+    kept = (areas * job.scale**2 >= job.least) & (scores >= job.least_score)
     names = np.cumsum(kept) * kept
     numbers, count = names[joined], int(kept.sum())
     np.save(job.folder / _FIRST, np.reshape([*offsets.values()], job.grid))

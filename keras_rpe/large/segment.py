@@ -30,7 +30,7 @@ from keras_rpe.large.tiles import (
     part_diameter,
     segment_tile,
 )
-from keras_rpe.models.instance_segmenter import GIVEN_OCTAVES, STEPS, InstanceSegmenter
+from keras_rpe.models.instance_segmenter import InstanceSegmenter
 from keras_rpe.ops.maps import window_grid
 from keras_rpe.optional_import import optional_import
 from keras_rpe.written_file import write_file
@@ -260,8 +260,7 @@ def _measured(
         number = float(diameter)
     elif trained:
         number = _estimated(image, shared, run)
-    octaves = np.clip(np.log2(trained / number), *GIVEN_OCTAVES) if trained else 0.0
-    scale = 1.0 / (round(2.0 ** -float(octaves) * STEPS) / STEPS)
+    scale = 1.0 / model.pixel_step(number)
     cell, stride = model.output_stride, model.largest_stride
     decoder, seeds = model.decoder, model.seeded_mean_shift
     # What a window at the border shows of its neighbor must be as in the whole image, too.
@@ -288,6 +287,7 @@ def _measured(
         "strides": [cell, stride],
         "similarity": decoder.similarity_threshold,
         "least": decoder.min_area,
+        "least_score": decoder.score_threshold,
         "fragment": fragment,
     }
 

@@ -55,6 +55,7 @@ class TileJob:
     strides: tuple[int, int]  # Of a cell, and the largest of the network.
     similarity: float  # From which neighboring cells are of one object.
     least: int  # Pixels of the resized image that an instance has.
+    least_score: float  # Below which an instance is dropped.
     fragment: int  # Pixels of the resized image up to which components are of their neighbor.
 
     @property

@@ -41,6 +41,7 @@ class InstanceDecoder(keras.layers.Layer):
         foreground_threshold: Least foreground score of a pixel of an instance, in (0, 1).
         similarity_threshold: Least calibrated cosine similarity (1 + cos)/2, in [0, 1], at which
             neighboring pixels belong together.
+        score_threshold: Instances of a lower score, in [0, 1], are dropped.
         min_area: Instances of fewer pixels are dropped.
         fragment_area: Of fewer pixels, a component that touches a larger one is taken for a
             fragment of it, and one that stands by itself for an instance; `None`: as `min_area`.
@@ -52,8 +53,9 @@ class InstanceDecoder(keras.layers.Layer):
         scores: Foreground scores in [0, 1], `(batch, H, W)` or `(batch, H, W, C)` with one channel
             for each class other than the background, whose sum is the foreground score; h and w
             may be a whole fraction of H and W.
-        foreground_threshold, similarity_threshold, min_area, fragment_area: In place of those of
-            the layer in this call, numbers or scalar tensors; the former two also `(batch, 1, 1)`.
+        foreground_threshold, similarity_threshold, score_threshold, min_area, fragment_area: In
+            place of those of the layer in this call, numbers or scalar tensors; the former two also
+            `(batch, 1, 1)`.
         max_instances: In place of that of the layer in this call.
         size: Height and width of the labels, if they are not those of the scores.
         step: Side of a pixel of the labels in pixels of the scores, `(batch,)`, with `size`; areas
@@ -63,7 +65,8 @@ class InstanceDecoder(keras.layers.Layer):
         region: Boolean, `(batch, h, w)`: only these pixels of the embeddings make up instances.
             Those beside the region go to what they are linked to in it, or stand for themselves, so
             that edges are as without it. With it, the result has `cells` too, int32
-            `(batch, h, w)`, the labels of these pixels.
+            `(batch, h, w)`, the labels of these pixels, and with `step`, scores are the means in
+            the region.
 
     Returns of a call:
         A dictionary of `labels`, int32 `(batch, H, W)`, 0 = background, instances numbered from 1,
@@ -95,6 +98,7 @@ class InstanceDecoder(keras.layers.Layer):
         min_area: int = 16,
         max_instances: int = 1024,
         fragment_area: int | None = None,
+        score_threshold: float = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(autocast=False, **kwargs)  # A step in 16 bits would move edges.
@@ -104,6 +108,7 @@ class InstanceDecoder(keras.layers.Layer):
         self.similarity_threshold = check_number(
             "similarity_threshold", similarity_threshold, "[0, 1]"
         )
+        self.score_threshold = check_number("score_threshold", score_threshold, "[0, 1]")
         self.min_area = check_integer("min_area", min_area, 0)
         self.fragment_area = fragment_area
         if fragment_area is not None:
@@ -116,6 +121,7 @@ class InstanceDecoder(keras.layers.Layer):
         scores: Tensor,
         foreground_threshold: Tensor | float | None = None,
         similarity_threshold: Tensor | float | None = None,
+        score_threshold: Tensor | float | None = None,
         min_area: Tensor | int | None = None,
         fragment_area: Tensor | int | None = None,
         max_instances: int | None = None,
@@ -156,6 +162,7 @@ class InstanceDecoder(keras.layers.Layer):
         first = ops.reshape(ops.arange(batch, dtype="int32") * names, (-1, 1, 1))
         named = consecutive(labels) + first * ops.cast(labels > 0, "int32")
         area: Any = ops.cast(least, "float32")  # In pixels of the labels.
+        weights: Any = None
         if size is None or step is None:
             labels = sample_nearest(named, ops.shape(score)[1], ops.shape(score)[2])
         else:
@@ -163,11 +170,17 @@ class InstanceDecoder(keras.layers.Layer):
             begin = None if start is None else start / side
             labels = enlarge_labels(named, step / side, *size, begin)
             class_scores = resample(class_scores, step, *size, start, enlarges=True)
+            if region is not None:
+                own = ops.cast(ops.expand_dims(region, -1), "float32")
+                weights = resample(own, step / side, *size, begin, enlarges=True)[..., 0]
             score = ops.sum(class_scores, axis=-1)
             area = area / ops.reshape(ops.square(step), (-1, 1))
         seen = labels * ops.cast(score >= foreground_threshold, "int32")
         rows = _given(max_instances, self.max_instances)
-        labels, count, class_means = number_labels(seen, class_scores, rows, names, area)
+        least_score = ops.cast(_given(score_threshold, self.score_threshold), "float32")
+        labels, count, class_means = number_labels(
+            seen, class_scores, rows, names, area, least_score, weights
+        )
         in_tables = labels * ops.cast(labels <= rows, "int32")
         there = ops.arange(1, rows + 1) <= ops.expand_dims(count, -1)
         # Keras' argmax compares bit patterns, for which mobile runtimes have no operator.
@@ -213,6 +226,7 @@ class InstanceDecoder(keras.layers.Layer):
             **super().get_config(),
             "foreground_threshold": self.foreground_threshold,
             "similarity_threshold": self.similarity_threshold,
+            "score_threshold": self.score_threshold,
             "min_area": self.min_area,
             "max_instances": self.max_instances,
             "fragment_area": self.fragment_area,

@@ -32,8 +32,9 @@ _CLOSE_VIEW = 112
 _VIEW = 160  # Side of the views in which the diameter is estimated, in pixels.
 _EVERYWHERE = 0, 2**23, 0, 2**23  # Cells, more than an image has.
 _CANVAS = 32  # JAX compiles for sides of whole multiples, not for each size.
-STEPS = 256.0  # Parts of a pixel.
-GIVEN_OCTAVES = (-6.0, 2.0)  # Of a diameter that is given: larger images take time and memory.
+_SCALES = 4.0  # An octave has as many, so that arithmetic of fewer bits mostly finds the same one.
+_STEPS = 256.0  # Parts of a pixel.
+_GIVEN_OCTAVES = (-6.0, 2.0)  # Of a diameter that is given: larger images take time and memory.
 # Enough for seeds, which lie among the pixels of their group from the start.
 SEED_LOOPS = 3
 
@@ -272,8 +273,7 @@ class InstanceSegmenter(EmbeddingTask):
             return {"modes": modes, "scores": scores, "scale": one, "diameter": 0.0 * one}
         pixels = self._pixels(images, limits)
         octaves = self._octaves(pixels, diameter)
-        # Of few binary places, so that where pixels lie is exact, in a part of an image as well.
-        step = ops.round(ops.exp2(-octaves) * STEPS) / STEPS
+        step = _step(octaves)
         scale = 1.0 / step
         if keras.backend.backend() == "jax" and canvas is None:
             canvas, octaves = tuple(ops.shape(pixels)[1:3]), ops.zeros_like(octaves)
@@ -332,6 +332,7 @@ class InstanceSegmenter(EmbeddingTask):
         options: dict[str, Any] = {
             "max_instances": max_instances,
             "min_area": 0,
+            "score_threshold": 0.0,
             "fragment_area": self.decoder.min_area if least is None else least,
         }
         if self.object_size is None:
@@ -363,6 +364,20 @@ class InstanceSegmenter(EmbeddingTask):
         octaves = self._octaves(self._pixels(images), None)
         return ops.exp2(ops.convert_to_tensor(self.object_size.log_diameter) - octaves)
 
+    def pixel_step(self, diameter: float) -> float:
+        """How far apart the pixels of an image lie that is resized for objects of a diameter.
+
+        Args:
+            diameter: √(4 area / π) in pixels of the image.
+
+        Returns:
+            The distance in pixels of the image: above 1 if it is made smaller. It is the nearest of
+            four in an octave.
+        """
+        if self.object_size is None:
+            return 1.0
+        return float(ops.convert_to_numpy(_step(self._given_octaves(diameter))))
+
     def decode(
         self, grouped: dict[str, Tensor], height: Tensor | int, width: Tensor | int, **options: Any
     ) -> dict[str, Tensor]:
@@ -384,19 +399,22 @@ class InstanceSegmenter(EmbeddingTask):
         Four show parts at the diameter that these two say, where the head knows best.
         """
         head: Any = self.object_size
-        if diameter is not None:
-            trained = ops.convert_to_tensor(head.log_diameter)
-            wanted = ops.clip(trained - ops.log2(ops.cast(diameter, "float32")), *GIVEN_OCTAVES)
-            wanted = ops.where(trained > 0, wanted, 0.0)
-            return wanted * ops.ones_like(pixels[:, 0, 0, 0])
-        sides = ops.cast(ops.stack([ops.shape(pixels)[1], ops.shape(pixels)[2]]), "float32")
         one = ops.ones_like(pixels[:, 0, 0, 0])
+        if diameter is not None:
+            return self._given_octaves(diameter) * one
+        sides = ops.cast(ops.stack([ops.shape(pixels)[1], ops.shape(pixels)[2]]), "float32")
         whole = ops.maximum(ops.max(sides) / _VIEW, 1.0) * one
         steps, middle = ops.stack([whole, one]), ((0.5, 0.5), (0.5, 0.5))
         coarse = head.octaves(*self._sizes_in_views(pixels, sides, steps, middle, _VIEW))
         steps = ops.stack([ops.exp2(-coarse)] * len(_PARTS))
         close = self._sizes_in_views(pixels, sides, steps, _PARTS, _CLOSE_VIEW)
         return head.octaves(*close, unknown=coarse)
+
+    def _given_octaves(self, diameter: Tensor | float) -> Tensor:
+        head: Any = self.object_size
+        trained = ops.convert_to_tensor(head.log_diameter)
+        wanted = ops.clip(trained - ops.log2(ops.cast(diameter, "float32")), *_GIVEN_OCTAVES)
+        return ops.where(trained > 0, wanted, 0.0)
 
     def _sizes_in_views(
         self,
@@ -593,11 +611,8 @@ class InstanceSegmenter(EmbeddingTask):
 
     def _canvas(self, sides: tuple[int, ...], diameter: float) -> tuple[int, ...]:
         """The size of a resized image, as JAX must know it before the graph is compiled for it."""
-        head: Any = self.object_size
-        trained = float(ops.convert_to_numpy(head.log_diameter))
-        octaves = np.clip(trained - math.log2(diameter), *GIVEN_OCTAVES)
-        scale = 2.0 ** float(octaves) if trained > 0 else 1.0
-        return tuple(-(-math.ceil(n * scale) // _CANVAS) * _CANVAS for n in sides)
+        step = self.pixel_step(diameter)
+        return tuple(-(-math.ceil(n / step) // _CANVAS) * _CANVAS for n in sides)
 
     def _tables(
         self, function: Any, image: Any, *numbers: float, **options: Any
@@ -665,11 +680,19 @@ _CANDIDATES: dict[str, tuple[float, ...]] = {
         *(0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.93, 0.96, 0.98),
     ),
     "foreground_threshold": (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8),
+    "score_threshold": (0.0, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9),
     "min_area": (0, 8, 12, 16, 20, 24, 32, 48, 64, 96, 128, 192, 256),
     "fragment_area": (0, 16, 32, 48, 64, 96, 128, 192, 256),
 }
 _MOST_ROUNDS = 3
 _FIRST_STEP = 4  # Candidates further on; then half as many, and so on.
+
+
+def _step(octaves: Tensor) -> Tensor:
+    """How far apart the pixels of images lie that are resized by so many octaves, or nearly so."""
+    octaves = ops.round(octaves * _SCALES) / _SCALES
+    # Of few binary places, so that where pixels lie is exact, in a part of an image as well.
+    return ops.round(ops.exp2(-octaves) * _STEPS) / _STEPS
 
 
 def best_decoder(

@@ -154,14 +154,22 @@ def _renamed(labels: Tensor, names: Tensor) -> Tensor:
 
 
 def number_labels(
-    labels: Tensor, scores: Tensor, most: int, names: Tensor | int, least: Tensor | float = 1.0
+    labels: Tensor,
+    scores: Tensor,
+    most: int,
+    names: Tensor | int,
+    least: Tensor | float = 1.0,
+    least_score: Tensor | float = 0.0,
+    weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Renumber components 1, 2, … in the order of their names, image by image.
 
     Components of image b of the batch are named from `1 + b · names` on, with `names` names at
-    most. Those of fewer than `least` pixels, a number or `(batch, 1)`, become 0. Where there are
-    more than `most`, those of the highest sum of the mean `scores`, `(batch, H, W, C)` in [0, 1],
-    come first, so that the numbers up to `most` are the most certain.
+    most. Those of fewer than `least` pixels, a number or `(batch, 1)`, become 0, and so do those
+    whose best mean of the `scores`, `(batch, H, W, C)` in [0, 1], is below `least_score`. Where
+    there are more than `most`, those of the highest sum of these means come first, so that the
+    numbers up to `most` are the most certain. In means, pixels have these `weights`,
+    `(batch, H, W)`.
 
     Returns the maps, int32 `(batch, H, W)`, the number of components of each, int32 `(batch,)`, and
     the mean scores of the components up to `most`, `(batch, most, C)`, 0 where there is none.
@@ -171,11 +179,17 @@ def number_labels(
     # Integers are added in half the time of floats.
     area = ops.cast(ops.segment_sum(ops.cast(flat > 0, "int32"), flat, size)[1:], "float32")
     # Numbers are summed many times as fast as rows of one number.
-    scores = ops.reshape(ops.cast(scores, "float32"), (-1,) if depth == 1 else (-1, depth))
+    scores, total = ops.cast(scores, "float32"), area
+    if weights is not None:
+        scores = scores * ops.expand_dims(weights, -1)
+        total = ops.segment_sum(ops.reshape(weights, (-1,)), flat, size)[1:]
+    scores = ops.reshape(scores, (-1,) if depth == 1 else (-1, depth))
     means = ops.reshape(ops.segment_sum(scores, flat, size)[1:], (-1, depth))
-    means = means / ops.expand_dims(ops.maximum(area, 1.0), 1)
+    means = means / ops.expand_dims(ops.where(total > 0, total, 1.0), 1)
     mean = ops.reshape(ops.sum(means, axis=1), shape)
-    present = ops.cast(ops.reshape(area, shape) >= ops.maximum(least, 1.0), "int32")
+    is_large = ops.reshape(area, shape) >= ops.maximum(least, 1.0)
+    is_certain = ops.reshape(ops.max(means, axis=1), shape) >= least_score
+    present = ops.cast(ops.logical_and(is_large, is_certain), "int32")
     count = ops.sum(present, axis=1)
 
     # Bisection finds the score that `most` components reach; without too many it does not begin.

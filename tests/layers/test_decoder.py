@@ -27,6 +27,7 @@ def _scene(side: int = 64, step: int = 8, groups: int = 5) -> tuple[np.ndarray, 
 def test_harness(tmp_path) -> None:
     x, _, scores = _scene(16)
     config = {"min_area": 6, "fragment_area": 9, "max_instances": 20, "similarity_threshold": 0.9}
+    config |= {"score_threshold": 0.6}
     run_layer_test(
         InstanceDecoder,
         config,
@@ -59,6 +60,19 @@ def test_specks_are_dropped_and_seams_are_filled() -> None:
     assert (labels[:10] > 0).all()
     assert not labels[10:].any()
     assert int(InstanceDecoder(min_area=9)(x, scores)["num_instances"][0]) == 4
+
+
+def test_instances_of_a_low_score_are_dropped() -> None:
+    x, _, scores = _scene(32, step=8)
+    scores[:, :8] *= 0.7  # 0.56 in the first of four rows of instances
+    two = np.stack([0.75 * scores, 0.25 * scores], axis=-1)
+    for given, rest, one in ((0.55, 16, scores), (0.6, 12, scores), (0.65, 0, two), (0.5, 12, two)):
+        labels = np.asarray(InstanceDecoder(score_threshold=given)(x, one)["labels"])[0]
+        assert labels.max() == rest, "the score is that of the class"
+    assert not labels[:8].any()
+    result = InstanceDecoder()(x, two, score_threshold=0.5)
+    assert int(result["num_instances"][0]) == 12
+    assert np.asarray(result["scores"])[0, :12] == pytest.approx(0.6)
 
 
 def test_a_small_component_alone_is_an_instance_and_beside_another_a_fragment() -> None:
@@ -201,6 +215,7 @@ def test_wrong_arguments() -> None:
     for wrong in (
         {"foreground_threshold": 2},
         {"similarity_threshold": -1},
+        {"score_threshold": 1.5},
         {"min_area": -1},
         {"fragment_area": -1},
     ):

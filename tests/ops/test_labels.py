@@ -153,6 +153,15 @@ def test_numbers_are_consecutive_in_each_image() -> None:
     numbered, count, _ = number_labels(labels, score[..., None], 10, 4, least)
     assert np.asarray(numbered).tolist() == [[[0, 1, 1, 0]], [[0, 0, 1, 2]]]
     assert np.asarray(count).tolist() == [1, 2]
+    # So are those whose mean score is lower than is asked.
+    numbered, count, means = number_labels(labels, score[..., None], 10, 4, least_score=0.5)
+    assert np.asarray(numbered).tolist() == [[[0, 1, 1, 2]], [[0, 0, 0, 0]]]
+    assert np.asarray(count).tolist() == [2, 0]
+    np.testing.assert_allclose(means[:, :2, 0], [[0.6, 0.9], [0, 0]], rtol=1e-6)
+    # The mean is that of the pixels that count, where not all do.
+    weights = np.array([[[1, 1, 3, 0]], [[1, 1, 1, 0.5]]], "float32")
+    *_, means = number_labels(labels, score[..., None], 10, 4, weights=weights)
+    np.testing.assert_allclose(means[:, :2, 0], [[0.65, 0], [0.4, 0.4]], rtol=1e-6)
 
 
 @settings(max_examples=20, deadline=None)
