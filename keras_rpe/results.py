@@ -87,8 +87,8 @@ class Instances:
             [0, 1]; with one class that is the foreground score.
         boxes: int32 `(n, 4)`: first row, first column, last row + 1, last column + 1, in pixels.
         classes: int32 `(n,)`, class of the instance, from 1.
-        diameter: The diameter of the objects, in pixels, that the image was segmented at; `None`
-            from a model without one.
+        diameter: The diameter of the objects, in pixels, as it was estimated or given; `None` from
+            a model without one.
 
     Example:
         >>> import numpy as np

@@ -59,7 +59,7 @@ class LargeResult:
         labels: The label image: an OME-Zarr image of labels, or a tiled BigTIFF.
         table: The CSV or Parquet file with a row for each instance.
         count: How many instances there are.
-        diameter: Of the objects, in pixels, at which the image was segmented; `None` from a model
+        diameter: Of the objects, in pixels, as it was estimated or given; `None` from a model
             without one.
         halo: By how many pixels tiles overlap on each side.
         too_large: How many instances are longer than that, where the decoder of the model joins

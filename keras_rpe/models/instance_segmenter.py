@@ -233,8 +233,9 @@ class InstanceSegmenter(EmbeddingTask):
             canvas: As in `group`.
 
         Returns:
-            As `InstanceDecoder`, and `diameter`, float32 `(batch,)`, the one that the images were
-            segmented at; 0 without `find_diameter`, and before training.
+            As `InstanceDecoder`, and `diameter`, float32 `(batch,)`, that of the objects, as
+            estimated or given; 0 without `find_diameter`, and before training. Images are segmented
+            at the nearest of four scales an octave.
         """
         height, width = ops.shape(images)[1], ops.shape(images)[2]
         grouped = self.group(images, diameter, canvas)
