@@ -32,7 +32,7 @@ _CLOSE_VIEW = 112
 _VIEW = 160  # Side of the views in which the diameter is estimated, in pixels.
 _EVERYWHERE = 0, 2**23, 0, 2**23  # Cells, more than an image has.
 _CANVAS = 32  # JAX compiles for sides of whole multiples, not for each size.
-_SCALES = 4.0  # An octave has as many, so that arithmetic of fewer bits mostly finds the same one.
+_SCALES = 8.0  # An octave has as many, so that arithmetic of fewer bits mostly finds the same one.
 _STEPS = 256.0  # Parts of a pixel.
 _GIVEN_OCTAVES = (-6.0, 2.0)  # Of a diameter that is given: larger images take time and memory.
 # Enough for seeds, which lie among the pixels of their group from the start.
@@ -235,7 +235,7 @@ class InstanceSegmenter(EmbeddingTask):
         Returns:
             As `InstanceDecoder`, and `diameter`, float32 `(batch,)`, that of the objects, as
             estimated or given; 0 without `find_diameter`, and before training. Images are segmented
-            at the nearest of four scales an octave.
+            at the nearest of eight scales an octave.
         """
         height, width = ops.shape(images)[1], ops.shape(images)[2]
         grouped = self.group(images, diameter, canvas)
@@ -373,7 +373,7 @@ class InstanceSegmenter(EmbeddingTask):
 
         Returns:
             The distance in pixels of the image: above 1 if it is made smaller. It is the nearest of
-            four in an octave.
+            eight in an octave.
         """
         if self.object_size is None:
             return 1.0

@@ -367,6 +367,28 @@ def test_a_diameter_that_is_given_is_that_of_the_result(trained) -> None:
         plain.predict_instances(images[0], diameter=20)
 
 
+def test_an_image_is_resized_to_one_of_eight_scales_an_octave() -> None:
+    """So a diameter that comes out a little different in an exported model changes nothing."""
+    model = tiny()
+    assert model.pixel_step(7.0) == 1, "before training"
+    model.object_size.log_diameter.assign(4.0)
+    for diameter, step in (
+        (16.0, 1),
+        (16.6, 1),
+        (15.4, 1),
+        (32.5, 2),
+        (17.0, 279 / 256),
+        (1e6, 64),
+    ):
+        assert model.pixel_step(diameter) == step, diameter
+    image = scene()[0][:1]
+    found = [model.group(image, np.float32(diameter)) for diameter in (15.4, 16.6, 24.0)]
+    np.testing.assert_array_equal(found[0]["modes"], found[1]["modes"])
+    assert found[1]["scores"].shape[1:3] != found[2]["scores"].shape[1:3]
+    np.testing.assert_allclose([one["diameter"][0] for one in found], [15.4, 16.6, 24.0], rtol=1e-6)
+    assert tiny(find_diameter=False).pixel_step(7.0) == 1
+
+
 def test_models_of_before_have_no_diameter() -> None:
     config = tiny(find_diameter=False).get_config()
     del config["find_diameter"]
