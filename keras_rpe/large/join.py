@@ -67,7 +67,7 @@ def join_tiles(job: TileJob) -> dict[str, np.ndarray]:
     there = numbers > 0
     numbers = numbers[there] - 1
     table = {key: values[there] for key, values in table.items()}
-    area = np.bincount(numbers, table["area"], count)
+    area = areas[kept]
     box = np.zeros((count, 4), np.int64)
     box[:, :2] = np.iinfo(np.int64).max
     np.minimum.at(box[:, :2], numbers, table["box"][:, :2])
@@ -83,7 +83,7 @@ def join_tiles(job: TileJob) -> dict[str, np.ndarray]:
     return {
         "instance": np.arange(1, count + 1),
         "class": kinds,
-        "score": mean(table["score"] * table["area"]),
+        "score": scores[kept],
         "area_px": area.astype(np.int64),
         "centroid_row": mean(table["rows"]),
         "centroid_column": mean(table["columns"]),

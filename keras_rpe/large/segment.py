@@ -255,7 +255,7 @@ def _measured(
     if model.object_size is not None:
         trained = float(np.exp2(float(model.object_size.log_diameter)))
         trained = trained if trained > 1.0 else 0.0
-    number = trained
+    number = trained or 1.0
     if diameter != "auto":
         number = float(diameter)
     elif trained:
@@ -277,7 +277,7 @@ def _measured(
     count = max(round(side / (cell * size)), 1)
     seen = -(-(count * cell * size + 2 * halo + stride - 1) // stride) * stride
     return {
-        "diameter": number or 1.0,
+        "diameter": number,
         "scale": scale,
         "limits": limits,
         "windows": windows,

@@ -65,8 +65,7 @@ class InstanceDecoder(keras.layers.Layer):
         region: Boolean, `(batch, h, w)`: only these pixels of the embeddings make up instances.
             Those beside the region go to what they are linked to in it, or stand for themselves, so
             that edges are as without it. With it, the result has `cells` too, int32
-            `(batch, h, w)`, the labels of these pixels, and with `step`, scores are the means in
-            the region.
+            `(batch, h, w)`, the labels of these pixels, and scores are the means in the region.
 
     Returns of a call:
         A dictionary of `labels`, int32 `(batch, H, W)`, 0 = background, instances numbered from 1,
@@ -165,6 +164,9 @@ class InstanceDecoder(keras.layers.Layer):
         weights: Any = None
         if size is None or step is None:
             labels = sample_nearest(named, ops.shape(score)[1], ops.shape(score)[2])
+            if region is not None:
+                own = ops.cast(region, "float32")
+                weights = sample_nearest(own, ops.shape(score)[1], ops.shape(score)[2])
         else:
             side = ops.cast(cell, step.dtype)
             begin = None if start is None else start / side

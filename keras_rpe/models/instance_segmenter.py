@@ -372,9 +372,18 @@ class InstanceSegmenter(EmbeddingTask):
             diameter: √(4 area / π) in pixels of the image.
 
         Returns:
-            The distance in pixels of the image: above 1 if it is made smaller. It is the nearest of
-            eight in an octave.
+            The distance in pixels of the image, the nearest of eight in an octave: above 1 if the
+            image is made smaller; 1 without `find_diameter`, and before training.
+
+        Raises:
+            ValueError: If `diameter` is not a positive number.
+
+        Example:
+            >>> from keras_rpe.models import InstanceSegmenter
+            >>> InstanceSegmenter.from_preset("nuclei").pixel_step(40)
+            2.0
         """
+        check_number("diameter", diameter)
         if self.object_size is None:
             return 1.0
         return float(ops.convert_to_numpy(_step(self._given_octaves(diameter))))

@@ -114,7 +114,8 @@ def test_a_part_at_the_end_of_an_image_ends_with_it(model):
         return found["cells"].shape[1]
 
     whole = cells(image, 0.0)
-    step = model.pixel_step(DIAMETER)
+    octaves = np.log2(DIAMETER) - float(model.object_size.log_diameter)
+    step = round(256 * 2 ** (round(8 * octaves) / 8)) / 256
     for begin in range(0, 4 * 16, 16):
         first = int(begin * step)
         here = cells(image[:, first:], begin * step - first)
