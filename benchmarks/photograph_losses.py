@@ -12,7 +12,7 @@ numbers of updates and the same seeds. All figures are of the photographs held o
   trained on nor held out, with the first seed. "at borders" is the mean IoU of the pixels that are
   at most three pixels away from another class or from void.
 - `proposals` and `instances`: the pair loss before and after every loop of mean shift, and before
-  the loops only, with the weight of all of them.
+  the loops only, with the weight of all of them. There are three loops, not one as in the recipe.
 
 Each run is a line of OUT/TASK.csv; if you start it again, finished runs are not repeated.
 """
@@ -65,7 +65,12 @@ def trained(task: str, kind: Row, training: LabelledImages, names: list[str], op
     optimizer = keras.optimizers.AdamW(rate, weight_decay=1e-4, global_clipnorm=5.0)
     model.compile(optimizer, loss_weights=weights)
     crops = training.crops(
-        options.crop_size, options.batch_size, augment="photo", zoom=recipe.ZOOM, seed=seed
+        options.crop_size,
+        options.batch_size,
+        augment="photo",
+        zoom=recipe.ZOOM,
+        seed=seed,
+        split_pieces=False,
     )
     model.fit(crops.repeat(), steps_per_epoch=options.updates, epochs=1, verbose=0)
     return model
@@ -113,6 +118,7 @@ def main() -> None:
     parser.add_argument("--start", help="a preset with whose weights to begin")
     parser.add_argument("--updates", type=int, default=1200)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--iterations", type=int, default=3, help="loops of mean shift in training")
     parser.add_argument("--weights", type=float, nargs="+", default=[0.01, 0.03, 0.1, 0.3])
     parser.add_argument("--backbone", default="efficientnet_lite0")
     parser.add_argument("--backbone-weights", default="imagenet", help="a path, or '' for none")
@@ -121,6 +127,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     options = parser.parse_args()
     options.folders, options.tune_backbone = [options.folder], False
+    recipe.OF_PHOTOGRAPHS["iterations"] = options.iterations  # The recipe has one.
     options.out.mkdir(parents=True, exist_ok=True)
     training, chosen_on, names = recipe.split(options)
     _, held_out = label_folder(
