@@ -133,7 +133,7 @@ def main() -> None:
     parser.add_argument("folders", type=Path, nargs="+", help="folders to train on")
     parser.add_argument("--left-out", type=Path, required=True, help="the one to measure on")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, nargs="+", default=[200, 4000])
+    parser.add_argument("--steps", type=int, nargs="+", default=[1800])
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
 
