@@ -12,7 +12,7 @@ numbers of updates and the same seeds. All figures are of the photographs held o
   trained on nor held out, with the first seed. "at borders" is the mean IoU of the pixels that are
   at most three pixels away from another class or from void.
 - `proposals` and `instances`: the pair loss before and after every loop of mean shift, and before
-  the loops only, with the weight of all of them. There are three loops, not one as in the recipe.
+  the loops only, with the weight of all of them. There are `--iterations` loops.
 
 Each run is a line of OUT/TASK.csv; if you start it again, finished runs are not repeated.
 """
@@ -65,12 +65,7 @@ def trained(task: str, kind: Row, training: LabelledImages, names: list[str], op
     optimizer = keras.optimizers.AdamW(rate, weight_decay=1e-4, global_clipnorm=5.0)
     model.compile(optimizer, loss_weights=weights)
     crops = training.crops(
-        options.crop_size,
-        options.batch_size,
-        augment="photo",
-        zoom=recipe.ZOOM,
-        seed=seed,
-        split_pieces=False,
+        options.crop_size, options.batch_size, augment="photo", zoom=recipe.ZOOM, seed=seed
     )
     model.fit(crops.repeat(), steps_per_epoch=options.updates, epochs=1, verbose=0)
     return model
