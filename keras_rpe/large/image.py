@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from keras_rpe.data.images import ImageFileError
+from keras_rpe.layers.images import MOST_LINES
 from keras_rpe.optional_import import optional_import
 
 _FEW = 5  # Channels, of an array that does not name its axes.
-_HALF = 16  # Bits of a key that are counted at once.
 
 Place = tuple[slice, slice]
 Run = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
@@ -129,9 +129,7 @@ class LargeImage:
     ) -> list[float]:
         """Find the nearest-rank percentiles of the gray values, as `ImageNormalization` does.
 
-        Gray is the mean of the first three channels, in float32. Numbers of 32 bits that are
-        ordered like the values are counted by their upper half, and then by the lower half of those
-        where a percentile lies: the image is read twice.
+        Gray is the mean of the first three channels, in float32.
 
         Args:
             percents: From 0 to 100.
@@ -155,23 +153,9 @@ class LargeImage:
             (slice(row, min(row + side, height)), slice(column, min(column + side, width)))
             for row, column in itertools.product(range(0, height, side), range(0, width, side))
         ]
-        counts = np.zeros(2**_HALF, np.int64)
-        for ((halves, found),) in run(functools.partial(_counted, self, None), parts):
-            counts[halves] += found
-        total = int(counts.sum())
-        ranks = [int((total - 1) * percent / 100 + 0.5) for percent in percents]
-        ends = np.cumsum(counts)
-        upper = [int(np.searchsorted(ends, rank, side="right")) for rank in ranks]
-        lower = {prefix: np.zeros(2**_HALF, np.int64) for prefix in upper}
-        for part in run(functools.partial(_counted, self, tuple(lower)), parts):
-            for prefix, (halves, found) in zip(lower, part):
-                lower[prefix][halves] += found
-        values = []
-        for rank, prefix in zip(ranks, upper):
-            before = int(ends[prefix] - counts[prefix])
-            last = int(np.searchsorted(np.cumsum(lower[prefix]), rank - before, side="right"))
-            values.append(_value((prefix << _HALF) + last))
-        return values
+        gray = np.concatenate(list(run(functools.partial(_counted, self), parts)))
+        ranks = [int((gray.size - 1) * percent / 100 + 0.5) for percent in percents]
+        return np.partition(gray, ranks)[ranks].tolist()
 
     def _array(self) -> tuple[Any, str]:
         if self._opened is None:
@@ -273,29 +257,10 @@ def _pixel_size(described: Mapping[str, Any], axes: list[tuple[str, str]]) -> fl
     return None
 
 
-def _counted(
-    image: LargeImage, prefixes: tuple[int, ...] | None, place: Place
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """How often a part holds each upper half of a key, or each lower half behind each prefix."""
-    keys = _keys(image.read(*place))
-    upper = keys >> _HALF
-    groups = [upper]
-    if prefixes is not None:
-        groups = [keys[upper == prefix] & (2**_HALF - 1) for prefix in prefixes]
-    counts = [np.bincount(halves, minlength=1) for halves in groups]
-    return [(found, count[found]) for count in counts for found in [np.flatnonzero(count)]]
-
-
-def _keys(part: np.ndarray) -> np.ndarray:
-    """The gray values as numbers of 32 bits in the same order."""
-    gray = part.astype(np.float32)
-    if gray.ndim == 3:
-        gray = gray[..., :3].mean(axis=-1, dtype=np.float32)
-    bits = (gray.ravel() + np.float32(0)).view(np.uint32)  # -0 becomes 0.
-    return np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31)).astype(np.int64)
-
-
-def _value(key: int) -> float:
-    bits = np.uint32(key)
-    bits = bits & np.uint32(0x7FFFFFFF) if key >> 31 else ~bits
-    return float(np.array(bits, np.uint32).view(np.float32))
+def _counted(image: LargeImage, place: Place) -> np.ndarray:
+    """The gray values of those pixels of a part that count."""
+    steps = [-(-side // MOST_LINES) for side in image.shape]
+    rows, columns = (slice(-one.start % step, None, step) for one, step in zip(place, steps))
+    part = image.read(*place)[rows, columns].astype(np.float32)
+    gray = part if part.ndim == 2 else part[..., :3].mean(axis=-1, dtype=np.float32)
+    return gray.ravel()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from keras_rpe.data import ImageFileError
 from keras_rpe.large import LargeImage
+from keras_rpe.layers import ImageNormalization
 
 PIXELS = np.random.default_rng(0).integers(0, 4000, (2, 40, 50)).astype("uint16")
 PART = slice(5, 17), slice(8, 44)
@@ -150,3 +151,15 @@ def test_percentiles_are_those_of_the_whole_image(seed, dtype, shape, percents):
     ranks = [int((ordered.size - 1) * percent / 100 + 0.5) for percent in percents]
     found = LargeImage(image).percentiles(percents, side=4)
     assert found == ordered[ranks].tolist()
+
+
+@pytest.mark.parametrize("shape", [(300, 4100), (2100, 250, 3)])
+def test_percentiles_of_many_pixels_are_those_of_the_graph(shape):
+    image = np.random.default_rng(3).gamma(2.0, 40.0, shape).astype("float32")
+    found = LargeImage(image).percentiles([1, 99.8], side=640)
+    pixels = image.reshape(1, *shape[:2], -1)
+    layer = ImageNormalization(1, 99.8)
+    np.testing.assert_array_equal(layer(pixels), layer(pixels, np.array([found], "float32")))
+    gray = image if image.ndim == 2 else image.mean(axis=-1)
+    shares = [(gray < value).mean() for value in found]
+    np.testing.assert_allclose(shares, [0.01, 0.998], atol=1e-3)
