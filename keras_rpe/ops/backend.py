@@ -93,6 +93,15 @@ def take(x: Tensor, index: Tensor, axis: int = 0) -> Tensor:
     return ops.take(x, index, axis=axis)
 
 
+def places(flags: Tensor) -> Tensor:
+    """Where a flat boolean tensor is true, int32; all places if shapes must be known, as on JAX."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.cast(tf.where(flags)[:, 0], "int32")
+    return ops.arange(ops.size(flags), dtype="int32")
+
+
 def on_gpu() -> bool:
     """Whether the backend computes on a GPU."""
     backend = keras.backend.backend()

@@ -7,7 +7,7 @@ from typing import Any
 
 from keras import ops
 
-from keras_rpe.ops.backend import run_while, take
+from keras_rpe.ops.backend import places, run_while, take
 
 Tensor = Any
 
@@ -248,15 +248,18 @@ def instance_boxes(labels: Tensor, max_instances: int) -> Tensor:
     pixels; zeros for rows without an instance.
     """
     height, width = ops.shape(labels)[1], ops.shape(labels)[2]
-    zero = ops.zeros_like(labels)
-    row = ops.reshape(ops.arange(height, dtype="int32"), (1, height, 1)) + zero
-    column = ops.reshape(ops.arange(width, dtype="int32"), (1, 1, width)) + zero
+    beside = [ops.not_equal(labels, shift_map(labels, 0, side)) for side in (-1, 1)]
+    # All rows and columns of an instance are those of an end of one of its rows.
+    end = ops.logical_and(labels > 0, ops.logical_or(*beside))
+    index = places(ops.reshape(end, (-1,)))
+    row, column = index // width % height, index % width
     segments, count = _segments(labels, max_instances)
+    segments = take(segments, index, axis=0)
     # The minimum of a coordinate is the maximum of its distance from the far side. One after the
     # other, as rows of numbers take many times as long.
     ends = [
-        ops.segment_max(ops.reshape(end, (-1,)), segments, count)
-        for end in (height - row, width - column, row + 1, column + 1)
+        ops.segment_max(far, segments, count)
+        for far in (height - row, width - column, row + 1, column + 1)
     ]
     ends = ops.reshape(ops.stack(ends, axis=-1), (-1, max_instances + 1, 4))[:, 1:]
     ends = ops.maximum(ends, 0)
