@@ -129,7 +129,8 @@ class LargeImage:
     ) -> list[float]:
         """Find the nearest-rank percentiles of the gray values, as `ImageNormalization` does.
 
-        Gray is the mean of the first three channels, in float32.
+        Gray is the mean of the first three channels, in float32. As there, at most 2048 rows and
+        columns count. Each part is read once.
 
         Args:
             percents: From 0 to 100.
@@ -258,7 +259,7 @@ def _pixel_size(described: Mapping[str, Any], axes: list[tuple[str, str]]) -> fl
 
 
 def _counted(image: LargeImage, place: Place) -> np.ndarray:
-    """The gray values of those pixels of a part that count."""
+    """The gray values of the rows and columns of a part that count."""
     steps = [-(-side // MOST_LINES) for side in image.shape]
     rows, columns = (slice(-one.start % step, None, step) for one, step in zip(place, steps))
     part = image.read(*place)[rows, columns].astype(np.float32)

@@ -15,7 +15,7 @@ from keras_rpe.ops.maps import missing_to_multiple
 Tensor = Any
 
 MOST_LINES = 2048
-"""Rows and columns of an image that its percentiles are found from."""
+"""Rows, and columns, of an image that count for its percentiles, at most."""
 
 
 @keras.saving.register_keras_serializable(package="keras_rpe")
@@ -90,12 +90,12 @@ class ImageNormalization(keras.layers.Layer):
             )
         x = ops.stop_gradient(ops.cast(inputs, "float32"))[..., :3]
         if limits is None:
-            some = x
+            counted = x
             for axis in (1, 2):
                 side = ops.shape(x)[axis]
                 step = (side + MOST_LINES - 1) // MOST_LINES
-                some = take(some, ops.arange((side + step - 1) // step) * step, axis=axis)
-            gray = some if channels == 1 else ops.mean(some, axis=-1)
+                counted = take(counted, ops.arange((side + step - 1) // step) * step, axis=axis)
+            gray = counted if channels == 1 else ops.mean(counted, axis=-1)
             gray = ops.reshape(gray, (ops.shape(x)[0], -1))
             limits = _percentiles(gray, (self.low, self.high))
         low, high = (ops.reshape(limits[:, k], (-1, 1, 1, 1)) for k in range(2))

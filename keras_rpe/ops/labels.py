@@ -249,7 +249,7 @@ def instance_boxes(labels: Tensor, max_instances: int) -> Tensor:
     """
     height, width = ops.shape(labels)[1], ops.shape(labels)[2]
     beside = [ops.not_equal(labels, shift_map(labels, 0, side)) for side in (-1, 1)]
-    # All rows and columns of an instance are those of an end of one of its rows.
+    # The first and last row and column of an instance are at ends of its runs along rows.
     end = ops.logical_and(labels > 0, ops.logical_or(*beside))
     index = places(ops.reshape(end, (-1,)))
     row, column = index // width % height, index % width

@@ -82,7 +82,7 @@ def sample_nearest(x: Tensor, height: Tensor | int, width: Tensor | int) -> Tens
 
 _EXACT = 4096.0
 _PLACES = 1024.0  # Of a cell, which are told apart.
-_BLOCK = 8  # Rows that are summed one by one, as a sum along memory's long strides takes long.
+_BLOCK = 8  # Rows that are added one by one, since `cumsum` over long rows is slow.
 
 
 def resample(
@@ -154,7 +154,7 @@ def _means_of_rows(x: Tensor, step: Tensor, count: Tensor | int, start: Tensor |
 
 
 def _sums_before(x: Tensor) -> Tensor:
-    """The sums of all rows before each, and before the end: of blocks, in a tenth of the time."""
+    """The sum of the rows before each row, and of all, in a tenth of the time of `cumsum`."""
     batch, length, width = ops.shape(x)[:3]
     more = missing_to_multiple(length + 1, _BLOCK)
     x = ops.pad(x, [[0, 0], [1, more], [0, 0], [0, 0]])

@@ -1,7 +1,7 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_rpe.ops.backend import map_in_turn, repeat, run_while
+from keras_rpe.ops.backend import map_in_turn, places, repeat, run_while
 
 
 def test_repeat_is_differentiable_and_a_while_op() -> None:
@@ -32,3 +32,7 @@ def test_map_in_turn_stacks_results_of_unknown_number() -> None:
     numbers, products = multiples(4, x)
     np.testing.assert_array_equal(numbers, np.arange(4))
     np.testing.assert_array_equal(products, np.arange(4)[:, None, None] * x)
+
+
+def test_places_are_those_of_true_elements() -> None:
+    np.testing.assert_array_equal(places(np.array([False, True, False, True])), [1, 3])
